@@ -1,0 +1,57 @@
+# `make demo` and `make test` do all their own set-up on a fresh machine.
+VENV := .venv
+PY := $(VENV)/bin/python
+SEED ?= 0
+OUT ?= outputs/demo
+export MUJOCO_GL ?= egl
+
+.PHONY: demo test lint bench install system-packages clean
+
+demo: install
+	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
+
+test: install
+	$(PY) -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: install
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
+
+install: system-packages $(VENV)/.installed
+
+# uv where it works, else python3.12's own venv and pip.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@if uv --version >/dev/null 2>&1; then \
+		[ -x $(PY) ] || uv venv --quiet --python 3.12 $(VENV); \
+		uv pip install --quiet --python $(PY) --constraint constraints.txt --editable ".[dev]"; \
+	else \
+		[ -x $(PY) ] || $$(command -v python3.12 || echo python3) -m venv $(VENV); \
+		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+			{ rm -rf $(VENV); echo "Python >= 3.12 is needed: install python3.12 (or uv) and run again." >&2; exit 1; }; \
+		echo "Installing into $(VENV): torch and jax take a few minutes the first time."; \
+		$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"; \
+	fi
+	@touch $@
+
+# MuJoCo renders off-screen through EGL; a bare Debian or Ubuntu lacks Mesa's software implementation.
+GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libglvnd0 libosmesa6
+system-packages:
+	@if command -v dpkg >/dev/null 2>&1 && [ -z "$$PIRL_SKIP_SYSTEM_PACKAGES" ]; then \
+		missing=""; for p in $(GL_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+		if [ -n "$$missing" ]; then \
+			if [ "$$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo"; else sudo="none"; fi; \
+			if [ "$$sudo" = none ]; then \
+				echo "Off-screen rendering needs:$$missing"; echo "Run: sudo apt-get install$$missing"; \
+				echo "(or set PIRL_SKIP_SYSTEM_PACKAGES=1 where a GPU driver provides EGL)"; exit 1; \
+			fi; \
+			echo "Installing$$missing"; $$sudo apt-get update -qq; \
+			DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+		fi; \
+	fi
+
+clean:
+	rm -rf $(VENV) outputs

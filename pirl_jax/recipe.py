@@ -1,0 +1,89 @@
+"""The PI-RL recipe: every number of the method, independent of the policy and of the environment.
+
+Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The plugin's
+``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class NoiseConfig:
+    """Where the policy's randomness is, which makes its likelihood (``docs/algorithms.md``)."""
+
+    mode: str = "terminal"
+    """One of ``pirl_jax.noise.MODES``. ``terminal``: Gaussian on the final action."""
+    replay: str = "last"
+    """``last``: the learner recomputes the noised step from its stored input; ``full``: all K steps from ε₀."""
+    std: float = 0.02
+    """Noise level in the units of the model's action channels (σ_c of ``terminal``)."""
+
+
+@dataclass
+class CriticConfig:
+    """V(s): an MLP on mean-pooled VLM features and proprioception (πRL's V_vlm)."""
+
+    hidden_dims: tuple[int, ...] = (1024, 512, 256)
+    lr: float = 1e-4
+    extra_steps: int = 0
+    """Value-only minibatch steps after each update, on the last ``extra_batches`` updates' rollouts."""
+    extra_batches: int = 1
+
+
+@dataclass
+class Recipe:
+    """Chunk-level PPO for flow policies, with πRL's settings as defaults (arXiv 2510.25889, LIBERO)."""
+
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+
+    episodes_per_update: int = 512
+    max_chunks: int = 64
+    """Longest episode in chunks; longer ones are rejected."""
+    num_epochs: int = 4
+    minibatch_size: int = 2048
+
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_ratio: float = 0.2
+    value_clip: float = 0.2
+    huber_delta: float = 10.0
+    value_coef: float = 1.0
+    normalize_advantages: bool = True
+
+    lr: float = 5e-6
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    target_kl: float | None = None
+    """Stop the epochs of an update once a minibatch's approximate KL exceeds this."""
+    adaptive_lr: bool = False
+    """Steer the policy's learning rate by the last update's KL: shrink above ``target_kl``, grow below a third of it."""
+
+    max_staleness: int = 2
+    """Episodes collected more than this many updates ago are dropped and counted."""
+    push_dtype: str = "float32"
+    """``float32`` or ``bfloat16``. The pushed (rounded) weights are the behaviour policy."""
+
+    def validate(self) -> None:
+        """Raise ``ValueError`` naming the field, the value and the remedy."""
+        positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size", "grad_clip_norm")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
+        if self.noise.std <= 0:
+            raise ValueError(f"algorithm.noise.std must be positive; got {self.noise.std}.")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"algorithm.{name} must be in [0, 1]; got {getattr(self, name)}.")
+        if self.max_staleness < 0:
+            raise ValueError(f"algorithm.max_staleness must be ≥ 0; got {self.max_staleness}.")
+        if self.push_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"algorithm.push_dtype must be float32 or bfloat16; got {self.push_dtype!r}.")
+        if self.noise.replay not in ("last", "full"):
+            raise ValueError(f"algorithm.noise.replay must be last or full; got {self.noise.replay!r}.")
+        if self.adaptive_lr and self.target_kl is None:
+            raise ValueError("algorithm.adaptive_lr needs algorithm.target_kl; set it, e.g. to 0.05.")

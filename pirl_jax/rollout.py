@@ -1,0 +1,50 @@
+"""What the learner learns from: chunk-level episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pirl_jax.typing import Float, Int, UInt8, typed
+
+
+@typed
+@dataclass(frozen=True)
+class Observations:
+    """A batch of observations, as they came off the wire (host memory)."""
+
+    images: UInt8[np.ndarray, "B V C h w"]
+    """The views present, in the order of the policy's image features; padding views are added by the model."""
+    tokens: Int[np.ndarray, "B N"]
+    domain_id: Int[np.ndarray, " B"]
+    proprio: Float[np.ndarray, "B P"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@typed
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode of T chunks. A policy version never changes within an episode."""
+
+    observations: Observations
+    """T+1 of them: the last is the one a truncated episode bootstraps from."""
+    latents: Float[np.ndarray, "T L H A"]
+    """ε₀, the input of the noised step, and its output (L = 3 for single-step modes)."""
+    denoise_step: Int[np.ndarray, " T"]
+    """Index k of the noised step: it goes from time k/K to (k-1)/K."""
+    log_prob: Float[np.ndarray, "T H"]
+    """The actor's own log-density, one term a chunk step (summed over scored channels)."""
+    executed: Int[np.ndarray, " T"]
+    """Chunk steps really executed (fewer than H when the episode ended inside the chunk)."""
+    reward: Float[np.ndarray, " T"]
+    """Reward summed over the chunk."""
+    version: int
+    terminated: bool
+    truncated: bool
+    success: bool
+
+    def __len__(self) -> int:
+        return len(self.executed)
