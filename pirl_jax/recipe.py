@@ -28,8 +28,7 @@ class CriticConfig:
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
     lr: float = 1e-4
     extra_steps: int = 0
-    """Value-only minibatch steps after each update, on the last ``extra_batches`` updates' rollouts."""
-    extra_batches: int = 1
+    """Value-only minibatch steps after each update, on the same rollouts."""
 
 
 @dataclass

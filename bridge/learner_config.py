@@ -1,0 +1,60 @@
+"""What the learner reads off a LeRobot config: where the weights are, and the sizes of what will arrive."""
+
+from __future__ import annotations
+
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+from lerobot.utils.constants import OBS_STATE
+
+from bridge.decode import EpisodeSpec
+from pirl_jax.noise import NUM_LATENTS
+from pirl_jax.recipe import Recipe
+from pirl_jax.xvla import XVLAConfig
+
+
+def check(cfg: TrainRLServerPipelineConfig) -> None:
+    """Reject what this learner cannot train.
+
+    Raises:
+        ValueError: Another algorithm, no base checkpoint, or an environment that tokenises differently.
+    """
+    if not isinstance(cfg.algorithm, Recipe):
+        raise ValueError(
+            f"this learner trains algorithm.type=pi_rl; got {cfg.algorithm.type!r}. "
+            "For LeRobot's own algorithms run python -m lerobot.rl.learner."
+        )
+    if cfg.policy.pretrained_path is None:
+        raise ValueError(
+            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both must load "
+            "the same checkpoint: give --policy.path=<folder or hub id> (python -m pirl_jax.sft makes one)."
+        )
+    tokenizer = getattr(cfg.env, "tokenizer_name", cfg.policy.tokenizer_name)
+    if tokenizer != cfg.policy.tokenizer_name:
+        raise ValueError(
+            f"env.tokenizer_name is {tokenizer!r} but the policy was trained with {cfg.policy.tokenizer_name!r}; "
+            "set env.tokenizer_name to the policy's."
+        )
+
+
+def episode_spec(cfg: TrainRLServerPipelineConfig, config: XVLAConfig) -> EpisodeSpec:
+    """Return the sizes of the episodes that this config's actors send.
+
+    Raises:
+        ValueError: The camera views differ in size.
+    """
+    features = cfg.policy.input_features
+    shapes = {key: tuple(features[key].shape) for key in config.image_keys}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"all camera views must have one size; got {shapes}. Resize them in the environment.")
+    return EpisodeSpec(
+        image_keys=config.image_keys,
+        image_shape=next(iter(shapes.values())),
+        num_tokens=config.tokenizer_max_length,
+        proprio_dim=features[OBS_STATE].shape[0] if config.use_proprio else 0,
+        chunk_size=config.chunk_size,
+        n_action_steps=config.n_action_steps,
+        env_action_dim=config.real_action_dim,
+        action_dim=config.dim_action,
+        num_latents=NUM_LATENTS,
+        num_denoising_steps=config.num_denoising_steps,
+        max_chunks=cfg.algorithm.max_chunks,
+    )

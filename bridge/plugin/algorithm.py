@@ -1,0 +1,188 @@
+"""The actor's half of PI-RL behind LeRobot's ``RLAlgorithm``: choose chunks, apply the learner's pushes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import NormalizationMode
+from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
+from lerobot.processor import make_default_policy_processor_steps
+from lerobot.rl.algorithms import factory
+from lerobot.rl.algorithms.base import RLAlgorithm
+from lerobot.lerobot_types import TransitionKey
+from lerobot.transport.utils import bytes_to_state_dict
+from torch import Tensor
+
+from bridge.plugin import transport
+from bridge.plugin.recipe_config import PiRLConfig
+from bridge.plugin.sampler import sample, use_float32_head
+from bridge.record import Record, pack
+from pirl_jax import noise
+
+log = logging.getLogger(__name__)
+
+
+class PiRLAlgorithm(RLAlgorithm):
+    """Replaces a policy's ``select_action`` by one that samples, scores and packs a chunk.
+
+    Args:
+        policy: A stock ``XVLAPolicy``; its class and config stay stock.
+        config: Bound to the policy's config.
+
+    Attributes:
+        version: Of the weights in the policy; 0 until the learner's first push.
+    """
+
+    config_class = PiRLConfig
+    name = "pi_rl"
+
+    def __init__(self, policy: XVLAPolicy, config: PiRLConfig) -> None:
+        self.policy = policy
+        self.config = config
+        self.version = 0
+        use_float32_head(policy)
+        policy.eval()
+        seed = np.random.SeedSequence([torch.initial_seed() % 2**64, getattr(config, "actor_id", 0)])
+        self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        self._rng = np.random.default_rng(seed.spawn(1)[0])
+        self._mode = noise.MODES[config.noise.mode]
+        self._unnormalize = _action_unnormalizer(policy.config, config)
+        policy.select_action = self.select_action
+        self._load_initial_weights()
+
+    def select_action(self, batch: dict[str, Tensor]) -> Tensor:
+        """Choose a chunk and return it as a packed action row, float32 [1, R].
+
+        Raises:
+            bridge.record.RecordError: The policy's output is not finite.
+        """
+        K = self.policy.config.num_denoising_steps
+        step = self._mode.sample_step(self._rng, K)
+        drawn = sample(self.policy, batch, self.config.noise, step, self._generator)
+        if drawn.action.shape[0] != 1:
+            raise ValueError(f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations.")
+        # postprocess works in place; the latents must stay the model's own channels.
+        env_action = self._unnormalize(self.policy.model.action_space.postprocess(drawn.action.clone()))
+        record = Record(
+            env_action=_array(env_action[0, : self.policy.config.n_action_steps]),
+            latents=_array(drawn.latents[:, 0]),
+            log_prob=_array(drawn.log_prob[0]),
+            denoise_step=step,
+            version=self.version,
+        )
+        return torch.from_numpy(pack(record))[None]
+
+    def load_weights(self, weights: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
+        """Copy a push into the policy: ``{"version": int, "policy": {state-dict key: tensor}}``, partial allowed.
+
+        A push that does not fit is logged and leaves the policy and its version as they were: LeRobot's actor calls
+        this before it sends the finished episode, which an exception would lose.
+        """
+        try:
+            version, tensors = _read_push(weights, self.policy.state_dict())
+        except ValueError as error:
+            log.error("Rejected a parameter push and kept version %d: %s", self.version, error)
+            return
+        state = self.policy.state_dict()
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                state[key].copy_(tensor)
+        if version < self.version:
+            log.warning("The learner went back from version %d to %d.", self.version, version)
+        self.version = version
+        log.info("Loaded version %d (%d tensors).", version, len(tensors))
+
+    def _load_initial_weights(self) -> None:
+        channel = transport.current()
+        if channel is None:
+            return
+        timeout = self.config.initial_parameters_timeout
+        log.info("Waiting up to %.0f s for the learner's parameters.", timeout)
+        message = channel.first_parameters(timeout)
+        if message is not None:
+            self.load_weights(bytes_to_state_dict(message))
+        if self.version == 0:
+            log.warning(
+                "No usable parameters from the learner within %.0f s: acting on initial weights (version 0), whose "
+                "episodes the learner drops. Raise algorithm.initial_parameters_timeout if it is slow to start.",
+                timeout,
+            )
+
+    def update(self, batch_iterator: Any) -> Any:
+        """Refuse: training is the learner's.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("PI-RL trains in its own learner: python -m pirl_jax.learner --config_path=…")
+
+    def make_optimizers_and_scheduler(self) -> dict[str, torch.optim.Optimizer]:
+        """Return no optimisers: training is the learner's."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: the actor owns no tensors besides the policy's."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], device: str | torch.device = "cpu") -> None:
+        """Accept an empty mapping.
+
+        Raises:
+            ValueError: There is something to load.
+        """
+        if state_dict:
+            raise ValueError(f"PI-RL's actor has no tensors of its own; got {sorted(state_dict)}.")
+
+
+def _read_push(weights: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, Mapping[str, Tensor]]:
+    """Check a push against the policy's tensors as a whole, before anything is copied."""
+    if set(weights) != {"version", "policy"}:
+        raise ValueError(f"a push holds 'version' and 'policy'; got {sorted(weights)}.")
+    version = int(weights["version"])
+    if not 1 <= version < 1 << 31:
+        raise ValueError(f"version must be in [1, 2^31); got {version}.")
+    tensors = weights["policy"]
+    if not tensors:
+        raise ValueError("no tensors in the push.")
+    for key, tensor in tensors.items():
+        if key not in state:
+            raise ValueError(f"the policy has no tensor {key!r}. Do actor and learner share one policy config?")
+        if tensor.shape != state[key].shape:
+            raise ValueError(f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(state[key].shape)}.")
+        if tensor.is_floating_point() != state[key].is_floating_point():
+            raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{key} holds NaN or infinity.")
+    return version, tensors
+
+
+def _action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Any:
+    """Return the function that takes a post-processed chunk [B, H, E] to the environment's units."""
+    mode = policy_config.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
+    if mode is NormalizationMode.IDENTITY:
+        return lambda chunk: chunk
+    stats = {
+        key: {name: torch.as_tensor(values, dtype=torch.float32) for name, values in entry.items()}
+        for key, entry in (config.dataset_stats or {}).items()
+    }
+    step = make_default_policy_processor_steps(policy_config, stats).unnormalize
+    return lambda chunk: step({TransitionKey.ACTION: chunk.cpu()})[TransitionKey.ACTION]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
+
+
+_stock_get_algorithm_class = factory.get_algorithm_class
+
+
+def get_algorithm_class(name: str) -> type[RLAlgorithm]:
+    """Return the algorithm registered under a name: this plugin's, else LeRobot's."""
+    return PiRLAlgorithm if name == PiRLAlgorithm.name else _stock_get_algorithm_class(name)
+
+
+factory.get_algorithm_class = get_algorithm_class

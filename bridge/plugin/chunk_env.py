@@ -1,0 +1,183 @@
+"""Any gym environment as one whose step is a packed action row: a whole chunk, executed open loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
+
+from bridge.plugin.recipe_config import OBS_DOMAIN_ID
+from bridge.record import unpack
+
+TRAINING_SEEDS = 1 << 30
+"""Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class SkipsRendering(Protocol):
+    """An environment that can step without drawing images (on its ``unwrapped``)."""
+
+    def set_rendering(self, enabled: bool) -> None:
+        """Draw from now on, or leave images out of the observations."""
+
+    def observe(self) -> Any:
+        """Return the present state's observation, with its images."""
+
+
+class ChunkEnv(gym.Env):
+    """Executes the chunk in a packed action row, one inner step after the other.
+
+    Observations are torch tensors with a batch dimension under their final keys, which LeRobot's environment
+    processors pass on untouched: uint8 images, float32 state, int64 token ids and domain id. ``info`` carries what a
+    transition has no field for as ``discrete_penalty``: steps executed, success, the episode's seed in two 16-bit
+    halves, and the reward of each step.
+
+    Args:
+        env: The inner environment, with observations ``{"pixels": {name: [h, w, c]} | [h, w, c], "agent_pos": [P]}``.
+        image_keys: Inner image name → observation key, in the policy's order; "" names a bare ``pixels`` array.
+        image_shapes: Observation key → (c, h, w) the policy expects.
+        state_dim: Size of ``agent_pos``; 0 if the policy uses none.
+        tokens: Token ids of the instruction, padded, [N].
+        domain_id: X-VLA's domain.
+        seed: Of the run.
+        actor_id: Tells the actors of a run apart.
+        action_dims: (steps, channels) of an executed chunk; None accepts any the environment does.
+        before_reset: Called before each episode; may wait.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        *,
+        image_keys: Mapping[str, str],
+        image_shapes: Mapping[str, Sequence[int]],
+        state_dim: int,
+        tokens: Sequence[int],
+        domain_id: int = 0,
+        seed: int = 0,
+        actor_id: int = 0,
+        action_dims: tuple[int, int] | None = None,
+        before_reset: Callable[[], None] | None = None,
+    ) -> None:
+        self.env = env
+        self.observation_space = gym.spaces.Dict({})
+        self.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self._image_keys = dict(image_keys)
+        self._image_shapes = {key: tuple(shape) for key, shape in image_shapes.items()}
+        self._state_dim = state_dim
+        self._constant = {
+            OBS_LANGUAGE_TOKENS: torch.as_tensor(tokens, dtype=torch.int64)[None],
+            OBS_DOMAIN_ID: torch.tensor([domain_id], dtype=torch.int64),
+        }
+        self._seed = seed
+        self._actor_id = actor_id
+        self._action_dims = action_dims
+        self._before_reset = before_reset
+        self._episode = -1
+        self.episode_seed = 0
+        inner = env.unwrapped
+        self._renderer = inner if isinstance(inner, SkipsRendering) else None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Start the next episode, with the next seed unless one is given."""
+        if self._before_reset is not None:
+            self._before_reset()
+        self._episode += 1
+        self.episode_seed = episode_seed(self._seed, self._actor_id, self._episode) if seed is None else seed
+        self._set_rendering(True)
+        observation, _ = self.env.reset(seed=self.episode_seed, options=options)
+        return self._pack(observation), {}
+
+    def step(self, row: np.ndarray) -> tuple[dict[str, torch.Tensor], float, bool, bool, dict[str, Any]]:
+        """Execute a chunk, to its end or to the episode's.
+
+        Raises:
+            bridge.record.RecordError: The row was changed on its way from the policy.
+            ValueError: The chunk does not fit the environment.
+        """
+        actions = unpack(np.asarray(row)).env_action
+        self._check_actions(actions)
+        rewards: list[float] = []
+        observation: Any = None
+        terminated = truncated = success = False
+        for h, action in enumerate(actions):
+            drawn = h == len(actions) - 1 or self._renderer is None
+            self._set_rendering(drawn)
+            observation, reward, terminated, truncated, info = self.env.step(self._clip(action))
+            # Simulators return NumPy and even boolean rewards; the actor's pipeline wants Python's types.
+            rewards.append(float(reward))
+            terminated = bool(terminated)
+            truncated = bool(truncated) and not terminated
+            success = success or _is_success(info)
+            if terminated or truncated:
+                if not drawn:
+                    observation = self._renderer.observe()
+                break
+        low, high = self.episode_seed & 0xFFFF, self.episode_seed >> 16
+        extra = [float(len(rewards)), float(success), float(low), float(high), *rewards]
+        info = {"discrete_penalty": extra, "is_success": success}
+        return self._pack(observation), float(sum(rewards)), terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the inner environment."""
+        self.env.close()
+
+    def _set_rendering(self, enabled: bool) -> None:
+        if self._renderer is not None:
+            self._renderer.set_rendering(enabled)
+
+    def _check_actions(self, actions: np.ndarray) -> None:
+        if self._action_dims is not None and actions.shape != self._action_dims:
+            raise ValueError(
+                f"The policy's chunk is {actions.shape} (steps, channels), the environment expects "
+                f"{self._action_dims}. Make policy.n_action_steps and env.action_dim agree."
+            )
+
+    def _clip(self, action: np.ndarray) -> np.ndarray:
+        space = self.env.action_space
+        return np.clip(action, space.low, space.high) if isinstance(space, gym.spaces.Box) else action
+
+    def _pack(self, observation: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        packed = {key: self._image(observation, name, key) for name, key in self._image_keys.items()}
+        if self._state_dim:
+            state = np.asarray(observation["agent_pos"], np.float32).reshape(-1)
+            if len(state) != self._state_dim:
+                raise ValueError(
+                    f"The environment's agent_pos has {len(state)} numbers; env.state_dim says {self._state_dim}."
+                )
+            packed[OBS_STATE] = torch.from_numpy(state.copy())[None]
+        # Copies: the actor keeps every observation of an episode and may change them in place.
+        return packed | {key: value.clone() for key, value in self._constant.items()}
+
+    def _image(self, observation: Mapping[str, Any], name: str, key: str) -> torch.Tensor:
+        pixels = observation["pixels"]
+        available = sorted(pixels) if isinstance(pixels, Mapping) else [""]
+        if name not in available:
+            raise ValueError(f"The environment has no image {name!r}; it has {available}. Fix env.image_keys.")
+        image = np.asarray(pixels[name] if isinstance(pixels, Mapping) else pixels)
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise ValueError(f"Image {name!r} must be uint8 [h, w, c]; got {image.dtype} {image.shape}.")
+        chw = np.ascontiguousarray(image.transpose(2, 0, 1))
+        expected = self._image_shapes.get(key)
+        if expected is not None and chw.shape != expected:
+            raise ValueError(f"Image {name!r} is (c, h, w) = {chw.shape}; the configuration says {expected}.")
+        return torch.from_numpy(chw)[None]
+
+
+def episode_seed(seed: int, actor_id: int, episode: int) -> int:
+    """Return the seed of an actor's n-th episode: a fixed function of its arguments, in [2^30, 2^31)."""
+    drawn = np.random.SeedSequence([seed, actor_id, episode]).generate_state(1)[0]
+    return TRAINING_SEEDS + int(drawn) % TRAINING_SEEDS
+
+
+def _is_success(info: Mapping[str, Any]) -> bool:
+    return any(bool(np.any(info.get(key, False))) for key in ("is_success", "success", "succeed"))

@@ -1,0 +1,135 @@
+"""``algorithm.type=pi_rl``: the recipe in LeRobot's config dialect, and what the stock actor reads besides.
+
+X-VLA's own config stays stock. The stock actor, written for SAC, reads fields from ``cfg.policy`` that ``XVLAConfig``
+does not have; they live here, on the recipe, and are attached to the policy's config as plain attributes, which
+LeRobot neither serialises nor decodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
+from lerobot.policies.gaussian_actor.configuration_gaussian_actor import ActorLearnerConfig, ConcurrencyConfig
+from lerobot.rl.algorithms.configs import RLAlgorithmConfig
+from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
+
+from pirl_jax import noise
+from pirl_jax.recipe import Recipe
+
+SUPPORTED_POLICIES = ("xvla",)
+OBS_DOMAIN_ID = "observation.domain_id"
+
+_MARK = "_pirl_recipe"
+
+
+def _quick_actor_learner_config() -> ActorLearnerConfig:
+    # The sending threads look for the end of the run once per timeout; LeRobot's 2 s would delay every stop.
+    return ActorLearnerConfig(queue_get_timeout=0.2)
+
+
+@RLAlgorithmConfig.register_subclass("pi_rl")
+@dataclass
+class PiRLConfig(RLAlgorithmConfig, Recipe):
+    """The recipe's numbers (``pirl_jax.recipe.Recipe``) and the actor's settings."""
+
+    actor_learner_config: ActorLearnerConfig = field(default_factory=_quick_actor_learner_config)
+    """Where the learner listens; the push frequency is not used."""
+    concurrency: ConcurrencyConfig = field(default_factory=ConcurrencyConfig)
+    """``threads`` on both sides; LeRobot's actor delivers nothing in ``processes`` mode."""
+    storage_device: str = "cpu"
+    online_steps: int = 1_000_000_000
+    """Chunks after which an actor stops by itself; stop it by SIGTERM instead."""
+    dataset_stats: dict[str, dict[str, list[float]]] | None = None
+    """Statistics of actions, for a policy whose ``normalization_mapping`` un-normalises them."""
+    initial_parameters_timeout: float = 60.0
+    """Seconds an actor waits for the learner's first parameters before it acts on its own initial weights."""
+    spool_size: int = 64
+    """Finished episodes an actor keeps for a learner that is away; when full, it waits at the next reset."""
+
+    @classmethod
+    def from_policy_config(cls, policy_cfg: PreTrainedConfig) -> PiRLConfig:
+        """Return the defaults, bound to a policy's config."""
+        config = cls()
+        config.policy_config = policy_cfg
+        return config
+
+    # Not a dataclass field: a field would be serialised, and decoded into a second policy config.
+    @property
+    def policy_config(self) -> PreTrainedConfig | None:
+        """The policy's config that carries the actor's settings; None until bound."""
+        return self.__dict__.get("_policy_config")
+
+    @policy_config.setter
+    def policy_config(self, policy: PreTrainedConfig | None) -> None:
+        if policy is not None:
+            self._check(policy)
+            self._attach(policy)
+        self.__dict__["_policy_config"] = policy
+
+    def _check(self, policy: PreTrainedConfig) -> None:
+        self.validate()
+        if policy.type not in SUPPORTED_POLICIES:
+            raise ValueError(
+                f"algorithm.type=pi_rl trains flow-matching policies: {', '.join(SUPPORTED_POLICIES)}; "
+                f"got policy.type={policy.type}. Set policy.type, or algorithm.type=sac for a Gaussian actor."
+            )
+        noise.validate(self.noise, policy.num_denoising_steps)
+        if self.concurrency.actor != "threads":
+            raise ValueError(
+                f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor sends "
+                "nothing in processes mode."
+            )
+        if self.spool_size < 1 or self.initial_parameters_timeout < 0:
+            raise ValueError(
+                "algorithm.spool_size must be at least 1 and algorithm.initial_parameters_timeout at least 0; got "
+                f"{self.spool_size} and {self.initial_parameters_timeout}."
+            )
+        for kind in ("VISUAL", "STATE"):
+            mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)
+            if mode is not NormalizationMode.IDENTITY:
+                raise ValueError(
+                    f"policy.normalization_mapping.{kind} must be IDENTITY under pi_rl; got {mode.value}. The learner "
+                    "receives observations as the environment emits them."
+                )
+        mode = policy.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
+        if mode is not NormalizationMode.IDENTITY and "action" not in (self.dataset_stats or {}):
+            raise ValueError(
+                f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has no 'action': the "
+                "actor could not un-normalise. Give the statistics, or set ACTION to IDENTITY."
+            )
+
+    def _attach(self, policy: PreTrainedConfig) -> None:
+        attributes = {
+            "actor_learner_config": self.actor_learner_config,
+            "concurrency": self.concurrency,
+            "online_steps": self.online_steps,
+            "storage_device": self.storage_device,
+            "dataset_stats": self.dataset_stats,
+            "num_discrete_actions": None,
+            _MARK: True,
+        }
+        for name, value in attributes.items():
+            setattr(policy, name, value)
+        policy.domain_feature_key = OBS_DOMAIN_ID
+        # Without features of its own the policy gets the environment's, which include these two.
+        if policy.input_features:
+            for key, feature in language_features(policy.tokenizer_max_length).items():
+                policy.input_features.setdefault(key, feature)
+
+
+def language_features(num_tokens: int) -> dict[str, PolicyFeature]:
+    """Return the features under which the environment emits the instruction and the domain.
+
+    LeRobot's actor passes on observations only, and of those the policy's input features only.
+    """
+    return {
+        OBS_LANGUAGE_TOKENS: PolicyFeature(type=FeatureType.LANGUAGE, shape=(num_tokens,)),
+        OBS_DOMAIN_ID: PolicyFeature(type=FeatureType.LANGUAGE, shape=(1,)),
+    }
+
+
+def is_bound(policy_config: Any) -> bool:
+    """Tell whether a policy's config belongs to a run of this recipe."""
+    return getattr(policy_config, _MARK, False)

@@ -1,0 +1,119 @@
+"""Draw an action chunk from X-VLA's anchored chain, with its log-density (``pirl_jax.noise``), in torch.
+
+With zero noise this is LeRobot's ``XVLAModel.generate_actions`` bit for bit: the same operations in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
+from torch import Tensor
+
+from pirl_jax import noise
+from pirl_jax.recipe import NoiseConfig
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One draw from the chain, in the model's action channels (before ``postprocess``).
+
+    Attributes:
+        latents: ε₀, the input of the noised step and its output, [L, B, H, A]; without a noised step, of the last.
+        action: The chain's end, [B, H, A].
+        log_prob: Log-density of each chunk step's noise, summed over scored channels, [B, H]; zero without noise.
+    """
+
+    latents: Tensor
+    action: Tensor
+    log_prob: Tensor
+
+
+def scored_dims(model: XVLAModel) -> tuple[int, ...]:
+    """Return the channels that carry noise: real ones, without gripper logits and without an idle second arm."""
+    space = model.action_space
+    match space.name:
+        case "ee6d":
+            return tuple(range(9))
+        case "agibot_ee6d":
+            return tuple(range(10))
+        case "joint":
+            return tuple(i for i in range(space.dim_action) if i not in space.gripper_idx)
+        case "so101_bimanual":
+            return tuple(i for i in range(space.REAL_DIM) if i not in space.gripper_idx)
+        case "franka_joint7":
+            return tuple(range(space.REAL_DIM))
+        case "auto":
+            return tuple(range(space.real_dim))
+    raise ValueError(
+        f"policy.action_mode={space.name!r} has no list of scored channels. Use one of ee6d, agibot_ee6d, joint, "
+        "so101_bimanual, franka_joint7, auto."
+    )
+
+
+@torch.no_grad()
+def sample(
+    policy: XVLAPolicy,
+    batch: dict[str, Tensor],
+    config: NoiseConfig,
+    step: int | None,
+    generator: torch.Generator | None = None,
+) -> Sample:
+    """Run the denoising chain once.
+
+    The head runs in float32 whatever the encoder's dtype: rounding to bfloat16 alone moves a log-ratio by more than
+    a policy update does. Call :func:`use_float32_head` once before.
+
+    Args:
+        policy: In eval mode (LeRobot's blocks have dropout in train mode).
+        batch: Preprocessed observations with a batch dimension.
+        config: Where the noise is.
+        step: The noised step k (t = k/K → (k-1)/K); None for the deterministic chain.
+        generator: CPU generator of the noise; None uses torch's global one.
+    """
+    model = policy.model
+    inputs = policy._build_model_inputs(batch)
+    features = model.forward_vlm(
+        inputs["input_ids"], inputs["image_input"].to(model._get_target_dtype()), inputs["image_mask"]
+    )
+    features = {name: feature.float() for name, feature in features.items()}
+    proprio = inputs["proprio"].float()
+    shape = (len(proprio), model.chunk_size, model.dim_action)
+
+    def draw() -> Tensor:
+        return torch.randn(shape, generator=generator).to(proprio.device)
+
+    x1 = draw()
+    x_t = x1
+    kept: tuple[Tensor, Tensor, Tensor] | None = None
+    log_prob = torch.zeros(shape[:2], device=proprio.device)
+    for transition in noise.schedule(config, policy.config.num_denoising_steps, step):
+        t = torch.full((shape[0],), transition.t, device=proprio.device)
+        proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)
+        clean = model.transformer(
+            domain_id=inputs["domain_id"], action_with_noise=x_t_m, proprio=proprio_m, t=t, **features
+        )
+        x_s = x1 * transition.noise_coef + clean * transition.action_coef
+        if transition.std > 0:
+            mean, x_s = x_s, x_s.clone()
+            dims = list(scored_dims(model))
+            x_s[..., dims] += transition.std * draw()[..., dims]
+            log_prob = _log_normal(x_s[..., dims], mean[..., dims], transition.std)
+        if transition.std > 0 or (kept is None and transition.s == 0):
+            kept = (x1, x_t, x_s)
+        x_t = x_s
+    assert kept is not None
+    return Sample(latents=torch.stack(kept), action=x_t, log_prob=log_prob)
+
+
+def use_float32_head(policy: XVLAPolicy) -> None:
+    """Keep the action head in float32; the encoder keeps ``policy.dtype``."""
+    policy.model.transformer.float()
+
+
+def _log_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
+    """Log-density of independent Gaussians, summed over the last axis."""
+    z = (x - mean) / std
+    return (-0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi)).sum(-1)

@@ -1,0 +1,323 @@
+"""A gRPC channel to the learner that survives the learner.
+
+LeRobot's actor opens three endless calls and never re-opens them: when its learner restarts, it acts on with old
+weights and throws its episodes away. ``install`` puts a ``LearnerChannel`` in place of the channel the actor opens:
+
+- *StreamParameters* is re-opened with back-off, each time beginning with an empty BEGIN message, which makes the
+  receiver forget a message that the old learner left unfinished.
+- *SendTransitions* and *SendInteractions* become one call per complete message, repeated until the learner's reply
+  acknowledges it, under a message id (``pirl-message-id`` metadata) by which the learner recognises repetitions.
+- All waiting ends when the actor is told to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any
+
+import grpc
+from lerobot.transport import services_pb2
+from lerobot.utils.process import ProcessSignalHandler
+
+MESSAGE_ID_KEY = "pirl-message-id"
+
+_PATIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+"""The learner is away or busy: repeat for as long as the actor runs."""
+_DOUBTFUL = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+"""A fault of the learner's or of the message's: repeat a few times."""
+_MAX_DOUBTFUL = 5
+_FIRST_DELAY, _LAST_DELAY = 0.2, 2.0  # s, between repetitions
+_SEND_TIMEOUT = 60.0  # s, for one message
+_READY_TIMEOUT = 10.0  # s; LeRobot's own call has none and hangs on a server without a free worker
+_FAREWELL = 3.0  # s, to hand over what is still unsent when the actor stops
+
+_CONNECTION = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.min_reconnect_backoff_ms", 10000),  # also the time a connection attempt may take
+)
+
+log = logging.getLogger(__name__)
+
+
+class Outage:
+    """Back-off between attempts, and one log line an outage instead of one an attempt."""
+
+    def __init__(self, what: str, stop: threading.Event) -> None:
+        self._what = what
+        self._stop = stop
+        self._delay = _FIRST_DELAY
+        self._since: float | None = None
+
+    def wait(self, reason: str) -> bool:
+        """Wait before the next attempt; False if the actor was told to stop meanwhile."""
+        if self._since is None:
+            self._since = time.monotonic()
+            log.warning("%s: %s. Trying again until the learner is back.", self._what, reason)
+        stopped = self._stop.wait(self._delay)
+        self._delay = min(2 * self._delay, _LAST_DELAY)
+        return not stopped
+
+    def over(self) -> None:
+        """Note a success."""
+        if self._since is not None:
+            log.info("%s: the learner is back after %.1f s.", self._what, time.monotonic() - self._since)
+        self._since, self._delay = None, _FIRST_DELAY
+
+
+class Spool:
+    """Messages that no learner has acknowledged yet, oldest first."""
+
+    def __init__(self) -> None:
+        self._messages: deque[list[Any]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: list[Any]) -> None:
+        """Append a message."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def first(self) -> list[Any] | None:
+        """Return the oldest message, waiting for one; None once the spool is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._messages or self._closed)
+            return self._messages[0] if self._messages else None
+
+    def drop_first(self) -> None:
+        """Forget the oldest message."""
+        with self._changed:
+            self._messages.popleft()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Accept the end: ``first`` no longer waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait_below(self, size: int, timeout: float) -> bool:
+        """Wait until fewer than ``size`` messages are left; False on timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._messages) < size, timeout)
+
+
+class LearnerChannel:
+    """What ``LearnerServiceStub`` needs of a ``grpc.Channel``, on top of a plain one.
+
+    Args:
+        channel: The plain channel.
+        stop: Set when the actor should end; every call then returns within seconds.
+        spool_size: Unacknowledged episodes above which ``wait_for_room`` waits.
+    """
+
+    def __init__(self, channel: grpc.Channel, stop: threading.Event, spool_size: int) -> None:
+        self._channel = channel
+        self._stop = stop
+        self._spool_size = spool_size
+        self._sender_id = uuid.uuid4().hex
+        self._numbers = count()
+        self._spools: dict[str, Spool] = {}
+        self._calls: set[Any] = set()
+        self._calls_lock = threading.Lock()
+        self._first_parameters: bytes | None = None
+        self._want_first = True
+        self._first_arrived = threading.Event()
+        threading.Thread(target=self._cancel_on_stop, name="pirl-stop", daemon=True).start()
+
+    def unary_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
+        """Return a call with a deadline (LeRobot's ``Ready`` has none)."""
+        call = self._channel.unary_unary(method, **kwargs)
+        return lambda request, timeout=_READY_TIMEOUT, **rest: call(request, timeout=timeout, **rest)
+
+    def unary_stream(self, method: str, **kwargs: Any) -> Callable[..., Iterator[Any]]:
+        """Return a streaming call that is re-opened whenever it ends."""
+        call = self._channel.unary_stream(method, **kwargs)
+        return lambda request, **_: self._reopen(call, request, method.rsplit("/", 1)[-1])
+
+    def stream_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
+        """Return a call that sends each complete message of its stream by itself, until acknowledged."""
+        call = self._channel.stream_unary(method, **kwargs)
+        name = method.rsplit("/", 1)[-1]
+        spool = self._spools.setdefault(name, Spool())
+        return lambda requests, **_: self._deliver(call, requests, name, spool)
+
+    def close(self) -> None:
+        """Close the plain channel."""
+        self._channel.close()
+
+    def first_parameters(self, timeout: float) -> bytes | None:
+        """Return the first complete parameter message, waiting for it; None if none came or the actor stops."""
+        deadline = time.monotonic() + timeout
+        while not self._first_arrived.wait(0.1):
+            if self._stop.is_set() or time.monotonic() > deadline:
+                break
+        message, self._first_parameters, self._want_first = self._first_parameters, None, False
+        return message
+
+    def wait_for_room(self) -> None:
+        """Wait while more episodes are unacknowledged than the actor is meant to keep."""
+        spool = self._spools.get("SendTransitions")
+        if spool is None or len(spool) < self._spool_size:
+            return
+        log.warning("%d episodes wait for the learner; pausing until it takes them.", len(spool))
+        while not (spool.wait_below(self._spool_size, timeout=0.2) or self._stop.is_set()):
+            pass
+
+    def _cancel_on_stop(self) -> None:
+        self._stop.wait()
+        with self._calls_lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def _reopen(self, open_call: Callable[..., Any], request: Any, name: str) -> Iterator[Any]:
+        outage = Outage(name, self._stop)
+        doubts = 0
+        buffer: list[bytes] = []
+        while not self._stop.is_set():
+            call = open_call(request)
+            with self._calls_lock:
+                self._calls.add(call)
+            yield services_pb2.Parameters(transfer_state=services_pb2.TRANSFER_BEGIN, data=b"")
+            buffer.clear()
+            try:
+                for message in call:
+                    outage.over()
+                    doubts = 0
+                    if self._want_first:
+                        self._collect(buffer, message)
+                    yield message
+                reason = "the stream ended"
+            except grpc.RpcError as error:
+                code = error.code()
+                if code in _DOUBTFUL:
+                    doubts += 1
+                if code not in _PATIENT and not (code in _DOUBTFUL and doubts <= _MAX_DOUBTFUL):
+                    raise
+                reason = f"{code.name} {error.details()}"
+            finally:
+                call.cancel()
+                with self._calls_lock:
+                    self._calls.discard(call)
+            if self._stop.is_set() or not outage.wait(reason):
+                return
+
+    def _collect(self, buffer: list[bytes], message: Any) -> None:
+        if message.transfer_state == services_pb2.TRANSFER_BEGIN:
+            buffer.clear()
+        buffer.append(message.data)
+        if message.transfer_state == services_pb2.TRANSFER_END:
+            self._first_parameters, self._want_first = b"".join(buffer), False
+            buffer.clear()
+            self._first_arrived.set()
+
+    def _deliver(
+        self, call: Callable[..., Any], requests: Iterable[Any], name: str, spool: Spool
+    ) -> services_pb2.Empty:
+        sender = threading.Thread(target=self._drain, args=(call, name, spool), name=f"pirl-{name}", daemon=True)
+        sender.start()
+        message: list[Any] = []
+        try:
+            for part in requests:
+                message.append(part)
+                if part.transfer_state == services_pb2.TRANSFER_END:
+                    spool.put(message)
+                    message = []
+        except ValueError:
+            # The actor's natural end: it closes its queues without setting its event, and would then wait for ever
+            # for its threads.
+            log.info("%s: the actor closed its queue.", name)
+        spool.close()
+        sender.join(_FAREWELL)
+        self._stop.set()
+        if len(spool):
+            log.warning("%s: %d messages were still unsent when the actor stopped.", name, len(spool))
+        return services_pb2.Empty()
+
+    def _drain(self, call: Callable[..., Any], name: str, spool: Spool) -> None:
+        while (message := spool.first()) is not None:
+            if not self._send(call, name, message):
+                return
+            spool.drop_first()
+
+    def _send(self, call: Callable[..., Any], name: str, message: list[Any]) -> bool:
+        """Send one message until it is acknowledged or refused; False if the actor stopped first."""
+        metadata = ((MESSAGE_ID_KEY, f"{self._sender_id}-{next(self._numbers)}"),)
+        outage = Outage(name, self._stop)
+        doubts = 0
+        while True:
+            try:
+                timeout = _FAREWELL if self._stop.is_set() else _SEND_TIMEOUT
+                call(iter(message), metadata=metadata, timeout=timeout)
+            except grpc.RpcError as error:
+                code = error.code()
+                doubts += code in _DOUBTFUL
+                if code not in _PATIENT and not (code in _DOUBTFUL and doubts <= _MAX_DOUBTFUL):
+                    log.error("%s: the learner refused a message: %s %s", name, code.name, error.details())
+                    return True
+                if not outage.wait(f"{code.name} {error.details()}"):
+                    return False
+            else:
+                outage.over()
+                return True
+
+
+_current: LearnerChannel | None = None
+_stop = threading.Event()
+_open_plain = grpc.insecure_channel
+_init_signal_handler = ProcessSignalHandler.__init__
+
+
+def current() -> LearnerChannel | None:
+    """Return this process's channel to the learner; None where there is none (tests, the learner itself)."""
+    return _current
+
+
+def is_actor() -> bool:
+    """Tell whether this process runs LeRobot's actor."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return "lerobot.rl.actor" in sys.modules or (spec is not None and spec.name == "lerobot.rl.actor")
+
+
+def install(address: str, spool_size: int) -> None:
+    """Make the next plain channel opened to ``address`` a ``LearnerChannel``; the last call counts.
+
+    ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own functions cannot
+    be replaced by name. The event that stops the channel is the actor's own, which LeRobot creates in its signal
+    handler before it opens the channel.
+    """
+
+    def insecure_channel(target: str, options: Any = None, compression: Any = None) -> Any:
+        global _current
+        if target != address:
+            return _open_plain(target, options, compression)
+        channel = _open_plain(target, [*(options or ()), *_CONNECTION], compression)
+        _current = LearnerChannel(channel, _stop, spool_size)
+        return _current
+
+    def init_signal_handler(handler: ProcessSignalHandler, *args: Any, **kwargs: Any) -> None:
+        global _stop
+        _init_signal_handler(handler, *args, **kwargs)
+        _stop = handler.shutdown_event
+
+    grpc.insecure_channel = insecure_channel
+    ProcessSignalHandler.__init__ = init_signal_handler

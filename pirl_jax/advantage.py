@@ -1,0 +1,69 @@
+"""Generalised advantage estimation over chunks."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from pirl_jax.typing import Array, Bool, Float, Int, typed
+
+
+@typed
+def gae(
+    rewards: Float[Array, "E T"],
+    values: Float[Array, "E T+1"],
+    lengths: Int[Array, " E"],
+    terminated: Bool[Array, " E"],
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Float[Array, "E T"], Float[Array, "E T"]]:
+    """Compute advantages and value targets of padded episodes (Schulman et al. 2016, eq. 16).
+
+    A step is a chunk. With n = lengths[e], for t = n-1 … 0:
+
+        δ_t = r_t + γ·V_{t+1} - V_t         V_n = 0 if the episode terminated, else values[e, n]
+        A_t = δ_t + γλ·A_{t+1}              A_n = 0
+        target_t = A_t + V_t
+
+    So truncation bootstraps from the value of the final observation, termination does not.
+
+    Args:
+        rewards: summed over each chunk; anything in t ≥ n.
+        values: V of each observation; ``values[e, n]`` is the final observation's, anything after it.
+        lengths: chunks in each episode; 0 for an empty row.
+        terminated: the episode ended by itself (success or failure), not by a limit.
+        gamma: discount per chunk.
+        gae_lambda: λ.
+
+    Returns:
+        Advantages and value targets, zero in t ≥ n.
+    """
+    T = rewards.shape[1]
+    steps = jnp.arange(T)
+    valid = steps < lengths[:, None]
+    is_last = steps == lengths[:, None] - 1
+    # Selected, not multiplied: padding may hold anything, NaN included.
+    bootstraps = ~(is_last & terminated[:, None])
+    current = jnp.where(valid, values[:, :-1], 0.0)
+    following = jnp.where(valid & bootstraps, values[:, 1:], 0.0)
+    deltas = jnp.where(valid, rewards, 0.0) + gamma * following - current
+
+    def step(advantage, inputs):
+        delta, is_valid = inputs
+        advantage = jnp.where(is_valid, delta + gamma * gae_lambda * advantage, 0.0)
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(step, jnp.zeros_like(deltas[:, 0]), (deltas.T, valid.T), reverse=True)
+    return advantages.T, advantages.T + current
+
+
+@typed
+def normalize(
+    advantages: Float[Array, "*dims"], valid: Bool[Array, "*dims"], eps: float = 1e-5
+) -> Float[Array, "*dims"]:
+    """Give the valid advantages mean 0 and standard deviation 1; the others become 0."""
+    count = jnp.maximum(jnp.sum(valid), 1)
+    mean = jnp.sum(jnp.where(valid, advantages, 0.0)) / count
+    centered = jnp.where(valid, advantages - mean, 0.0)
+    std = jnp.sqrt(jnp.sum(centered**2) / count)
+    return centered / (std + eps)

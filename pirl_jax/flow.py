@@ -1,0 +1,199 @@
+"""The denoising chain of ``noise.py`` in JAX: sampling it, and the likelihood of what it sampled.
+
+The policy enters as one callable, the flow head with everything but the chain bound:
+
+    predict(x_t: Float[B H A], t: Float[B]) -> â: Float[B H A]
+
+It returns the clean action â = f_θ(x_t, t, o) before any post-processing, in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.noise import MODES, Step, anchored_step, noised_step
+from pirl_jax.recipe import NoiseConfig
+from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
+
+Predict = Callable[[Array, Array], Array]
+
+
+class Chunk(NamedTuple):
+    """A sampled action chunk and what the learner needs to score it again."""
+
+    action: Float[Array, "B H A"]
+    latents: Float[Array, "B L H A"]
+    log_prob: Float[Array, "B H"]
+
+
+class StepTable(NamedTuple):
+    """The chain's coefficients by step index k (entry 0 is unused): every row of a batch has its own k."""
+
+    t: Float[Array, " K+1"]
+    noise_coef: Float[Array, " K+1"]
+    action_coef: Float[Array, " K+1"]
+    std: Float[Array, " K+1"]
+
+
+def _table(steps: list[Step], dtype: jnp.dtype) -> StepTable:
+    columns = np.array([(step.t, step.noise_coef, step.action_coef, step.std) for step in steps]).T
+    return StepTable(*(jnp.asarray(column, dtype) for column in columns))
+
+
+def _anchored_table(K: int, dtype: jnp.dtype) -> StepTable:
+    return _table([anchored_step(max(k, 1), K) for k in range(K + 1)], dtype)
+
+
+def _noised_table(noise: NoiseConfig, K: int, dtype: jnp.dtype) -> StepTable:
+    noised = MODES[noise.mode].noised_steps(K)
+    steps = [noised_step(noise, k, K) if k in noised else anchored_step(max(k, 1), K) for k in range(K + 1)]
+    return _table(steps, dtype)
+
+
+def _per_chunk(values: Array) -> Array:
+    return values[..., None, None]
+
+
+def _mean(table: StepTable, k: Array, eps0: Array, action: Array) -> Array:
+    """c_noise·ε₀ + c_action·â, in the order of LeRobot's sampler (``x1 * t + action * (1 - t)``)."""
+    return eps0 * _per_chunk(table.noise_coef[k]) + action * _per_chunk(table.action_coef[k])
+
+
+def _float_dtype(x: Array) -> jnp.dtype:
+    """At least float32: at σ = 1 cm, bfloat16 rounding alone is a log-ratio of .6."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def gaussian_log_prob(x: Array, mean: Array, std: Array, scored_dims: tuple[int, ...]) -> Float[Array, "B H"]:
+    """Σ over scored channels of log N(x | mean, std²), one number a chunk step.
+
+    Args:
+        x: ``[B, H, A]`` outcome.
+        mean: ``[B, H, A]``.
+        std: ``[B]``, positive.
+        scored_dims: the channels that carry noise.
+    """
+    scored = np.asarray(scored_dims)
+    residual = (x[..., scored] - mean[..., scored]) / _per_chunk(std)
+    normalizer = jnp.log(std) + 0.5 * math.log(2 * math.pi)
+    return -0.5 * jnp.sum(residual**2, axis=-1) - len(scored_dims) * normalizer[:, None]
+
+
+@typed
+def log_prob(
+    predict: Predict,
+    latents: Float[Array, "B L H A"],
+    denoise_step: Int[Array, " B"],
+    noise: NoiseConfig,
+    K: int,
+    scored_dims: tuple[int, ...],
+) -> Float[Array, "B H"]:
+    """Log-density of the noised step's stored outcome under the current policy, for each chunk step.
+
+    ``replay=last`` scores p(x_s | x_t, ε₀) with the stored x_t: one head call, whose gradient leaves out what
+    the parameters did to x_t. ``replay=full`` scores p(x_s | ε₀): K head calls, the exact gradient of the
+    chain; the scan body is rematerialised, so memory does not grow with K beyond the chain's states. Both
+    have the same value while the parameters are those that sampled.
+
+    Args:
+        predict: the flow head, see the module's docstring.
+        latents: ε₀, the noised step's input x_t and its output x_s.
+        denoise_step: index k of the noised step, 1 ≤ k ≤ K.
+        noise: mode, replay and level.
+        K: denoising steps of the policy.
+        scored_dims: channels that carry noise.
+
+    Returns:
+        One number a chunk step, in float32 (float64 if the latents are); sum over executed steps for the
+        chunk's.
+    """
+    dtype = _float_dtype(latents)
+    latents = latents.astype(dtype)
+    eps0, x_t, x_s = latents[:, 0], latents[:, 1], latents[:, 2]
+    table = _noised_table(noise, K, dtype)
+
+    if noise.replay == "last":
+        mean = _mean(table, denoise_step, eps0, predict(x_t, table.t[denoise_step]).astype(dtype))
+    else:
+        mean = _replayed_mean(predict, eps0, x_s, denoise_step, table, K)
+    return gaussian_log_prob(x_s, mean, table.std[denoise_step], scored_dims)
+
+
+def _replayed_mean(
+    predict: Predict, eps0: Array, x_s: Array, denoise_step: Array, noised: StepTable, K: int
+) -> Array:
+    """Run the chain from ε₀ and return the noised step's mean for each row."""
+    anchored = _anchored_table(K, eps0.dtype)
+
+    @jax.checkpoint
+    def step(carry, k):
+        x, mean = carry
+        action = predict(x, jnp.full(x.shape[0], anchored.t[k])).astype(x.dtype)
+        is_noised = _per_chunk(denoise_step == k)
+        mean = jnp.where(is_noised, _mean(noised, k, eps0, action), mean)
+        x = jnp.where(is_noised, x_s, _mean(anchored, k, eps0, action))
+        return (x, mean), None
+
+    (_, mean), _ = jax.lax.scan(step, (eps0, jnp.zeros_like(eps0)), jnp.arange(K, 0, -1))
+    return mean
+
+
+@typed
+def sample(
+    predict: Predict,
+    eps0: Float[Array, "B H A"],
+    key: PRNGKeyArray,
+    denoise_step: Int[Array, " B"],
+    noise: NoiseConfig,
+    K: int,
+    scored_dims: tuple[int, ...],
+) -> Chunk:
+    """Sample a chunk with step ``denoise_step`` of each row noised on the scored channels."""
+    B, _, A = eps0.shape
+    noised, anchored = _noised_table(noise, K, eps0.dtype), _anchored_table(K, eps0.dtype)
+    scored = np.isin(np.arange(A), scored_dims)
+    jitter = jnp.where(scored, jax.random.normal(key, eps0.shape, eps0.dtype), 0.0)
+
+    def step(carry, k):
+        x, x_t, mean, x_s = carry
+        action = predict(x, jnp.full(B, anchored.t[k])).astype(x.dtype)
+        is_noised = _per_chunk(denoise_step == k)
+        noised_mean = _mean(noised, k, eps0, action)
+        outcome = noised_mean + noised.std[k] * jitter
+        x_t, mean, x_s = (
+            jnp.where(is_noised, new, old) for new, old in ((x, x_t), (noised_mean, mean), (outcome, x_s))
+        )
+        x = jnp.where(is_noised, outcome, _mean(anchored, k, eps0, action))
+        return (x, x_t, mean, x_s), None
+
+    zeros = jnp.zeros_like(eps0)
+    (action, x_t, mean, x_s), _ = jax.lax.scan(step, (eps0, zeros, zeros, zeros), jnp.arange(K, 0, -1))
+    density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scored_dims)
+    return Chunk(action, jnp.stack([eps0, x_t, x_s], axis=1), density)
+
+
+@typed
+def deterministic(predict: Predict, eps0: Float[Array, "B H A"], K: int) -> Float[Array, "B H A"]:
+    """LeRobot's own sampler: zero noise at every step."""
+    table = _anchored_table(K, eps0.dtype)
+
+    def step(x, k):
+        action = predict(x, jnp.full(x.shape[0], table.t[k])).astype(x.dtype)
+        return _mean(table, k, eps0, action), None
+
+    return jax.lax.scan(step, eps0, jnp.arange(K, 0, -1))[0]
+
+
+@typed
+def entropy(
+    denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, num_scored: int
+) -> Float[Array, " B"]:
+    """Differential entropy of one chunk step: num_scored·(log σ + ½ log 2πe), in nats."""
+    std = _noised_table(noise, K, jnp.float32).std[denoise_step]
+    return num_scored * (jnp.log(std) + 0.5 * math.log(2 * math.pi * math.e))

@@ -1,0 +1,112 @@
+"""The learner: ``python -m pirl_jax.learner --config_path=cfg.json``.
+
+The composition root: the one module of the JAX side that meets ``bridge``, inside ``main()``. LeRobot's config dialect
+(``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pirl_jax import checkpoint, state, train
+from pirl_jax.behaviour import Versions
+from pirl_jax.metrics import MetricsFile, console_line
+from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
+
+logger = logging.getLogger(__name__)
+
+
+def learn(cfg: Any) -> None:
+    """Run the learner of a validated ``TrainRLServerPipelineConfig`` until ``cfg.steps`` updates or a signal.
+
+    Raises:
+        ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
+        OSError: The port is taken.
+    """
+    from bridge.decode import decoder
+    from bridge.export import export_pretrained
+    from bridge.learner_config import check, episode_spec
+    from bridge.server import LearnerServer
+    from bridge.weights import load_params, to_torch_state
+
+    check(cfg)
+    recipe = cfg.algorithm
+    output_dir = Path(cfg.output_dir)
+    config, params = load_params(cfg.policy.pretrained_path)
+    policy = flow_policy(config)
+    trainable, frozen = policy.split(params)
+
+    run_key = jax.random.PRNGKey(cfg.seed)
+    critic_params = init_critic(config, recipe.critic.hidden_dims, run_key)
+    train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
+    if cfg.resume:
+        training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
+        train_state = checkpoint.restore(training_state / checkpoint.ORBAX, train_state)
+        logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(train_state.step))
+
+    def export(folder: Path, host_state: state.TrainState) -> None:
+        export_pretrained(policy.merge(host_state.params, frozen), cfg, folder)
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    address = recipe.actor_learner_config
+    with LearnerServer(address.learner_host, address.learner_port, decode=decoder(episode_spec(cfg, config))) as server:
+        # The folder only now: a port in use must not leave one behind that the next try would trip over.
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with (
+            checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
+            MetricsFile(output_dir / "metrics.jsonl", int(train_state.step) if cfg.resume else None) as log,
+        ):
+            updates = train.run(
+                policy,
+                critic_fn(recipe.critic.hidden_dims),
+                jax.device_put(frozen),
+                recipe,
+                train_state,
+                total_steps=cfg.steps,
+                receive=server.get,
+                publish=lambda version, tree: server.publish(version, to_torch_state(tree)),
+                versions=Versions(output_dir / "versions.txt"),
+                stop=stop,
+            )
+            for update in updates:
+                metrics = update.metrics | server.stats()
+                log(update.step, metrics)
+                logger.info(console_line(update.step, metrics))
+                due = cfg.save_freq > 0 and update.step % cfg.save_freq == 0
+                if due or update.step == cfg.steps or stop.is_set():
+                    writer.save(update.step, update.state, export)
+    logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
+
+
+def main() -> None:
+    """Parse the command line in LeRobot's dialect and run the learner."""
+    from bridge import plugin
+    from lerobot.configs import parser
+    from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+    from lerobot.utils.utils import init_logging
+
+    plugin.register()
+
+    @parser.wrap()
+    def run(cfg: TrainRLServerPipelineConfig) -> None:
+        cfg.validate()
+        init_logging()
+        learn(cfg)
+
+    try:
+        run()
+    except (ValueError, OSError) as error:
+        logger.debug("details", exc_info=True)
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Where numbers go: ``metrics.jsonl``, the console, and optional trackers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "metrics.jsonl"
+
+Sink = Callable[[int, Mapping[str, float]], None]
+"""``sink(step, metrics)``: what every tracker is."""
+
+CONSOLE_KEYS = (
+    "train/success_rate",
+    "train/approx_kl",
+    "train/clip_fraction",
+    "train/explained_variance",
+    "train/value_loss",
+    "train/lr",
+    "train/stale_fraction",
+    "train/actor_learner_logprob_gap",
+    "train/update_s",
+    "eval/pc_success",
+)
+
+
+class MetricsWriter:
+    """Writes one JSON object a line, flushed at once, and a line on the console; owns the open file.
+
+    Args:
+        folder: ``metrics.jsonl`` goes there; made if missing.
+        resume_step: rows of an existing file up to that step stay. What a killed run wrote after its last
+            checkpoint, a half-written line included, will be written again.
+        sinks: trackers to pass every row to.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int = 0, sinks: Sequence[Sink] = ()):
+        self.path = Path(folder) / FILE_NAME
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read(self.path) if row["step"] <= resume_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(partial, self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._sinks = tuple(sinks)
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append ``{"step", "time" (Unix seconds), **metrics}``; what is not finite becomes null."""
+        values = to_floats(metrics)
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = json.dumps({"step": int(step), "time": round(time.time(), 3), **row}, allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+        logger.info(console_line(step, values))
+        for sink in self._sinks:
+            sink(int(step), values)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Python floats of scalars of any kind, those of a device included."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """Read a metrics file, none being empty; lines that are no row are skipped with a warning."""
+    path = Path(path)
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        else:
+            logger.warning("%s:%d is not a metrics row; skipped.", path, number)
+    return rows
+
+
+def console_line(step: int, metrics: Mapping[str, float], keys: Sequence[str] = CONSOLE_KEYS) -> str:
+    """``update 12 | success_rate 0.43 | approx_kl 0.012 | …``, of the keys that are there."""
+    parts = [f"{key.rsplit('/', 1)[-1]} {float(metrics[key]):.3g}" for key in keys if key in metrics]
+    return " | ".join([f"update {step}", *parts])
+
+
+def wandb_sink(config: Mapping[str, Any] | None = None, **init: Any) -> Sink:
+    """Log to Weights & Biases; ``init`` goes to ``wandb.init`` (project, entity, id, resume, mode, dir, …).
+
+    Raises:
+        ValueError: if wandb is not installed.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("wandb is not installed. Install pirl-jax[wandb] or disable it.") from error
+    run = wandb.init(config=dict(config or {}), **init)
+    return lambda step, metrics: run.log(dict(metrics), step=step)
+
+
+def tensorboard_sink(folder: str | Path) -> Sink:
+    """Log scalars to TensorBoard event files in ``folder``.
+
+    Raises:
+        ValueError: if tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ValueError("tensorboardX is not installed. Install pirl-jax[tensorboard].") from error
+    writer = SummaryWriter(str(folder))
+
+    def sink(step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return sink

@@ -1,0 +1,105 @@
+"""Where a flow policy's randomness is: the anchored denoising chain, as data.
+
+Time runs from 1 (noise) to 0 (action) in K steps of δ = 1/K. Step k goes from t = k/K to s = (k-1)/K.
+LeRobot's X-VLA sampler keeps the first noise ε₀ and mixes it with the newest clean action â:
+
+    x_s = s·ε₀ + (1 - s)·â(x_t, t)                               (zero noise, every mode)
+    x_s ~ Normal(c_noise·ε₀ + c_action·â(x_t, t), std²)          (a noised step)
+
+A *mode* says which steps may be noised and with which coefficients; samplers and likelihoods, in torch and in
+JAX, read nothing else. A new mode is one more entry in ``MODES``.
+
+Standard library and NumPy only: the actor's plugin runs it beside torch, the learner beside JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from pirl_jax.recipe import NoiseConfig
+
+NUM_LATENTS = 3
+"""Latents kept of a chunk: ε₀, the noised step's input x_t, and its output x_s."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transition t → s of the chain: x_s = noise_coef·ε₀ + action_coef·â + std·ξ, ξ ~ N(0, 1).
+
+    The products are taken in this order, in float32, so that zero noise is LeRobot's sampler bit for bit.
+    """
+
+    t: float
+    s: float
+    noise_coef: float
+    action_coef: float
+    std: float
+    """Zero where the step is not noised. In the units of the model's action channels."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A likelihood model of the chain, with one noised step a chunk."""
+
+    noised_steps: Callable[[int], tuple[int, ...]]
+    """``K -> `` the steps k of which one is noised, drawn uniformly for each chunk."""
+    coefficients: Callable[[int, int, NoiseConfig], Step]
+    """``(k, K, noise config) -> `` the transition, when it is step k that is noised."""
+
+    def sample_step(self, rng: np.random.Generator, K: int) -> int:
+        """Draw the step to be noised."""
+        candidates = self.noised_steps(K)
+        return candidates[0] if len(candidates) == 1 else int(rng.choice(candidates))
+
+
+def anchored_step(k: int, K: int) -> Step:
+    """Step k without noise. Its weights are what float32 arithmetic gives in LeRobot: s and 1 - s."""
+    s = np.float32((k - 1) / K)
+    return Step(t=k / K, s=(k - 1) / K, noise_coef=float(s), action_coef=float(np.float32(1) - s), std=0.0)
+
+
+def _terminal_coefficients(k: int, K: int, noise: NoiseConfig) -> Step:
+    mean = anchored_step(k, K)
+    return Step(mean.t, mean.s, mean.noise_coef, mean.action_coef, noise.std)
+
+
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {
+        # The last step, whose output is the action itself: A = â(x_{1/K}, 1/K) + σ·ξ.
+        "terminal": Mode(noised_steps=lambda K: (1,), coefficients=_terminal_coefficients),
+    }
+)
+
+
+def validate(noise: NoiseConfig, K: int = 1) -> None:
+    """Check that the mode exists and has a step to noise.
+
+    Raises:
+        ValueError: naming the modes that are known, or the number of steps that is missing.
+    """
+    if noise.mode not in MODES:
+        raise ValueError(
+            f"algorithm.noise.mode must be one of {', '.join(sorted(MODES))}; got {noise.mode!r}."
+        )
+    if K < 1 or not MODES[noise.mode].noised_steps(K):
+        raise ValueError(
+            f"algorithm.noise.mode={noise.mode!r} has no step to noise in policy.num_denoising_steps={K}. "
+            "Raise num_denoising_steps or choose another mode."
+        )
+
+
+def noised_step(noise: NoiseConfig, k: int, K: int) -> Step:
+    """The transition of step k when it is the noised one."""
+    candidates = MODES[noise.mode].noised_steps(K)
+    if k not in candidates:
+        raise ValueError(f"mode {noise.mode!r} noises one of the steps {candidates} of {K}; got step {k}.")
+    return MODES[noise.mode].coefficients(k, K, noise)
+
+
+def schedule(noise: NoiseConfig, K: int, step: int | None = None) -> tuple[Step, ...]:
+    """The K transitions in sampling order, k = K … 1; ``step`` is the noised one (None: zero noise)."""
+    return tuple(noised_step(noise, k, K) if k == step else anchored_step(k, K) for k in range(K, 0, -1))

@@ -1,0 +1,40 @@
+"""What PI-RL needs to know of a flow policy: a handful of pure functions and sizes.
+
+A second flow policy is one more function returning a ``FlowPolicy`` (``pirl_jax.xvla.policy`` returns X-VLA's); nothing
+else in the learner names a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Params = Any
+"""A nested dict of arrays."""
+Features = Any
+"""A pytree of arrays with leading dimension B: what the frozen encoder makes of an observation, once."""
+
+
+@dataclass(frozen=True)
+class FlowPolicy:
+    """A data-predicting flow policy, split into a frozen encoder and a trainable head."""
+
+    split: Callable[[Params], tuple[Params, Params]]
+    """``params -> (trainable, frozen)``."""
+    merge: Callable[[Params, Params], Params]
+    """``(trainable, frozen) -> params``, the inverse of ``split``."""
+    encode: Callable[..., Features]
+    """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
+    predict: Callable[..., Any]
+    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) -> â Float[B H A]``."""
+    prepare_proprio: Callable[[np.ndarray], np.ndarray]
+    """Raw state ``[B P']`` to what ``predict`` takes."""
+    num_denoising_steps: int
+    chunk_size: int
+    n_action_steps: int
+    dim_action: int
+    scored_dims: tuple[int, ...]
+    """Action channels that carry noise and are scored."""

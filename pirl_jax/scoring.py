@@ -1,0 +1,104 @@
+"""Episodes on arrival: encoded once, and scored under the parameters that acted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from pirl_jax.flow import log_prob
+from pirl_jax.policy import FlowPolicy, Params
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout import Episode
+from pirl_jax.typing import Array, Bool, Float, Int, typed
+
+PyTree = Any
+
+
+@typed
+@dataclass(frozen=True)
+class ScoredEpisode:
+    """An episode of T chunks, ready to learn from; host memory."""
+
+    features: PyTree
+    """``[T+1, …]``, what the frozen encoder made of each observation."""
+    proprio: Float[np.ndarray, "T+1 P"]
+    domain_id: Int[np.ndarray, " T+1"]
+    latents: Float[np.ndarray, "T L H A"]
+    denoise_step: Int[np.ndarray, " T"]
+    step_mask: Bool[np.ndarray, "T H"]
+    """Chunk steps that were executed."""
+    old_log_prob: Float[np.ndarray, " T"]
+    """log π_behaviour of the executed part of each chunk, recomputed here."""
+    log_prob_gap: float
+    """Largest difference between that and the actor's own log-probability, in nats a chunk."""
+    reward: Float[np.ndarray, " T"]
+    terminated: bool
+    success: bool
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+def make_scorer(
+    policy: FlowPolicy, frozen: Params, recipe: Recipe
+) -> Callable[[Episode, Params], ScoredEpisode]:
+    """Return ``score(episode, behaviour params)``; both network passes have one static shape."""
+    capacity = recipe.max_chunks + 1
+
+    encode = jax.jit(policy.encode)
+
+    @jax.jit
+    def behaviour_log_prob(
+        trainable: Params, features: PyTree, proprio: Array, domain_id: Array, latents: Array, denoise_step: Array
+    ) -> Array:
+        def predict(x_t: Array, t: Array) -> Array:
+            return policy.predict(trainable, features, x_t, t, proprio, domain_id)
+
+        K = policy.num_denoising_steps
+        return log_prob(predict, latents, denoise_step, recipe.noise, K, policy.scored_dims)
+
+    def score(episode: Episode, behaviour: Params) -> ScoredEpisode:
+        T = len(episode)
+        observations = episode.observations
+        proprio = policy.prepare_proprio(observations.proprio)
+        domain_id = observations.domain_id.astype(np.int32)
+        features = encode(
+            frozen, _pad(observations.images, capacity), _pad(observations.tokens.astype(np.int32), capacity)
+        )
+        per_step = behaviour_log_prob(
+            behaviour,
+            features,
+            _pad(proprio, capacity),
+            _pad(domain_id, capacity),
+            _pad(episode.latents, capacity),
+            # Padding repeats the first step: 0 is none.
+            _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
+        )
+        step_mask = np.arange(policy.chunk_size) < episode.executed[:, None]
+        old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], 0.0).sum(axis=1, dtype=np.float32)
+        actors = np.where(step_mask, episode.log_prob, 0.0).sum(axis=1)
+        return ScoredEpisode(
+            features=jax.tree.map(lambda x: np.array(x[: T + 1]), jax.device_get(features)),
+            proprio=proprio,
+            domain_id=domain_id,
+            latents=episode.latents,
+            denoise_step=episode.denoise_step,
+            step_mask=step_mask,
+            old_log_prob=old_log_prob,
+            log_prob_gap=float(np.abs(old_log_prob - actors).max()),
+            reward=episode.reward,
+            terminated=episode.terminated,
+            success=episode.success,
+        )
+
+    return score
+
+
+def _pad(array: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
+    padded = np.full((length, *array.shape[1:]), fill, array.dtype)
+    padded[: len(array)] = array
+    return padded

@@ -1,0 +1,213 @@
+"""The loop: take episodes → encode and score → advantages → PPO update → publish."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax import advantage
+from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.policy import FlowPolicy, Params
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout import Episode
+from pirl_jax.scoring import ScoredEpisode, make_scorer
+from pirl_jax.state import TrainState
+from pirl_jax.update import Batch, CriticBatch, make_critic_update, make_update, pad_rows
+
+logger = logging.getLogger(__name__)
+
+PyTree = Any
+
+GAP_WARNING = 0.05
+"""Nats a chunk between the actor's log-probability and ours above which something is wrong, not just rounded."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one turn of the loop leaves behind. ``state``'s buffers are donated when the next turn begins."""
+
+    step: int
+    state: TrainState
+    metrics: dict[str, float]
+
+
+def run(
+    policy: FlowPolicy,
+    critic: Callable[..., Any],
+    frozen: Params,
+    recipe: Recipe,
+    state: TrainState,
+    *,
+    total_steps: int,
+    receive: Callable[[float], Episode | None],
+    publish: Callable[[int, Params], None],
+    versions: Versions,
+    stop: threading.Event,
+) -> Iterator[Update]:
+    """Train until ``total_steps`` updates are done or ``stop`` is set, yielding after each update.
+
+    Args:
+        policy: the flow policy's functions and sizes.
+        critic: ``(critic params, features, proprio) -> values``.
+        frozen: the encoder's parameters, on the device.
+        recipe: every number of the method.
+        state: where to start, fresh or restored; donated.
+        total_steps: updates in the whole run, those before a resume included.
+        receive: ``timeout in seconds -> `` the next episode, or None.
+        publish: ``(version, trainable parameters)``; must be done with the arrays when it returns.
+        versions: source of version numbers.
+        stop: ends the loop between two episodes.
+    """
+    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, policy.scored_dims)
+    critic_update = make_critic_update(critic, recipe)
+    values = jax.jit(critic)
+    score = make_scorer(policy, frozen, recipe)
+    behaviours = Behaviours(recipe.max_staleness)
+
+    def push(state: TrainState) -> TrainState:
+        version = versions.next()
+        behaviour = round_to(state.params, recipe.push_dtype)
+        publish(version, behaviour)
+        behaviours.add(version, Behaviour(behaviour, int(state.step)))
+        return state.replace(version=jnp.asarray(version, jnp.int32))
+
+    if int(state.version):  # resumed: actors may still hold the version that the checkpoint's parameters had
+        behaviour = Behaviour(round_to(state.params, recipe.push_dtype), int(state.step))
+        behaviours.add(int(state.version), behaviour)
+    state = push(state)
+
+    while int(state.step) < total_steps:
+        started = time.monotonic()
+        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop)
+        if stop.is_set():
+            return
+        collected = time.monotonic()
+        batch, n_valid = make_batch(episodes, recipe, values, state)
+        state, metrics = update(state, batch, n_valid)
+        if recipe.critic.extra_steps:
+            points = CriticBatch(batch.features, batch.proprio, batch.value_targets)
+            state, extra = critic_update(state, points, n_valid)
+            metrics |= extra
+        metrics = {name: float(value) for name, value in metrics.items()}
+        state = push(state)
+        finished = time.monotonic()
+        metrics |= _episode_metrics(episodes, dropped)
+        metrics |= {
+            "train/collect_s": collected - started,
+            "train/update_s": finished - collected,
+            "train/samples_per_s": n_valid / (finished - started),
+        }
+        yield Update(int(state.step), state, metrics)
+
+
+@dataclass(frozen=True)
+class _Collected:
+    episode: ScoredEpisode
+    is_stale: bool
+
+
+def _collect(
+    recipe: Recipe,
+    receive: Callable[[float], Episode | None],
+    score: Callable[[Episode, Params], ScoredEpisode],
+    behaviours: Behaviours,
+    step: int,
+    stop: threading.Event,
+) -> tuple[list[_Collected], Counter[str]]:
+    collected: list[_Collected] = []
+    dropped: Counter[str] = Counter()
+    while len(collected) < recipe.episodes_per_update and not stop.is_set():
+        episode = receive(0.5)
+        if episode is None:
+            continue
+        behaviour = behaviours.get(episode.version)
+        if behaviour is None:
+            reason = "stale" if 0 < episode.version < behaviours.oldest else "unknown_version"
+            if not dropped[reason]:
+                logger.warning("dropping an episode of policy version %d (%s)", episode.version, reason)
+            dropped[reason] += 1
+            continue
+        scored = score(episode, behaviour.params)
+        if scored.log_prob_gap > GAP_WARNING:
+            logger.warning(
+                "the actor's log-probability differs from the learner's by %.3g nats a chunk; do both run the same "
+                "config and base checkpoint?",
+                scored.log_prob_gap,
+            )
+        collected.append(_Collected(scored, behaviour.update < step))
+    return collected, dropped
+
+
+def make_batch(
+    collected: Sequence[_Collected], recipe: Recipe, values: Callable[..., Any], state: TrainState
+) -> tuple[Batch, int]:
+    """Lay episodes out as decision points with advantages.
+
+    All arrays have ``episodes_per_update · (max_chunks + 1)`` rows whatever the episodes' lengths: first every
+    decision point, then the final observations (which only lend their value), then padding.
+
+    Returns:
+        The batch, and how many decision points it holds.
+    """
+    episodes = [item.episode for item in collected]
+    E, T = recipe.episodes_per_update, recipe.max_chunks
+    capacity = E * (T + 1)
+    lengths = np.array([len(episode) for episode in episodes])
+    n_valid = int(lengths.sum())
+    # Where the decision points of [E, T] arrays lie, in the order of the rows.
+    points = np.nonzero(np.arange(T) < lengths[:, None])
+
+    def observed(*arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate([x[:-1] for x in arrays] + [x[-1:] for x in arrays])
+
+    def acted(name: str) -> np.ndarray:
+        return np.concatenate([getattr(episode, name) for episode in episodes])
+
+    rows = {
+        "features": jax.tree.map(observed, *(episode.features for episode in episodes)),
+        "proprio": observed(*(episode.proprio for episode in episodes)),
+        "domain_id": observed(*(episode.domain_id for episode in episodes)),
+        **{name: acted(name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
+    }
+    rows = jax.device_put(pad_rows(rows, capacity))
+    row_values = values(state.critic_params, rows["features"], rows["proprio"])
+
+    host_values = np.asarray(row_values)
+    rewards, grid = np.zeros((E, T), np.float32), np.zeros((E, T + 1), np.float32)
+    rewards[points] = acted("reward")
+    grid[points] = host_values[:n_valid]
+    grid[np.arange(E), lengths] = host_values[n_valid : n_valid + E]
+    advantages, targets = advantage.gae(
+        jnp.asarray(rewards),
+        jnp.asarray(grid),
+        jnp.asarray(lengths, jnp.int32),
+        jnp.asarray([episode.terminated for episode in episodes]),
+        recipe.gamma,
+        recipe.gae_lambda,
+    )
+    if recipe.normalize_advantages:
+        advantages = advantage.normalize(advantages, jnp.asarray(np.arange(T) < lengths[:, None]))
+    estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
+    return Batch(**rows, **jax.device_put(pad_rows(estimates, capacity)), old_values=row_values), n_valid
+
+
+def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str]) -> dict[str, float]:
+    episodes = [item.episode for item in collected]
+    return {
+        "train/success_rate": float(np.mean([episode.success for episode in episodes])),
+        "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
+        "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
+        "train/episodes": len(episodes),
+        "train/stale_fraction": float(np.mean([item.is_stale for item in collected])),
+        "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
+        **{f"dropped/{reason}": dropped[reason] for reason in ("stale", "unknown_version")},
+    }

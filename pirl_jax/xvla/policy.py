@@ -1,0 +1,65 @@
+"""X-VLA as PI-RL sees it: a frozen encoder (``vlm``) and a trainable flow head (``transformer``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.typing import Array
+from pirl_jax.xvla.actions import action_space, prepare_proprio
+from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.images import normalize_images
+from pirl_jax.xvla.model import XVLA, Features, Params
+from pirl_jax.xvla.value import Critic
+
+HEAD = "transformer"
+"""The subtree that online RL trains: soft prompts, domain layers and blocks. The rest is frozen."""
+
+
+def flow_policy(config: XVLAConfig) -> FlowPolicy:
+    """Return the pure functions and sizes that the learner works with."""
+    model = XVLA(config)
+
+    def split(params: Params) -> tuple[Params, Params]:
+        return {HEAD: params[HEAD]}, {name: tree for name, tree in params.items() if name != HEAD}
+
+    def merge(trainable: Params, frozen: Params) -> Params:
+        return {**frozen, **trainable}
+
+    def encode(frozen: Params, images: Array, tokens: Array) -> Features:
+        return model.apply({"params": frozen}, normalize_images(images), tokens, method="encode")
+
+    def predict(
+        trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
+    ) -> Array:
+        return model.apply({"params": trainable}, features, x_t, t, proprio, domain_id, method="predict")
+
+    return FlowPolicy(
+        split=split,
+        merge=merge,
+        encode=encode,
+        predict=predict,
+        prepare_proprio=lambda state: np.asarray(prepare_proprio(jnp.asarray(state), config.dim_proprio)),
+        num_denoising_steps=config.num_denoising_steps,
+        chunk_size=config.chunk_size,
+        n_action_steps=config.n_action_steps,
+        dim_action=config.dim_action,
+        scored_dims=action_space(config).scored_dims,
+    )
+
+
+def critic_fn(hidden_dims: Sequence[int]) -> Callable[[Params, Features, Array], Array]:
+    """Return the critic as ``(critic params, features, proprio) -> values``."""
+    critic = Critic(tuple(hidden_dims))
+    return lambda params, features, proprio: critic.apply({"params": params}, features, proprio)
+
+
+def init_critic(config: XVLAConfig, hidden_dims: Sequence[int], key: Array) -> Params:
+    """Draw the critic's parameters for X-VLA's feature width."""
+    width = config.vision.projection_dim
+    features = Features(vlm=jnp.zeros((1, 1, width)), aux=jnp.zeros((1, 0, width)))
+    return jax.jit(Critic(tuple(hidden_dims)).init)(key, features, jnp.zeros((1, config.dim_proprio)))["params"]

@@ -1,0 +1,129 @@
+"""X-VLA's action head (arXiv 2510.10274): a transformer over action, image and text tokens and soft prompts."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, xavier_uniform
+
+from pirl_jax.typing import Array, Float, Int
+from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.layers import DomainLinear, Embedding, LayerNorm, Linear, attention
+
+MAX_PERIOD = 100
+"""Longest period of the time embedding."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused qkv projection."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        dim = x.shape[-1]
+        qkv = Linear(3 * dim, kernel_init=xavier_uniform(), name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
+        return Linear(dim, kernel_init=xavier_uniform(), name="proj")(attention(q, k, v))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        hidden = jax.nn.gelu(Linear(self.hidden, kernel_init=xavier_uniform(), name="fc1")(x), approximate=True)
+        return Linear(x.shape[-1], kernel_init=xavier_uniform(), name="fc2")(hidden)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    num_heads: int
+    mlp_ratio: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        x = x + Attention(self.num_heads, name="attn")(LayerNorm(name="norm1")(x))
+        return x + Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp")(LayerNorm(name="norm2")(x))
+
+
+class SoftPromptedTransformer(nn.Module):
+    """Predicts the clean action chunk from a noisy one, conditioned on the VLM's features and the embodiment."""
+
+    config: XVLAConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        vlm_features: Float[Array, "B S D"],
+        aux_features: Float[Array, "B S2 D"],
+        x_t: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+    ) -> Float[Array, "B H A"]:
+        """Run the head.
+
+        Args:
+            vlm_features: The BART encoder's output.
+            aux_features: Image tokens of the views but the first; S2 may be 0.
+            x_t: The noisy chunk, preprocessed by the action space.
+            t: Time, 1 for pure noise and 0 for the clean action.
+            proprio: Proprioception, preprocessed by the action space; P may be 0.
+            domain_id: The embodiment.
+
+        Raises:
+            ValueError: If the sequence is longer than ``max_len_seq``.
+        """
+        cfg = self.config
+        batch, horizon, dim_action = x_t.shape
+        condition = jnp.concatenate([proprio, timestep_embedding(t, cfg.dim_time)], axis=-1)
+        condition = jnp.broadcast_to(condition[:, None], (batch, horizon, condition.shape[-1]))
+        action_encoder = DomainLinear(cfg.hidden_size, cfg.num_domains, name="action_encoder")
+        x = jnp.concatenate(
+            [
+                action_encoder(jnp.concatenate([x_t, condition], axis=-1), domain_id),
+                self._project("vlm_proj", vlm_features, domain_id),
+                self._project("aux_visual_proj", aux_features, domain_id),
+            ],
+            axis=1,
+        )
+
+        length = x.shape[1]
+        if length > cfg.max_len_seq:
+            raise ValueError(
+                f"the head's sequence has {length} tokens, more than max_len_seq={cfg.max_len_seq}. "
+                "Lower the image size, the number of views, the tokens or chunk_size, or raise policy.max_len_seq."
+            )
+        pos_emb = self.param("pos_emb", normal(0.02), (1, cfg.max_len_seq, cfg.hidden_size))
+        x = x + pos_emb[:, :length].astype(x.dtype)
+        if cfg.len_soft_prompts > 0:
+            hub = Embedding(cfg.num_domains, cfg.len_soft_prompts * cfg.hidden_size, name="soft_prompt_hub")
+            prompts = hub(domain_id).reshape(batch, cfg.len_soft_prompts, cfg.hidden_size)
+            x = jnp.concatenate([x, prompts.astype(x.dtype)], axis=1)
+
+        for index in range(cfg.depth):
+            x = Block(cfg.num_heads, cfg.mlp_ratio, name=f"blocks_{index}")(x)
+        x = LayerNorm(name="norm")(x[:, :horizon])
+        return DomainLinear(dim_action, cfg.num_domains, name="action_decoder")(x, domain_id)
+
+    def _project(self, name: str, x: Float[Array, "B S D"], domain_id: Int[Array, " B"]) -> Float[Array, "B S W"]:
+        cfg = self.config
+        if cfg.use_hetero_proj:
+            return DomainLinear(cfg.hidden_size, cfg.num_domains, name=name)(x, domain_id)
+        return Linear(cfg.hidden_size, kernel_init=xavier_uniform(), name=name)(x)
+
+
+def timestep_embedding(t: Float[Array, " B"], dim: int) -> Float[Array, "B dim"]:
+    """Embed time as cosines, then sines, then a zero where ``dim`` is odd."""
+    half = dim // 2
+    frequency = jnp.exp(-math.log(MAX_PERIOD) * jnp.arange(half, dtype=t.dtype) / max(half, 1))
+    angle = t[:, None] * frequency
+    embedding = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    return jnp.pad(embedding, ((0, 0), (0, dim - 2 * half)))

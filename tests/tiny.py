@@ -1,0 +1,127 @@
+"""A tiny X-VLA, its tokenizer and a training config: what most tests need and no test is about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.xvla import XVLAConfig
+
+from bridge.demo.tokenizer import build_tokenizer as _build_tokenizer
+
+INSTRUCTION = "pick up the pink cube"
+SENTENCES = (INSTRUCTION, "push the red block to the left")
+
+
+def build_tokenizer(folder: str | Path) -> Path:
+    """Write a tokenizer that knows ``SENTENCES``."""
+    _build_tokenizer(folder, SENTENCES)
+    return Path(folder)
+
+
+def florence_config(vocab_size: int = 32, width: int = 16, image_size: int = 64) -> dict[str, Any]:
+    """Florence-2's config in the native dialect, two DaViT stages and one BART layer."""
+    return {
+        "vision_config": {
+            "model_type": "florence_vision",
+            "depths": [1, 1],
+            "patch_size": [7, 3],
+            "patch_stride": [4, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "embed_dim": [width // 2, width],
+            "num_heads": [1, 2],
+            "num_groups": [1, 2],
+            "window_size": 4,
+            "projection_dim": width,
+            "max_position_embeddings": max(8, image_size // 8),
+            "max_temporal_embeddings": 4,
+        },
+        "text_config": {
+            "model_type": "bart",
+            "vocab_size": vocab_size,
+            "d_model": width,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 2 * width,
+            "decoder_ffn_dim": 2 * width,
+            "max_position_embeddings": 128,
+        },
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
+
+
+def tiny_policy_config(**overrides: Any) -> XVLAConfig:
+    """A few thousand parameters, for PandaPickCube: one 64 px view, 5-d state, 4-d action, chunks of 8."""
+    settings: dict[str, Any] = {
+        "input_features": {
+            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 64, 64)),
+            "observation.state": PolicyFeature(FeatureType.STATE, (5,)),
+        },
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (4,))},
+        "chunk_size": 8,
+        "n_action_steps": 8,
+        "num_denoising_steps": 5,
+        "florence_config": florence_config(),
+        "tokenizer_max_length": 10,
+        "hidden_size": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "mlp_ratio": 2.0,
+        "num_domains": 2,
+        "len_soft_prompts": 2,
+        "dim_time": 8,
+        "max_len_seq": 128,
+        "action_mode": "auto",
+        "max_action_dim": 4,
+        "max_state_dim": 5,
+        "device": "cpu",
+        "push_to_hub": False,
+    }
+    return XVLAConfig(**(settings | overrides))
+
+
+def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:
+    """Write the one JSON that learner and actor share (``--config_path``); overrides are top-level sections.
+
+    Args:
+        folder: Receives the config, a tokenizer and ``output``, the run's ``output_dir`` (not created).
+        port: Of the learner.
+        overrides: Merged one level deep into the sections ``policy``, ``algorithm``, ``env``; others replace.
+    """
+    import draccus
+    from lerobot.configs import PreTrainedConfig
+
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    config: dict[str, Any] = {
+        "output_dir": str(folder / "output"),
+        "job_name": "test",
+        "seed": 7,
+        "dataset": {"repo_id": "unused"},
+        "policy": draccus.encode(tiny_policy_config(tokenizer_name=str(tokenizer)), PreTrainedConfig),
+        "algorithm": {
+            "type": "pi_rl",
+            "noise": {"std": 0.1},
+            "critic": {"hidden_dims": [16]},
+            "episodes_per_update": 4,
+            "minibatch_size": 8,
+            "num_epochs": 1,
+            "max_chunks": 8,
+            "actor_learner_config": {"learner_port": port, "queue_get_timeout": 0.2},
+        },
+        "env": {"type": "chunked_gym", "max_episode_steps": 20},
+    }
+    for section, values in overrides.items():
+        if isinstance(values, dict) and isinstance(config.get(section), dict):
+            config[section] |= values
+        else:
+            config[section] = values
+    path = folder / "run.json"
+    path.write_text(json.dumps(config, indent=2))
+    return path

@@ -1,0 +1,73 @@
+"""Chunk GAE against a float64 loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pirl_jax import advantage
+
+
+def reference(rewards, values, length, terminated, gamma, lam):
+    """The textbook sum A_t = Σ_l (γλ)^l δ_{t+l}, one episode."""
+    advantages = np.zeros(len(rewards))
+    deltas = []
+    for t in range(length):
+        bootstrap = 0.0 if terminated and t == length - 1 else values[t + 1]
+        deltas.append(rewards[t] + gamma * bootstrap - values[t])
+    for t in range(length):
+        advantages[t] = sum((gamma * lam) ** i * delta for i, delta in enumerate(deltas[t:]))
+    targets = np.where(np.arange(len(rewards)) < length, advantages + values[:-1], 0.0)
+    return advantages, targets
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lengths=st.lists(st.integers(0, 6), min_size=4, max_size=4),
+    terminated=st.lists(st.booleans(), min_size=4, max_size=4),
+    gamma=st.floats(0, 1),
+    lam=st.floats(0, 1),
+)
+def test_gae_equals_the_float64_loop_and_never_reads_padding(seed, lengths, terminated, gamma, lam):
+    rng = np.random.default_rng(seed)
+    E, T = 4, 6
+    rewards, values = rng.normal(size=(E, T)), rng.normal(size=(E, T + 1))
+    expected = [
+        reference(*args, gamma, lam) for args in zip(rewards, values, lengths, terminated, strict=True)
+    ]
+    for e, length in enumerate(lengths):
+        rewards[e, length:] = np.nan
+        # The final observation's value is read only when the episode was cut short.
+        values[e, length + (not terminated[e] and length > 0) :] = np.nan
+    with jax.enable_x64(True):
+        advantages, targets = advantage.gae(
+            jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(lengths), jnp.asarray(terminated), gamma, lam
+        )
+        np.testing.assert_allclose(advantages, [a for a, _ in expected], atol=1e-12)
+        np.testing.assert_allclose(targets, [t for _, t in expected], atol=1e-12)
+
+
+def test_truncation_bootstraps_and_termination_does_not():
+    rewards, values = jnp.array([[1.0], [1.0]]), jnp.array([[0.0, 10.0], [0.0, 10.0]])
+    advantages, _ = advantage.gae(rewards, values, jnp.array([1, 1]), jnp.array([True, False]), 0.5, 0.9)
+    np.testing.assert_allclose(advantages[:, 0], [1.0, 6.0])
+
+
+def test_normalize_uses_the_valid_entries_alone():
+    rng = np.random.default_rng(0)
+    advantages = rng.normal(3.0, 5.0, size=(7, 5)).astype(np.float32)
+    valid = rng.random((7, 5)) < 0.6
+    dirty = np.where(valid, advantages, np.nan)
+    result = np.asarray(advantage.normalize(jnp.asarray(dirty), jnp.asarray(valid)))
+    expected = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-5)
+    np.testing.assert_allclose(result[valid], expected[valid], atol=1e-5)
+    assert (result[~valid] == 0).all()
+
+
+def test_normalize_of_equal_or_of_no_advantages_is_zero():
+    equal = advantage.normalize(jnp.full((2, 3), 0.25), jnp.ones((2, 3), bool))
+    nothing = advantage.normalize(jnp.full((2, 3), jnp.nan), jnp.zeros((2, 3), bool))
+    np.testing.assert_allclose(equal, 0.0, atol=1e-6)
+    np.testing.assert_array_equal(nothing, 0.0)

@@ -1,0 +1,68 @@
+"""The metrics file, the console line and the optional trackers."""
+
+import json
+import logging
+import math
+import sys
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from pirl_jax.metrics import MetricsWriter, console_line, read, tensorboard_sink, wandb_sink
+
+
+def test_each_row_is_one_strict_json_line_there_at_once(tmp_path):
+    with MetricsWriter(tmp_path / "run") as writer:
+        writer.write(1, {"train/lr": jnp.float32(0.5), "train/approx_kl": math.nan, "train/episodes": 3})
+        line = (tmp_path / "run" / "metrics.jsonl").read_text()
+    row = json.loads(line)
+    assert line.count("\n") == 1
+    assert row.pop("time") > 1e9
+    assert row == {"step": 1, "train/lr": 0.5, "train/approx_kl": None, "train/episodes": 3.0}
+
+
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path, caplog):
+    with MetricsWriter(tmp_path) as writer:
+        for step in range(1, 5):
+            writer.write(step, {"x": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "x":')  # killed while writing
+    with caplog.at_level(logging.WARNING), MetricsWriter(tmp_path, resume_step=2) as writer:
+        writer.write(3, {"x": 30})
+    assert [(row["step"], row["x"]) for row in read(writer.path)] == [(1, 1), (2, 2), (3, 30)]
+    assert "metrics.jsonl:5 is not a metrics row" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_console_line_shows_the_known_keys_that_are_there(tmp_path, caplog):
+    metrics = {"train/approx_kl": 0.012345, "train/success_rate": 0.5, "train/unknown": 1.0}
+    assert console_line(12, metrics) == "update 12 | success_rate 0.5 | approx_kl 0.0123"
+    with caplog.at_level(logging.INFO), MetricsWriter(tmp_path) as writer:
+        writer.write(12, metrics)
+    assert console_line(12, metrics) in caplog.messages
+
+
+def test_trackers_get_every_row(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(log=lambda metrics, step: calls.append(("wandb", step, metrics)))
+    wandb = types.SimpleNamespace(init=lambda config, **kwargs: calls.append((config, kwargs)) or run)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    board = types.SimpleNamespace(
+        add_scalar=lambda *args: calls.append(("tensorboard", *args)), flush=lambda: calls.append("flush")
+    )
+    tensorboard = types.SimpleNamespace(SummaryWriter=lambda folder: board)
+    monkeypatch.setitem(sys.modules, "tensorboardX", tensorboard)
+    sinks = (wandb_sink({"seed": 1}, project="p"), tensorboard_sink(tmp_path))
+    with MetricsWriter(tmp_path, sinks=sinks) as writer:
+        writer.write(7, {"x": 1})
+    assert calls == [({"seed": 1}, {"project": "p"}), ("wandb", 7, {"x": 1.0}), ("tensorboard", "x", 1.0, 7), "flush"]
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"Install pirl-jax\[wandb\]"):
+        wandb_sink()
+    with pytest.raises(ValueError, match=r"Install pirl-jax\[tensorboard\]"):
+        tensorboard_sink(tmp_path)
