@@ -232,6 +232,8 @@ def _check_archive(message: bytes) -> None:
                 raise TransitionError(
                     "undecodable", f"Opcode {opcode.name} has no place in a list of transitions."
                 )
+            if opcode.name == "PROTO" and argument != 2:
+                raise TransitionError("undecodable", f"Pickle protocol {argument}; torch.save writes 2.")
             if opcode.name == "GLOBAL" and argument not in _GLOBALS:
                 raise TransitionError("undecodable", f"{argument!r} has no place in a list of transitions.")
     except TransitionError:

@@ -1,9 +1,10 @@
 """The one table between torch keys and flax paths; every direction is derived from it.
 
-A flax path is its torch key with module lists folded into names: ``model.transformer.blocks.3.attn.qkv.weight`` is
-``("transformer", "blocks_3", "attn", "qkv", "weight")``. Tensors cross over unchanged, since the flax layers keep
-torch's layouts. The older, vendored Florence-2 layout of the published checkpoints is a second column; one of its
-tensors is transposed (``TRANSPOSED``) and one is dropped. Standard library only.
+A flax path is its torch key with module lists folded into names:
+``model.transformer.blocks.3.attn.qkv.weight`` is ``("transformer", "blocks_3", "attn", "qkv", "weight")``.
+Tensors cross over unchanged, since the flax layers keep torch's layouts. The older, vendored Florence-2
+layout of the published checkpoints is a second column; one of its tensors is transposed (``TRANSPOSED``) and
+one is dropped. Standard library only.
 """
 
 from __future__ import annotations

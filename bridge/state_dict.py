@@ -1,7 +1,7 @@
 """A torch state dict as the Flax parameter tree, and back: strict both ways, bit for bit.
 
-Tensors are read one at a time and written from where they lie, so neither direction needs memory for more than the
-parameter tree and its largest tensor.
+Tensors are read one at a time and written from where they lie, so neither direction needs more memory than
+the parameter tree and its largest tensor.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Pr
     """Build the parameter tree from a torch state dict, native or vendored layout.
 
     Args:
-        state: Torch key → tensor (``XVLAPolicy.state_dict()`` or :class:`SafetensorsFile`). Memory is shared with
-            tensors that are in memory already.
+        state: Torch key → tensor (``XVLAPolicy.state_dict()`` or :class:`SafetensorsFile`). Memory is
+            shared with tensors that are in memory already.
         config: The architecture; decides which tensors there must be.
         progress: Told after each tensor.
 
@@ -105,7 +105,7 @@ def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Pr
     """
     expected = expected_tensors(config)
     sources = _sources(state, expected)
-    _check_names(set(sources), set(expected), {native: source for native, source in sources.items()})
+    _check_names(set(sources), set(expected), sources)
     params: Tree = {}
     for done, (key, (path, shape)) in enumerate(expected.items(), start=1):
         source = sources[key]
@@ -127,10 +127,10 @@ def to_torch_state(
     Args:
         params: Parameter tree, JAX or NumPy leaves; subtrees may be absent.
         subset: Top-level names to take, e.g. ``("transformer",)``. None takes all.
-        dtype: Round to this dtype, e.g. ``torch.bfloat16`` (to nearest even, as JAX does). None keeps the leaves'.
+        dtype: Round to this dtype, e.g. ``torch.bfloat16`` (to nearest even, as JAX does). None keeps them.
 
     Returns:
-        ``{"model.transformer.…": tensor}``; an embedding that aliases another is there once, under the tree's name.
+        ``{"model.transformer.…": tensor}``; a tied embedding is there once, under the tree's name.
 
     Raises:
         KeyError: The tree holds a leaf that X-VLA has not.
@@ -166,7 +166,7 @@ def check_params(params: Tree, config: XVLAConfig, progress: Progress | None = N
     Raises:
         WeightsError: A leaf is missing, unknown, misshapen, not floating point or not finite. It is named.
     """
-    expected = {path: shape for path, shape in expected_tensors(config).values()}
+    expected = dict(expected_tensors(config).values())
     got = dict(leaves(params))
     _check_names(set(got), set(expected), {path: ".".join(path) for path in (*got, *expected)})
     for done, (path, shape) in enumerate(expected.items(), start=1):
@@ -241,8 +241,7 @@ def _check_names(got: set[Any], expected: set[Any], shown: Mapping[Any, str]) ->
 def _check_tensor(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if tuple(array.shape) != tuple(shape):
         raise WeightsError(
-            f"{name} has shape {list(array.shape)}; config.json asks for {list(shape)}. The weights and config.json must "
-            "come from the same policy."
+            f"{name} has shape {list(array.shape)}; config.json asks for {list(shape)}. {_REMEDY}"
         )
     if array.dtype not in _DTYPES:
         raise WeightsError(f"{name} is {array.dtype}; weights must be float32, bfloat16 or float16.")

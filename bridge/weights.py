@@ -1,4 +1,4 @@
-"""X-VLA checkpoint folders: LeRobot's (``model.safetensors``) and Orbax (``params/``), and ``pirl-convert`` between them.
+"""X-VLA checkpoint folders, LeRobot's (``model.safetensors``) and Orbax (``params/``), and ``pirl-convert``.
 
 Both carry ``config.json`` and the processors' files, so a policy survives the way there and back.
 """
@@ -62,8 +62,8 @@ def load_params(
     """Read an X-VLA checkpoint.
 
     Args:
-        source: A LeRobot or Orbax checkpoint folder, a training checkpoint holding ``pretrained_model/``, or a
-            model id on the Hugging Face hub.
+        source: A LeRobot or Orbax checkpoint folder, a training checkpoint holding ``pretrained_model/``, or
+            a model id on the Hugging Face hub.
         revision: Hub revision.
         progress: Told after each tensor.
 
@@ -134,10 +134,10 @@ def resolve(source: Path | str, revision: str | None = None) -> Path:
             )
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise WeightsError(
-            f"there is no folder {source}, and it cannot be fetched from the Hugging Face hub ({reason}) Check the "
-            "name and the connection, or download the model elsewhere and give its folder."
+            f"there is no folder {source}, and the Hugging Face hub cannot provide it ({reason}). Check "
+            "the name and the connection, or download the model elsewhere and give its folder."
         ) from error
 
 

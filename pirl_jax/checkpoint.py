@@ -36,6 +36,7 @@ TRAINING_STATE = "training_state"
 ORBAX = "orbax"
 TRAINING_STEP = "training_step.json"
 
+_BUILDING = ".tmp"
 _CONCURRENT_BYTES = 256 * 2**20
 """Ceiling of Orbax's own buffers, beyond the arrays themselves."""
 _NAMED_IN_ERROR = 5
@@ -117,6 +118,18 @@ def checkpoint_folder(output_dir: Path | str, step: int, total_steps: int) -> Pa
     """Return ``<output_dir>/checkpoints/000010``, zero-padded as LeRobot's ``get_step_identifier`` does."""
     digits = max(6, len(str(total_steps)))
     return Path(output_dir) / CHECKPOINTS / f"{step:0{digits}d}"
+
+
+def final_path(path: Path | str) -> Path:
+    """Return where a path inside a checkpoint that is being built will be once it is complete.
+
+    For files that have to name their own place; any other path comes back absolute.
+    """
+    parts = list(Path(path).absolute().parts)
+    for index in range(1, len(parts)):
+        if parts[index - 1] == CHECKPOINTS:
+            parts[index] = parts[index].removesuffix(_BUILDING)
+    return Path(*parts)
 
 
 def read_step(checkpoint: Path | str) -> int:
@@ -210,7 +223,7 @@ class CheckpointWriter:
 
     def _write(self, folder: Path, step: int, state: Any, export: Callable[[Path, Any], None]) -> None:
         start = time.monotonic()
-        building = folder.with_name(folder.name + ".tmp")
+        building = folder.with_name(folder.name + _BUILDING)
         try:
             shutil.rmtree(building, ignore_errors=True)
             (building / TRAINING_STATE).mkdir(parents=True)
@@ -237,7 +250,7 @@ def _put_in_place(building: Path, folder: Path) -> None:
 
 
 def _point_last_at(folder: Path) -> None:
-    link = folder.with_name(LAST + ".tmp")
+    link = folder.with_name(LAST + _BUILDING)
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)
     os.replace(link, folder.with_name(LAST))
@@ -250,7 +263,7 @@ def _sweep(checkpoints: Path) -> None:
             shutil.rmtree(path)
         else:  # killed between the two renames of `_put_in_place`
             os.replace(path, original)
-    for path in checkpoints.glob("*.tmp"):
+    for path in checkpoints.glob(f"*{_BUILDING}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -195,5 +195,5 @@ def entropy(
     denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, num_scored: int
 ) -> Float[Array, " B"]:
     """Differential entropy of one chunk step: num_scored·(log σ + ½ log 2πe), in nats."""
-    std = _noised_table(noise, K, jnp.float32).std[denoise_step]
+    std = _noised_table(noise, K, jnp.dtype(jnp.float32)).std[denoise_step]
     return num_scored * (jnp.log(std) + 0.5 * math.log(2 * math.pi * math.e))

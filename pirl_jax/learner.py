@@ -15,7 +15,7 @@ import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
-from pirl_jax.metrics import MetricsFile, console_line
+from pirl_jax.metrics import MetricsWriter
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ def learn(cfg: Any) -> None:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
         OSError: The port is taken.
     """
+    import torch
+
     from bridge.decode import decoder
     from bridge.export import export_pretrained
     from bridge.learner_config import check, episode_spec
@@ -56,13 +58,14 @@ def learn(cfg: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
+    push_dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
     address = recipe.actor_learner_config
     with LearnerServer(address.learner_host, address.learner_port, decode=decoder(episode_spec(cfg, config))) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
         with (
             checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
-            MetricsFile(output_dir / "metrics.jsonl", int(train_state.step) if cfg.resume else None) as log,
+            MetricsWriter(output_dir, resume_step=int(train_state.step)) as log,
         ):
             updates = train.run(
                 policy,
@@ -72,18 +75,22 @@ def learn(cfg: Any) -> None:
                 train_state,
                 total_steps=cfg.steps,
                 receive=server.get,
-                publish=lambda version, tree: server.publish(version, to_torch_state(tree)),
+                publish=lambda version, tree: server.publish(version, to_torch_state(tree, dtype=push_dtype)),
                 versions=Versions(output_dir / "versions.txt"),
                 stop=stop,
             )
             for update in updates:
-                metrics = update.metrics | server.stats()
-                log(update.step, metrics)
-                logger.info(console_line(update.step, metrics))
+                log.write(update.step, update.metrics | service_metrics(server.stats()))
                 due = cfg.save_freq > 0 and update.step % cfg.save_freq == 0
                 if due or update.step == cfg.steps or stop.is_set():
                     writer.save(update.step, update.state, export)
     logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
+
+
+def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
+    """Flatten the service's counters under ``actor/`` and ``dropped/``."""
+    dropped = stats.pop("dropped")
+    return {f"actor/{name}": n for name, n in stats.items()} | {f"dropped/{why}": n for why, n in dropped.items()}
 
 
 def main() -> None:

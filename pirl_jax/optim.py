@@ -5,13 +5,14 @@ Both follow torch: decoupled weight decay, and clipping as in ``torch.nn.utils.c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from pirl_jax.typing import Array
 
@@ -23,7 +24,7 @@ VLM_LR_SCALE = 0.1
 
 def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:
     """Scale gradients to at most ``max_norm`` as torch does (with its 1e-6), and return the norm before."""
-    norm = optax.global_norm(grads)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
     scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), norm
 
@@ -67,6 +68,8 @@ class SupervisedOptimizer:
     freeze_language_encoder: bool = False
     train_policy_transformer: bool = True
     train_soft_prompts: bool = True
+    vlm_lr_scale: float = VLM_LR_SCALE
+    """1 for a vision-language model that is trained from scratch."""
 
     @classmethod
     def from_config(cls, config: Any) -> SupervisedOptimizer:
@@ -109,7 +112,7 @@ class SupervisedOptimizer:
             return "vlm"
         return "soft_prompts" if "soft_prompt" in name.lower() else "other"
 
-    def schedule(self, num_training_steps: int) -> Callable[[Array], Array]:
+    def schedule(self, num_training_steps: int) -> optax.Schedule:
         """Multiplier of every group's lr: linear warm-up, then cosine decay to ``decay_lr``.
 
         As LeRobot's ``CosineDecayWithWarmupSchedulerConfig``: both shrink in proportion when the training is
@@ -120,7 +123,8 @@ class SupervisedOptimizer:
             warmup, decay = int(warmup * (num_training_steps / decay)), num_training_steps
         floor = self.decay_lr / self.lr
 
-        def multiplier(step: Array) -> Array:
+        def multiplier(count: ArrayLike) -> Array:
+            step = jnp.asarray(count, float)
             warm = (step + 1) / (warmup + 1)
             cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, decay) / decay))
             return jnp.where(step < warmup, warm, (1 - floor) * cosine + floor)
@@ -146,8 +150,8 @@ class SupervisedOptimizer:
                 optax.scale_by_schedule(lambda step: -lr * schedule(step)),
             )
 
-        groups = {
-            "vlm": adamw(self.lr * VLM_LR_SCALE, self.weight_decay * VLM_LR_SCALE),
+        groups: dict[Hashable, optax.GradientTransformation] = {
+            "vlm": adamw(self.lr * self.vlm_lr_scale, self.weight_decay * self.vlm_lr_scale),
             "soft_prompts": adamw(self.lr * soft_prompt_scale, self.weight_decay),
             "other": adamw(self.lr, self.weight_decay),
             "frozen": optax.set_to_zero(),

@@ -16,8 +16,7 @@ from pirl_jax.typing import Array, Float, Int, PRNGKeyArray
 PyTree = Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The trainable policy parameters, the critic, their optimisers and the run's counters."""
 
     params: PyTree

@@ -35,8 +35,7 @@ LR_RANGE = 10.0
 """The adapted learning rate stays within this factor of ``Recipe.lr``."""
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """N decision points, the valid ones first. What the rest holds is never looked at."""
 
     features: PyTree
@@ -53,8 +52,7 @@ class Batch:
     old_values: Float[Array, " N"]
 
 
-@flax.struct.dataclass
-class CriticBatch:
+class CriticBatch(flax.struct.PyTreeNode):
     """What the value-only steps need of N observations, the valid ones first."""
 
     features: PyTree

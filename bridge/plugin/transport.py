@@ -242,7 +242,7 @@ class LearnerChannel:
                 if part.transfer_state == services_pb2.TRANSFER_END:
                     spool.put(message)
                     message = []
-        except ValueError:
+        except (ValueError, OSError):
             # The actor's natural end: it closes its queues without setting its event, and would then wait for ever
             # for its threads.
             log.info("%s: the actor closed its queue.", name)

@@ -3,7 +3,8 @@
 from pirl_jax.xvla.actions import ActionSpace, action_space, prepare_proprio, prepare_targets
 from pirl_jax.xvla.config import TextConfig, VisionConfig, XVLAConfig
 from pirl_jax.xvla.images import normalize_images, resize_with_pad
-from pirl_jax.xvla.model import BUFFERS, XVLA, Features, Params, generate_actions, init_params, sample_times
+from pirl_jax.xvla.init import init_params, parameter_shapes
+from pirl_jax.xvla.model import BUFFERS, XVLA, Features, Params, generate_actions, sample_times
 from pirl_jax.xvla.value import Critic
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "generate_actions",
     "init_params",
     "normalize_images",
+    "parameter_shapes",
     "prepare_proprio",
     "prepare_targets",
     "resize_with_pad",

@@ -1,4 +1,4 @@
-"""X-VLA's action spaces as data: which channels are positions, rotations, grippers or padding (LeRobot's action hub)."""
+"""X-VLA's action spaces (LeRobot's action hub) as data: which channels are joints, grippers or padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _bce_with_logits(logit: Array, target: Array) -> Array:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """``scale · Σ_groups metric(pred[group], target[group])``; each metric averages over batch, chunk and channels."""
+    """``scale · Σ_groups metric(pred[group], target[group])``; a metric averages over all it is given."""
 
     name: str
     groups: tuple[tuple[int, ...], ...]
@@ -55,11 +55,13 @@ class ActionSpace:
 
     @typed
     def postprocess(self, action: Float[Array, "*B A"]) -> Float[Array, "*B R"]:
-        """Turn the model's action into the robot's: gripper logits to probabilities, padding channels dropped."""
+        """Turn the model's action into the robot's: gripper logits to probabilities, padding dropped."""
         return _replace(action, self.sigmoid, jax.nn.sigmoid)[..., : self.real_dim]
 
     @typed
-    def compute_loss(self, pred: Float[Array, "B H A"], target: Float[Array, "B H A2"]) -> dict[str, Float[Array, ""]]:
+    def compute_loss(
+        self, pred: Float[Array, "B H A"], target: Float[Array, "B H A2"]
+    ) -> dict[str, Float[Array, ""]]:
         """X-VLA's supervised loss by part; their sum is what LeRobot minimises.
 
         Args:
@@ -68,7 +70,8 @@ class ActionSpace:
         """
         target = pad_to(target, pred.shape[-1])
         return {
-            term.name: term.scale * sum((term.metric(pred[..., g], target[..., g]) for g in term.groups), jnp.zeros(()))
+            term.name: term.scale
+            * sum((term.metric(pred[..., g], target[..., g]) for g in term.groups), jnp.zeros(()))
             for term in self.loss_terms
         }
 

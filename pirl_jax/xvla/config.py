@@ -13,7 +13,7 @@ REAL_ACTION_DIMS = {**ACTION_DIMS, "franka_joint7": 7, "so101_bimanual": 12}
 """Robot-side action dimension of the same spaces."""
 
 _MIN_PROPRIO = {"ee6d": 20, "joint": 14}
-"""Smallest proprioception of the spaces that zero its gripper channels; ``so101_bimanual`` needs exactly 20."""
+"""Smallest proprioception of the spaces that zero its gripper channels (``so101_bimanual``: exactly 20)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class VisionConfig:
         for dim, heads, groups in zip(self.embed_dim, self.num_heads, self.num_groups):
             if dim % heads or dim % groups:
                 raise ValueError(
-                    f"vision_config.embed_dim {dim} must be divisible by its heads ({heads}) and groups ({groups})."
+                    f"vision_config.embed_dim {dim} must be divisible by its heads ({heads}) and groups "
+                    f"({groups})."
                 )
         if self.embed_dim[-1] % 2:
             raise ValueError(f"the last vision_config.embed_dim must be even; got {self.embed_dim[-1]}.")
@@ -152,9 +153,13 @@ class XVLAConfig:
             raise ValueError(f"dtype must be float32 or bfloat16; got {self.dtype!r}.")
         if self.action_mode != "auto" and self.action_mode not in ACTION_DIMS:
             known = ", ".join(sorted([*ACTION_DIMS, "auto"]))
-            raise ValueError(f"action_mode {self.action_mode!r} is not one of X-VLA's action spaces: {known}.")
+            raise ValueError(
+                f"action_mode {self.action_mode!r} is not one of X-VLA's action spaces: {known}."
+            )
         if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}.")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}."
+            )
         if self.vision.projection_dim != self.text.d_model:
             raise ValueError(
                 "image and text tokens share one sequence, so vision_config.projection_dim must equal "
@@ -168,8 +173,8 @@ class XVLAConfig:
             )
         if self.action_mode == "so101_bimanual" and self.dim_proprio != 20:
             raise ValueError(
-                "action_mode 'so101_bimanual' pads the proprioception to 20 channels and needs use_proprio=true "
-                f"and max_state_dim=20; got {self.dim_proprio} channels."
+                "action_mode 'so101_bimanual' pads the proprioception to 20 channels and needs "
+                f"use_proprio=true and max_state_dim=20; got {self.dim_proprio} channels."
             )
 
     @property
@@ -193,8 +198,8 @@ class XVLAConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> XVLAConfig:
         """Read LeRobot's X-VLA ``config.json``.
 
-        Both dialects of ``florence_config`` are understood: transformers' own and Microsoft's remote-code one,
-        which the published checkpoints carry. Keys that do not concern the network are left unread.
+        Both dialects of ``florence_config`` are understood: transformers' own and Microsoft's remote-code
+        one, which the published checkpoints carry. Keys that do not concern the network are left unread.
 
         Args:
             config: The parsed JSON object.
@@ -213,15 +218,25 @@ class XVLAConfig:
             if florence.get(section) is None:
                 raise ValueError(f"florence_config.{section} is missing; X-VLA cannot be built without it.")
 
-        own = {f.name for f in fields(cls)} - {"vision", "text", "image_keys", "num_views", "action_feature_dim"}
+        own = {f.name for f in fields(cls)} - {
+            "vision",
+            "text",
+            "image_keys",
+            "num_views",
+            "action_feature_dim",
+        }
         values = {name: _hashable(config[name]) for name in own if name in config}
         values["action_mode"] = str(config.get("action_mode", cls.action_mode)).lower()
 
         visual = _features(config, "input_features", "VISUAL")
         if not visual:
             raise ValueError("X-VLA needs at least one VISUAL feature in input_features.")
-        if values.get("use_proprio", True) and "observation.state" not in _features(config, "input_features", "STATE"):
-            raise ValueError("use_proprio=true needs a STATE feature named observation.state in input_features.")
+        if values.get("use_proprio", True) and "observation.state" not in _features(
+            config, "input_features", "STATE"
+        ):
+            raise ValueError(
+                "use_proprio=true needs a STATE feature named observation.state in input_features."
+            )
         empty_cameras = int(config.get("empty_cameras") or 0)
         generated = {f"observation.images.empty_camera_{i}" for i in range(empty_cameras)}
         action = _features(config, "output_features", "ACTION").get("action")
@@ -230,7 +245,7 @@ class XVLAConfig:
             vision=vision_config(florence["vision_config"]),
             text=text_config(florence["text_config"]),
             image_keys=tuple(key for key in visual if key not in generated),
-            # LeRobot counts the generated cameras again when a saved config is loaded; so do we, to build its network.
+            # Loading a saved config, LeRobot counts the generated cameras again; so do we, to get its network.
             num_views=max(int(config.get("num_image_views") or 0), len(visual) + empty_cameras),
             action_feature_dim=action[-1] if action else None,
             **values,
@@ -245,7 +260,9 @@ def vision_config(config: Mapping[str, Any]) -> VisionConfig:
     """
     vision = dict(config)
     if vision.get("model_type") not in (None, "davit", "florence_vision"):
-        raise ValueError(f"vision_config.model_type must be davit or florence_vision; got {vision['model_type']!r}.")
+        raise ValueError(
+            f"vision_config.model_type must be davit or florence_vision; got {vision['model_type']!r}."
+        )
     position = vision.pop("image_pos_embed", None)
     if position is not None:
         if position.get("type") != "learned_abs_2d":
@@ -258,7 +275,9 @@ def vision_config(config: Mapping[str, Any]) -> VisionConfig:
         vision["max_temporal_embeddings"] = temporal["max_temporal_embeddings"]
     source = vision.pop("image_feature_source", None)
     if source is not None and list(source) != ["spatial_avg_pool", "temporal_avg_pool"]:
-        raise ValueError(f"image_feature_source must be [spatial_avg_pool, temporal_avg_pool]; got {source!r}.")
+        raise ValueError(
+            f"image_feature_source must be [spatial_avg_pool, temporal_avg_pool]; got {source!r}."
+        )
     if "dim_embed" in vision:
         vision["embed_dim"] = vision.pop("dim_embed")
     return VisionConfig(**_known(VisionConfig, vision))

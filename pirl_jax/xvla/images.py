@@ -23,7 +23,8 @@ def normalize_images(images: UInt8[Array, "*B 3 h w"]) -> Float[Array, "*B 3 h w
 def resize_with_pad(images: Float[Array, "*B C h w"], height: int, width: int) -> Float[Array, "*B C h2 w2"]:
     """Resize without distortion and pad with zeros on the left and the top (LeRobot's ``resize_with_pad``).
 
-    Bilinear without antialiasing and with half-pixel centres, as torch's ``interpolate(align_corners=False)``.
+    Bilinear without antialiasing and with half-pixel centres, as torch's
+    ``interpolate(align_corners=False)``.
     """
     h, w = images.shape[-2:]
     if (h, w) == (height, width):
@@ -41,7 +42,9 @@ def _interpolate(x: Array, size: int, *, axis: int) -> Array:
         return x
     # In the image's own precision, as torch does: the weights' rounding is part of the result.
     real = np.dtype(x.dtype).type
-    source = np.maximum(real(old) / real(size) * (np.arange(size, dtype=real) + real(0.5)) - real(0.5), real(0))
+    source = np.maximum(
+        real(old) / real(size) * (np.arange(size, dtype=real) + real(0.5)) - real(0.5), real(0)
+    )
     below = np.minimum(source.astype(np.int64), old - 1)
     above = np.minimum(below + 1, old - 1)
     shape = [1] * x.ndim

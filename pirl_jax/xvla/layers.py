@@ -1,7 +1,8 @@
 """Layers whose parameters keep torch's names and layouts, so that weights cross over without a transpose.
 
-Each computes in the dtype of its input, whatever dtype its parameters are stored in. Linen puts every module's
-operations in a name scope of its own, so profiles show the same tree as the parameters.
+Each computes in the dtype of its input, whatever dtype its parameters are stored in. They declare shapes
+only: initial values are ``init.py``'s. Linen puts every module's operations in a name scope of its own, so
+profiles show the same tree as the parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, normal, ones, zeros
+import numpy as np
+from jax.nn.initializers import zeros
 
 from pirl_jax.typing import Array, Float, Int
 
@@ -25,11 +27,10 @@ class Linear(nn.Module):
 
     features: int
     use_bias: bool = True
-    kernel_init: Initializer = normal(0.02)
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B in"]) -> Float[Array, "*B out"]:
-        weight = self.param("weight", self.kernel_init, (self.features, x.shape[-1]))
+        weight = self.param("weight", zeros, (self.features, x.shape[-1]))
         y = jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
         if self.use_bias:
             y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
@@ -41,7 +42,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        weight = self.param("weight", ones, (x.shape[-1],))
+        weight = self.param("weight", zeros, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         centred = x.astype(dtype) - x.astype(dtype).mean(-1, keepdims=True)
@@ -55,10 +56,9 @@ class Embedding(nn.Module):
 
     rows: int
     features: int
-    weight_init: Initializer = normal(0.02)
 
     def setup(self) -> None:
-        self.weight = self.param("weight", self.weight_init, (self.rows, self.features))
+        self.weight = self.param("weight", zeros, (self.rows, self.features))
 
     def __call__(self, index: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         return jnp.take(self.weight, index, axis=0, mode="fill")
@@ -78,7 +78,7 @@ class Embedding(nn.Module):
 
 
 class DomainLinear(nn.Module):
-    """A linear layer with a weight and bias for each embodiment (X-VLA §3.2; LeRobot's ``DomainAwareLinear``).
+    """A linear layer with weights of each embodiment's own (LeRobot's ``DomainAwareLinear``).
 
     ``fc.weight [domains, in·out]`` holds each domain's ``[in, out]`` matrix row-major.
     """
@@ -89,8 +89,8 @@ class DomainLinear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T in"], domain_id: Int[Array, " B"]) -> Float[Array, "B T out"]:
         inputs = x.shape[-1]
-        fc = Embedding(self.num_domains, inputs * self.features, nn.initializers.xavier_uniform(), name="fc")
-        bias = Embedding(self.num_domains, self.features, zeros, name="bias")
+        fc = Embedding(self.num_domains, inputs * self.features, name="fc")
+        bias = Embedding(self.num_domains, self.features, name="bias")
         weight = fc(domain_id).reshape(-1, inputs, self.features).astype(x.dtype)
         return jnp.einsum("BTi,Bio->BTo", x, weight) + bias(domain_id)[:, None].astype(x.dtype)
 
@@ -102,11 +102,10 @@ class Conv(nn.Module):
     kernel: int
     stride: int
     padding: int
-    kernel_init: Initializer = normal(0.02)
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w in"]) -> Float[Array, "B h2 w2 out"]:
-        weight = self.param("weight", self.kernel_init, (self.features, x.shape[-1], self.kernel, self.kernel))
+        weight = self.param("weight", zeros, (self.features, x.shape[-1], self.kernel, self.kernel))
         bias = self.param("bias", zeros, (self.features,))
         y = jax.lax.conv_general_dilated(
             x,
@@ -124,12 +123,10 @@ class DepthwiseConv(nn.Module):
     Nine shifted multiply-adds: XLA's grouped convolution is 10–70 times slower on a CPU.
     """
 
-    kernel_init: Initializer = normal(0.02)
-
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         _, h, w, channels = x.shape
-        weight = self.param("weight", self.kernel_init, (channels, 1, 3, 3)).astype(x.dtype)
+        weight = self.param("weight", zeros, (channels, 1, 3, 3)).astype(x.dtype)
         bias = self.param("bias", zeros, (channels,)).astype(x.dtype)
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         taps = (padded[:, i : i + h, j : j + w] * weight[:, 0, i, j] for i in range(3) for j in range(3))
@@ -140,13 +137,23 @@ def attention(
     q: Float[Array, "*B T heads d"],
     k: Float[Array, "*B S heads d"],
     v: Float[Array, "*B S heads d"],
-    key_bias: Float[Array, " S"] | None = None,
+    key_bias: np.ndarray | None = None,
 ) -> Float[Array, "*B T heads*d"]:
-    """Full softmax attention with scale ``d^-1/2``; the softmax runs in at least float32."""
+    """Attend to all keys, with scale ``d^-1/2`` and the softmax in at least float32.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        key_bias: Added to the logits of each key, ``[S]``.
+
+    Returns:
+        The attended values, heads merged.
+    """
     dtype = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("...Tnd,...Snd->...nTS", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if key_bias is not None:
-        logits = logits + key_bias.astype(dtype)
+        logits = logits + jnp.asarray(key_bias, dtype)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     y = jnp.einsum("...nTS,...Snd->...Tnd", weights, v)
     return y.reshape(*y.shape[:-2], -1)
@@ -198,7 +205,7 @@ class Activation(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B"]) -> Float[Array, "*B"]:
         if self.kind == "prelu":
-            weight = self.param("weight", nn.initializers.constant(0.25), (1,)).astype(x.dtype)
+            weight = self.param("weight", zeros, (1,)).astype(x.dtype)
             return jnp.where(x >= 0, x, weight * x)
         if self.kind == "xielu":
             return self._xielu(x)
@@ -209,10 +216,10 @@ class Activation(nn.Module):
 
     def _xielu(self, x: Float[Array, "*B"]) -> Float[Array, "*B"]:
         """xIELU (arXiv 2411.13010). ``beta`` and ``eps`` are buffers in torch: read, never trained."""
-        positive = self.param("alpha_p", nn.initializers.constant(math.log(math.expm1(0.8))), (1,))
-        negative = self.param("alpha_n", nn.initializers.constant(math.log(math.expm1(0.3))), (1,))
-        beta = jax.lax.stop_gradient(self.param("beta", nn.initializers.constant(0.5), ()))
-        eps = jax.lax.stop_gradient(self.param("eps", nn.initializers.constant(-1e-6), ()))
+        positive = self.param("alpha_p", zeros, (1,))
+        negative = self.param("alpha_n", zeros, (1,))
+        beta = jax.lax.stop_gradient(self.param("beta", zeros, ()))
+        eps = jax.lax.stop_gradient(self.param("eps", zeros, ()))
         alpha_p = jax.nn.softplus(positive).astype(x.dtype)
         alpha_n = (beta + jax.nn.softplus(negative)).astype(x.dtype)
         beta, eps = beta.astype(x.dtype), eps.astype(x.dtype)

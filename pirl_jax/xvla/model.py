@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +22,15 @@ Params = dict[str, Any]
 
 BUFFERS = ("pos_idx_to_embed", "beta", "eps")
 """Names of leaves that are buffers in torch: part of the tree, never trained and never decayed."""
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Make float32 products float32 on every backend.
+
+    JAX's default on recent GPUs rounds their operands to TF32's 10 bits, which moves a log-probability with σ
+    = 1 cm by far more than the actor and the learner may differ.
+    """
+    return jax.default_matmul_precision("highest")
 
 
 class Features(NamedTuple):
@@ -47,7 +57,10 @@ class Florence2(nn.Module):
         return self.multi_modal_projector(self.vision_tower(jnp.moveaxis(images, 1, -1)))
 
     def __call__(
-        self, images: Float[Array, "B V C h w"], tokens: Int[Array, "B N"], image_mask: Bool[Array, "B V"] | None
+        self,
+        images: Float[Array, "B V C h w"],
+        tokens: Int[Array, "B N"],
+        image_mask: Bool[Array, "B V"] | None,
     ) -> Features:
         batch, views = images.shape[:2]
         visual = self.encode_images(images.reshape(-1, *images.shape[2:]))
@@ -80,10 +93,12 @@ class XVLA(nn.Module):
         """Encode observations, in ``config.dtype``.
 
         Args:
-            images: ImageNet-normalised frames of the views present, the primary view first. They are resized if the
-                config says so; absent views up to ``config.num_views`` follow as zero features, at no cost.
+            images: ImageNet-normalised frames of the views present, the primary view first. They are resized
+                if the config says so; absent views up to ``config.num_views`` follow as zero features, at no
+                cost.
             tokens: Instruction token ids, padding included.
-            image_mask: False where a sample lacks a view that others of its batch have. None: all are present.
+            image_mask: False where a sample lacks a view that others of its batch have. None: all are
+                present.
 
         Returns:
             Features in the VLM's compute dtype.
@@ -92,10 +107,15 @@ class XVLA(nn.Module):
             ValueError: If there is no view, or an input is larger than the position tables.
         """
         if images.shape[1] == 0:
-            raise ValueError("encode needs at least one camera view; got images of shape " + str(images.shape))
+            raise ValueError(
+                "encode needs at least one camera view; got images of shape " + str(images.shape)
+            )
         if self.config.resize_imgs_with_padding is not None:
             images = resize_with_pad(images, *self.config.resize_imgs_with_padding)
-        return self.vlm(images.astype(self._vlm_dtype(images)), tokens, image_mask)
+        bfloat16 = self.config.dtype == "bfloat16"
+        dtype = jnp.bfloat16 if bfloat16 else jnp.promote_types(images.dtype, jnp.float32)
+        with nullcontext() if bfloat16 else full_precision():
+            return self.vlm(images.astype(dtype), tokens, image_mask)
 
     @typed
     def predict(
@@ -121,7 +141,8 @@ class XVLA(nn.Module):
         dtype = jnp.promote_types(x_t.dtype, jnp.float32)
         proprio, x_t = action_space(self.config).preprocess(proprio.astype(dtype), x_t.astype(dtype))
         vlm, aux = (part.astype(dtype) for part in features)
-        return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id)
+        with full_precision():
+            return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id)
 
     @typed
     def supervised_loss(
@@ -168,11 +189,6 @@ class XVLA(nn.Module):
         """Encode and predict in one go."""
         return self.predict(self.encode(images, tokens), x_t, t, proprio, domain_id)
 
-    def _vlm_dtype(self, images: Array) -> jnp.dtype:
-        if self.config.dtype == "bfloat16":
-            return jnp.dtype(jnp.bfloat16)
-        return jnp.promote_types(images.dtype, jnp.float32)
-
 
 def generate_actions(
     model: XVLA,
@@ -213,34 +229,3 @@ def generate_actions(
 def sample_times(key: Array, batch: int) -> Float[Array, " B"]:
     """Stratified times in [0, 1), one uniform offset for the batch (LeRobot's ``XVLAModel.forward``)."""
     return (jax.random.uniform(key, (1,)) + jnp.arange(batch) / batch) % (1 - 1e-5)
-
-
-def init_params(config: XVLAConfig, key: Array) -> Params:
-    """Draw fresh float32 parameters with LeRobot's initial distributions.
-
-    Args:
-        config: The architecture.
-        key: PRNG key.
-
-    Returns:
-        The parameter tree.
-    """
-    # Any image that survives the strides will do: no parameter's shape depends on it.
-    side = max(32, 2 * _product(config.vision.patch_stride))
-    inputs = (
-        jnp.zeros((1, 1, config.vision.in_channels, side, side)),
-        jnp.zeros((1, 1), jnp.int32),
-        jnp.zeros((1, 1, config.dim_action)),
-        jnp.zeros((1,)),
-        jnp.zeros((1, config.dim_proprio)),
-        jnp.zeros((1,), jnp.int32),
-    )
-    # Under jit XLA drops the forward pass and keeps the random draws.
-    return jax.jit(XVLA(config).init)(key, *inputs)["params"]
-
-
-def _product(values: tuple[int, ...]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result

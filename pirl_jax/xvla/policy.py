@@ -62,4 +62,6 @@ def init_critic(config: XVLAConfig, hidden_dims: Sequence[int], key: Array) -> P
     """Draw the critic's parameters for X-VLA's feature width."""
     width = config.vision.projection_dim
     features = Features(vlm=jnp.zeros((1, 1, width)), aux=jnp.zeros((1, 0, width)))
-    return jax.jit(Critic(tuple(hidden_dims)).init)(key, features, jnp.zeros((1, config.dim_proprio)))["params"]
+    return jax.jit(Critic(tuple(hidden_dims)).init)(key, features, jnp.zeros((1, config.dim_proprio)))[
+        "params"
+    ]

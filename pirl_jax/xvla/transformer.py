@@ -1,4 +1,4 @@
-"""X-VLA's action head (arXiv 2510.10274): a transformer over action, image and text tokens and soft prompts."""
+"""X-VLA's action head (arXiv 2510.10274): a transformer over action and VLM tokens and soft prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, xavier_uniform
+from jax.nn.initializers import zeros
 
 from pirl_jax.typing import Array, Float, Int
 from pirl_jax.xvla.config import XVLAConfig
@@ -25,9 +25,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         dim = x.shape[-1]
-        qkv = Linear(3 * dim, kernel_init=xavier_uniform(), name="qkv")(x)
+        qkv = Linear(3 * dim, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
-        return Linear(dim, kernel_init=xavier_uniform(), name="proj")(attention(q, k, v))
+        return Linear(dim, name="proj")(attention(q, k, v))
 
 
 class Mlp(nn.Module):
@@ -37,8 +37,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        hidden = jax.nn.gelu(Linear(self.hidden, kernel_init=xavier_uniform(), name="fc1")(x), approximate=True)
-        return Linear(x.shape[-1], kernel_init=xavier_uniform(), name="fc2")(hidden)
+        hidden = jax.nn.gelu(Linear(self.hidden, name="fc1")(x), approximate=True)
+        return Linear(x.shape[-1], name="fc2")(hidden)
 
 
 class Block(nn.Module):
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class SoftPromptedTransformer(nn.Module):
-    """Predicts the clean action chunk from a noisy one, conditioned on the VLM's features and the embodiment."""
+    """Predicts the clean action chunk from a noisy one, given the VLM's features and the embodiment."""
 
     config: XVLAConfig
 
@@ -99,9 +99,10 @@ class SoftPromptedTransformer(nn.Module):
         if length > cfg.max_len_seq:
             raise ValueError(
                 f"the head's sequence has {length} tokens, more than max_len_seq={cfg.max_len_seq}. "
-                "Lower the image size, the number of views, the tokens or chunk_size, or raise policy.max_len_seq."
+                "Use smaller images, fewer views, fewer tokens or a smaller chunk_size, or a network with a "
+                "larger policy.max_len_seq."
             )
-        pos_emb = self.param("pos_emb", normal(0.02), (1, cfg.max_len_seq, cfg.hidden_size))
+        pos_emb = self.param("pos_emb", zeros, (1, cfg.max_len_seq, cfg.hidden_size))
         x = x + pos_emb[:, :length].astype(x.dtype)
         if cfg.len_soft_prompts > 0:
             hub = Embedding(cfg.num_domains, cfg.len_soft_prompts * cfg.hidden_size, name="soft_prompt_hub")
@@ -113,11 +114,13 @@ class SoftPromptedTransformer(nn.Module):
         x = LayerNorm(name="norm")(x[:, :horizon])
         return DomainLinear(dim_action, cfg.num_domains, name="action_decoder")(x, domain_id)
 
-    def _project(self, name: str, x: Float[Array, "B S D"], domain_id: Int[Array, " B"]) -> Float[Array, "B S W"]:
+    def _project(
+        self, name: str, x: Float[Array, "B S D"], domain_id: Int[Array, " B"]
+    ) -> Float[Array, "B S W"]:
         cfg = self.config
         if cfg.use_hetero_proj:
             return DomainLinear(cfg.hidden_size, cfg.num_domains, name=name)(x, domain_id)
-        return Linear(cfg.hidden_size, kernel_init=xavier_uniform(), name=name)(x)
+        return Linear(cfg.hidden_size, name=name)(x)
 
 
 def timestep_embedding(t: Float[Array, " B"], dim: int) -> Float[Array, "B dim"]:

@@ -28,5 +28,5 @@ class Critic(nn.Module):
         x = jnp.concatenate([pooled, proprio.astype(jnp.float32)], axis=-1)
         for index, width in enumerate(self.hidden_dims):
             x = nn.gelu(nn.Dense(width, name=f"hidden_{index}")(x))
-        # Near-zero values at the start: the first advantages are the returns themselves, not an artefact of the init.
+        # Near-zero values at the start: the first advantages are the returns, not an artefact of the init.
         return nn.Dense(1, kernel_init=nn.initializers.normal(1e-2), name="value")(x)[:, 0]

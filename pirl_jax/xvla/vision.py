@@ -10,7 +10,8 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal
+import numpy as np
+from jax.nn.initializers import zeros
 
 from pirl_jax.typing import Array, Float
 from pirl_jax.xvla.config import VisionConfig
@@ -32,7 +33,6 @@ class ConvEmbed(nn.Module):
             cfg.patch_size[i],
             cfg.patch_stride[i],
             cfg.patch_padding[i],
-            normal(cfg.initializer_range),
             name="conv",
         )
         return conv(norm(x)) if cfg.patch_prenorm[i] else norm(conv(x))
@@ -46,20 +46,19 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        init = normal(self.config.initializer_range)
         width = int(self.config.embed_dim[self.stage] * self.config.mlp_ratio)
-        hidden = Linear(width, kernel_init=init, name="fc1")(x)
+        hidden = Linear(width, name="fc1")(x)
         hidden = Activation(self.config.activation_function, name="activation_fn")(hidden)
-        return Linear(self.config.embed_dim[self.stage], kernel_init=init, name="fc2")(hidden)
+        return Linear(self.config.embed_dim[self.stage], name="fc2")(hidden)
 
 
 class WindowAttention(nn.Module):
     """Attention within windows of ``window_size²`` tokens, the map zero-padded to whole windows.
 
-    Padding follows the norm, so a padded token's query, key and value equal the qkv bias. A window with n padded
-    tokens therefore has n equal keys, which one key with log n added to its logit replaces exactly, and nothing
-    is computed for padded queries. The map falls into at most four regions whose windows have the same real size:
-    the interior, the right column, the bottom row and the corner.
+    Padding follows the norm, so a padded token's query, key and value equal the qkv bias. A window with n
+    padded tokens therefore has n equal keys, which one key with log n added to its logit replaces exactly,
+    and nothing is computed for padded queries. The map falls into at most four regions whose windows have the
+    same real size: the interior, the right column, the bottom row and the corner.
     """
 
     config: VisionConfig
@@ -70,8 +69,7 @@ class WindowAttention(nn.Module):
         cfg = self.config
         _, h, w, channels = x.shape
         size, heads = cfg.window_size, cfg.num_heads[self.stage]
-        init = normal(cfg.initializer_range)
-        qkv = Linear(3 * channels, cfg.qkv_bias, init, name="qkv")
+        qkv = Linear(3 * channels, cfg.qkv_bias, name="qkv")
         tokens = qkv(x).reshape(*x.shape[:-1], 3, heads, channels // heads)
         padded_token = qkv(jnp.zeros((channels,), x.dtype)).reshape(3, heads, channels // heads)
         rows = [
@@ -84,7 +82,7 @@ class WindowAttention(nn.Module):
             )
             for top, height in regions(h, size)
         ]
-        return Linear(channels, kernel_init=init, name="proj")(jnp.concatenate(rows, axis=1))
+        return Linear(channels, name="proj")(jnp.concatenate(rows, axis=1))
 
 
 def regions(length: int, size: int) -> list[tuple[int, int]]:
@@ -116,7 +114,7 @@ def attend_windows(
         extra = jnp.broadcast_to(padded_token[:, None, None], (3, q.shape[0], 1, heads, dim))
         k = jnp.concatenate([k, extra[1]], axis=1)
         v = jnp.concatenate([v, extra[2]], axis=1)
-        key_bias = jnp.zeros(wh * ww + 1, q.dtype).at[-1].set(math.log(num_padded))
+        key_bias = np.append(np.zeros(wh * ww), math.log(num_padded))
     y = attention(q, k, v, key_bias).reshape(batch, h // wh, w // ww, wh, ww, heads * dim)
     return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, heads * dim)
 
@@ -132,14 +130,13 @@ class ChannelAttention(nn.Module):
         cfg = self.config
         batch, h, w, channels = x.shape
         groups = cfg.num_groups[self.stage]
-        init = normal(cfg.initializer_range)
-        qkv = Linear(3 * channels, cfg.qkv_bias, init, name="qkv")(x)
+        qkv = Linear(3 * channels, cfg.qkv_bias, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(batch, h * w, 3, groups, channels // groups), 2, 0)
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         logits = jnp.einsum("BNgc,BNgd->Bgcd", q, k, preferred_element_type=dtype) * (h * w) ** -0.5
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         y = jnp.einsum("Bgcd,BNgd->BNgc", weights, v).reshape(x.shape)
-        return Linear(channels, kernel_init=init, name="proj")(y)
+        return Linear(channels, name="proj")(y)
 
 
 class HalfBlock(nn.Module):
@@ -152,11 +149,10 @@ class HalfBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        init = normal(self.config.initializer_range)
         attend = {"window_attn": WindowAttention, "channel_attn": ChannelAttention}[self.kind]
-        x = x + DepthwiseConv(init, name="conv1")(x)
+        x = x + DepthwiseConv(name="conv1")(x)
         x = x + attend(self.config, self.stage, name=self.kind)(LayerNorm(name="norm1")(x))
-        x = x + DepthwiseConv(init, name="conv2")(x)
+        x = x + DepthwiseConv(name="conv2")(x)
         return x + Mlp(self.config, self.stage, name="ffn")(LayerNorm(name="norm2")(x))
 
 
@@ -209,7 +205,7 @@ class TemporalEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, " D"]:
         shape = (self.config.max_temporal_embeddings, x.shape[-1])
-        table = self.param("pos_idx_to_embed", lambda _key: sinusoids(*shape))
+        table = self.param("pos_idx_to_embed", zeros, shape)
         return jax.lax.stop_gradient(table)[0].astype(x.dtype)
 
 

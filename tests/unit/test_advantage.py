@@ -43,7 +43,12 @@ def test_gae_equals_the_float64_loop_and_never_reads_padding(seed, lengths, term
         values[e, length + (not terminated[e] and length > 0) :] = np.nan
     with jax.enable_x64(True):
         advantages, targets = advantage.gae(
-            jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(lengths), jnp.asarray(terminated), gamma, lam
+            jnp.asarray(rewards),
+            jnp.asarray(values),
+            jnp.asarray(lengths),
+            jnp.asarray(terminated),
+            gamma,
+            lam,
         )
         np.testing.assert_allclose(advantages, [a for a, _ in expected], atol=1e-12)
         np.testing.assert_allclose(targets, [t for _, t in expected], atol=1e-12)

@@ -119,7 +119,12 @@ def test_log_prob_equals_the_float64_reference(replay, steps):
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
     with jax.enable_x64(True):
         exact = flow.log_prob(
-            make_predict(to_jax(other, jnp.float64), jnp), jnp.asarray(latents, jnp.float64), k, config, steps, SCORED
+            make_predict(to_jax(other, jnp.float64), jnp),
+            jnp.asarray(latents, jnp.float64),
+            k,
+            config,
+            steps,
+            SCORED,
         )
         np.testing.assert_allclose(exact, expected, rtol=1e-12)
 
@@ -172,7 +177,9 @@ def test_full_replay_sees_what_the_parameters_did_to_the_chain():
 
     def gradient(replay):
         config = NoiseConfig(std=0.3, replay=replay)
-        total = jax.grad(lambda p: jnp.sum(flow.log_prob(make_predict(p, jnp), chunk.latents, k, config, K, SCORED)))
+        total = jax.grad(
+            lambda p: jnp.sum(flow.log_prob(make_predict(p, jnp), chunk.latents, k, config, K, SCORED))
+        )
         return np.concatenate([np.ravel(g) for g in jax.tree.leaves(total(params))])
 
     last, full = gradient("last"), gradient("full")

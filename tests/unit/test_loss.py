@@ -36,7 +36,10 @@ def test_policy_loss_equals_the_reference(seed, n, clip):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40), clip=st.floats(0.01, 2.0), delta=st.floats(0.1, 10.0)
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 40),
+    clip=st.floats(0.01, 2.0),
+    delta=st.floats(0.1, 10.0),
 )
 def test_value_loss_equals_the_reference(seed, n, clip, delta):
     _, _, values, old_values, targets, weight = drawn(seed, n)

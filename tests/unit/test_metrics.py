@@ -56,7 +56,12 @@ def test_trackers_get_every_row(tmp_path, monkeypatch):
     sinks = (wandb_sink({"seed": 1}, project="p"), tensorboard_sink(tmp_path))
     with MetricsWriter(tmp_path, sinks=sinks) as writer:
         writer.write(7, {"x": 1})
-    assert calls == [({"seed": 1}, {"project": "p"}), ("wandb", 7, {"x": 1.0}), ("tensorboard", "x", 1.0, 7), "flush"]
+    assert calls == [
+        ({"seed": 1}, {"project": "p"}),
+        ("wandb", 7, {"x": 1.0}),
+        ("tensorboard", "x", 1.0, 7),
+        "flush",
+    ]
 
 
 def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):

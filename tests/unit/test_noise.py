@@ -20,7 +20,9 @@ def test_chain_goes_from_one_to_zero_without_gaps(K):
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
     for step, k in zip(noise.schedule(NoiseConfig(), K), range(K, 0, -1)):
-        s = np.full(1, (k - 1) / K, np.float32)  # LeRobot: t = torch.full((B,), i / steps); x1 * t + action * (1 - t)
+        s = np.full(
+            1, (k - 1) / K, np.float32
+        )  # LeRobot: t = torch.full((B,), i / steps); x1 * t + action * (1 - t)
         assert np.float32(step.noise_coef) == s
         assert np.float32(step.action_coef) == 1 - s
 

@@ -1,0 +1,189 @@
+"""``python -m bridge.demo``: from nothing to a policy that reinforcement learning has made better.
+
+Scripted demonstrations → supervised warm start in JAX → PI-RL (the learner and stock LeRobot actors, as the separate
+processes that a user would start) → the policies before and after on the same held-out episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bridge.demo.evaluate import Evaluation, evaluate, record_video
+from bridge.demo.figures import learning_curve
+from bridge.demo.processes import Command, free_port
+from bridge.demo.record import record
+from bridge.demo.seeds import TEST_SEEDS, VALIDATION_SEEDS
+from bridge.demo.tokenizer import build_tokenizer
+from bridge.demo.warm_start import checkpoints, choose_middling
+from bridge.plugin.panda import INSTRUCTION
+from pirl_jax.metrics import read
+
+logger = logging.getLogger("demo")
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ACTORS = 2
+
+
+class Demo:
+    """The phases of one run, in order; each writes into ``output_dir`` and adds its wall time to the summary."""
+
+    def __init__(self, output_dir: Path, seed: int, demonstrations: int, episodes: int) -> None:
+        self.output_dir = output_dir
+        self.seed = seed
+        self.demonstrations = demonstrations
+        self.episodes = episodes
+        self.seconds: dict[str, float] = {}
+        self.actor_command = ""
+
+    def run(self) -> dict:
+        """Run everything and return the summary."""
+        with self._phase("demonstrations", f"{self.demonstrations} by the scripted expert"):
+            build_tokenizer(self.output_dir / "tokenizer", [INSTRUCTION])
+            record(self.output_dir / "dataset", self.demonstrations, seed=self.seed)
+        with self._phase("warm_start", "behaviour cloning in JAX"):
+            self._warm_start()
+        with self._phase("selection", "looking for a middling policy on validation episodes"):
+            start = choose_middling(checkpoints(self.output_dir / "sft"), VALIDATION_SEEDS)
+        seeds = TEST_SEEDS[: self.episodes]
+        with self._phase("evaluation_before", f"{len(seeds)} held-out episodes, zero noise"):
+            before = evaluate(start, seeds)
+            logger.info("before: %s", before)
+        with self._phase("training", f"PI-RL with {ACTORS} stock LeRobot actors"):
+            self._train(start)
+        last = self.output_dir / "train" / "checkpoints" / "last" / "pretrained_model"
+        with self._phase("evaluation_after", f"the same {len(seeds)} episodes"):
+            after = evaluate(last, seeds)
+            logger.info("after: %s", after)
+        with self._phase("pictures", "videos and learning curve"):
+            metrics = read(self.output_dir / "metrics.jsonl")
+            learning_curve(metrics, before, after, self.output_dir / "learning_curve.png")
+            record_video(start, seeds[:6], self.output_dir / "before.mp4")
+            record_video(last, seeds[:6], self.output_dir / "after.mp4")
+        return self._summary(before, after, metrics)
+
+    def _warm_start(self) -> None:
+        arguments = [
+            f"--config_path={CONFIGS / 'panda_pick_cube_sft.json'}",
+            f"--dataset.root={self.output_dir / 'dataset'}",
+            f"--policy.tokenizer_name={self.output_dir / 'tokenizer'}",
+            f"--output_dir={self.output_dir / 'sft'}",
+            f"--seed={self.seed}",
+        ]
+        with Command("pirl_jax.sft", arguments, self.output_dir / "logs" / "sft.log") as command:
+            metrics = self.output_dir / "sft" / "metrics.jsonl"
+            while command.running:
+                time.sleep(2)
+                rows = read(metrics)
+                if rows:
+                    self._progress(f"step {rows[-1]['step']}, loss {rows[-1]['train/loss']:.4f}")
+            command.check()
+
+    def _train(self, start: Path) -> None:
+        shared = [
+            f"--config_path={CONFIGS / 'panda_pick_cube.json'}",
+            f"--policy.path={start}",
+            f"--algorithm.actor_learner_config.learner_port={free_port()}",
+            f"--seed={self.seed}",
+        ]
+        metrics = self.output_dir / "metrics.jsonl"
+        with ExitStack() as stack:
+            log = self.output_dir / "logs" / "learner.log"
+            learner = stack.enter_context(
+                Command("pirl_jax.learner", [*shared, f"--output_dir={self.output_dir / 'train'}"], log)
+            )
+            actors = []
+            for i in range(ACTORS):
+                arguments = [
+                    *shared,
+                    "--env.discover_packages_path=bridge.plugin",
+                    f"--env.actor_id={i}",
+                    f"--output_dir={self.output_dir / f'actor{i}'}",
+                ]
+                log = self.output_dir / "logs" / f"actor{i}.log"
+                actors.append(stack.enter_context(Command("lerobot.rl.actor", arguments, log, threads=1)))
+            self.actor_command = str(actors[0])
+            source = self.output_dir / "train" / "metrics.jsonl"
+            while learner.running:
+                time.sleep(2)
+                for actor in actors:
+                    actor.check()
+                rows = read(source)
+                if rows:
+                    row = rows[-1]
+                    self._progress(
+                        f"update {row['step']}, success of the noisy policy {row['train/success_rate']:.0%}, "
+                        f"KL {row['train/approx_kl']:.3f}, explained variance {row['train/explained_variance']:.2f}"
+                    )
+            learner.check()
+        shutil.copyfile(source, metrics)
+
+    def _summary(self, before: Evaluation, after: Evaluation, metrics: list[dict]) -> dict:
+        return {
+            "seed": self.seed,
+            "before": before.as_dict(),
+            "after": after.as_dict(),
+            "gain": after.success - before.success,
+            "actor_command": self.actor_command,
+            "actors": ACTORS,
+            "updates": len(metrics),
+            "episodes": int(sum(row["train/episodes"] for row in metrics)),
+            "max_actor_learner_logprob_gap": max(row["train/actor_learner_logprob_gap"] for row in metrics),
+            "wall_seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 1)},
+        }
+
+    @contextmanager
+    def _phase(self, name: str, what: str):
+        logger.info("── %s: %s", name.replace("_", " "), what)
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 1)
+        logger.info("   done in %.0f s", self.seconds[name])
+
+    def _progress(self, line: str) -> None:
+        if line != getattr(self, "_line", None):
+            self._line = line
+            logger.info("   %s", line)
+
+
+def table(summary: dict) -> str:
+    """Return the result as the few lines a person wants to read."""
+    rows = [
+        f"{name:<8}{result['success']:>8.1%}   [{result['ci95'][0]:.1%}, {result['ci95'][1]:.1%}]   n={result['n']}"
+        for name, result in ((name, summary[name]) for name in ("before", "after"))
+    ]
+    return "\n".join(["        success   95 % interval", *rows])
+
+
+def main() -> None:
+    """Parse the command line and run the demo."""
+    parser = argparse.ArgumentParser(prog="python -m bridge.demo", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
+    parser.add_argument("--demonstrations", type=int, default=300)
+    parser.add_argument("--episodes", type=int, default=300, help="held-out episodes before and after")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    output_dir: Path = arguments.output_dir
+    if output_dir.exists():
+        aside = output_dir.with_name(f"{output_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        output_dir.rename(aside)
+        logger.info("the previous run is now in %s", aside)
+    output_dir.mkdir(parents=True)
+    demo = Demo(output_dir, arguments.seed, arguments.demonstrations, arguments.episodes)
+    try:
+        summary = demo.run()
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+    (output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\n{table(summary)}\n\nresults: {output_dir}/ (summary.json, learning_curve.png, before.mp4, after.mp4)")
+
+
+if __name__ == "__main__":
+    main()

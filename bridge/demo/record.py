@@ -1,0 +1,160 @@
+"""Demonstrations by the scripted expert, as an ordinary LeRobotDataset."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lerobot.datasets import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_STATE
+
+from bridge.demo.policy import IMAGE_KEY
+
+logger = logging.getLogger(__name__)
+
+TEST_SEEDS = 0
+"""First seed of the episodes that results are reported on."""
+VALIDATION_SEEDS = 500_000
+"""First seed of the episodes that choose a checkpoint."""
+TRAIN_SEEDS = 1_000_000
+"""First seed of the demonstrations; online training draws above them."""
+
+_REPORT_SECONDS = 5.0
+_SHARE = 5  # demonstrations a worker makes before it hands them over
+_STATE_NAMES = ["x", "y", "z", "gripper", "closure"]
+_ACTION_NAMES = ["dx", "dy", "dz", "gripper"]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode of the expert, T steps."""
+
+    images: np.ndarray
+    """uint8 [T, h, w, 3], before each action."""
+    states: np.ndarray
+    """float32 [T, P]."""
+    actions: np.ndarray
+    """float32 [T, A]."""
+    success: bool
+
+
+def demonstrate(seed: int, image_size: int = 64) -> Demonstration:
+    """Let the expert act once in this process's environment."""
+    from bridge.demo import expert
+
+    env = _environment(image_size)
+    observation, info = env.reset(seed=seed)
+    images, states, actions, over = [], [], [], False
+    while not over:
+        actions.append(expert.act(env))
+        images.append(observation["pixels"]["front"])
+        states.append(observation["agent_pos"])
+        observation, _, terminated, truncated, info = env.step(actions[-1])
+        over = terminated or truncated
+    return Demonstration(np.stack(images), np.stack(states), np.stack(actions), info["is_success"])
+
+
+def record(
+    root: Path | str,
+    repo_id: str = "pirl/panda_pick_cube",
+    episodes: int = 300,
+    image_size: int = 64,
+    workers: int = 2,
+    first_seed: int = TRAIN_SEEDS,
+) -> LeRobotDataset:
+    """Write ``episodes`` successful demonstrations to a new LeRobotDataset, and return it.
+
+    Workers simulate and draw, this process writes. The dataset depends on the seeds only, not on the workers.
+
+    Args:
+        root: The dataset's folder; must not exist.
+        repo_id: The dataset's name.
+        episodes: How many; failed attempts are not among them.
+        image_size: Height and width of the images.
+        workers: Processes; 0 simulates in this one.
+        first_seed: Seed of the first attempt; each takes the next.
+
+    Raises:
+        ValueError: ``root`` exists.
+    """
+    from bridge.plugin.panda import INSTRUCTION
+
+    root = Path(root)
+    if root.exists():
+        raise ValueError(f"{root} already exists. Remove it, or record elsewhere.")
+    dataset = LeRobotDataset.create(
+        repo_id, fps=10, features=_features(image_size), root=root, use_videos=False, image_writer_threads=2
+    )
+    start = reported = time.monotonic()
+    attempts = saved = 0
+    for demonstration in _demonstrations(first_seed, image_size, workers):
+        attempts += 1
+        if demonstration.success:
+            _save(dataset, demonstration, INSTRUCTION)
+            saved += 1
+        now = time.monotonic()
+        if saved == episodes or now - reported > _REPORT_SECONDS:
+            reported = now
+            logger.info("recorded %d of %d demonstrations, %.0f s", saved, episodes, now - start)
+        if saved == episodes:
+            break
+        if attempts >= 20 and saved < attempts / 2:
+            raise RuntimeError(f"the expert succeeded in {saved} of {attempts} attempts; the environment has changed.")
+    dataset.finalize()
+    return dataset
+
+
+def _demonstrations(first_seed: int, image_size: int, workers: int) -> Iterator[Demonstration]:
+    """Yield demonstrations of consecutive seeds, for ever, in order."""
+    if workers == 0:
+        while True:
+            yield demonstrate(first_seed, image_size)
+            first_seed += 1
+    # Spawned: a forked child would inherit the locks of this process's threads.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pending = []
+        while True:
+            # Two shares in hand for each worker: none waits, and little is thrown away at the end.
+            while len(pending) < 2 * workers:
+                pending.append(pool.apply_async(_share, (range(first_seed, first_seed + _SHARE), image_size)))
+                first_seed += _SHARE
+            yield from pending.pop(0).get()
+
+
+def _share(seeds: Sequence[int], image_size: int) -> list[Demonstration]:
+    return [demonstrate(seed, image_size) for seed in seeds]
+
+
+_environments: dict[int, object] = {}
+
+
+def _environment(image_size: int):
+    """Return this process's environment; making one costs a second."""
+    from bridge.plugin.panda import PandaPickCube
+
+    if image_size not in _environments:
+        _environments[image_size] = PandaPickCube(image_size=image_size)
+    return _environments[image_size]
+
+
+def _features(image_size: int) -> dict[str, dict]:
+    return {
+        IMAGE_KEY: {
+            "dtype": "image",
+            "shape": (image_size, image_size, 3),
+            "names": ["height", "width", "channels"],
+        },
+        OBS_STATE: {"dtype": "float32", "shape": (len(_STATE_NAMES),), "names": _STATE_NAMES},
+        ACTION: {"dtype": "float32", "shape": (len(_ACTION_NAMES),), "names": _ACTION_NAMES},
+    }
+
+
+def _save(dataset: LeRobotDataset, demonstration: Demonstration, instruction: str) -> None:
+    for image, state, action in zip(demonstration.images, demonstration.states, demonstration.actions):
+        dataset.add_frame({IMAGE_KEY: image, OBS_STATE: state, ACTION: action, "task": instruction})
+    dataset.save_episode()

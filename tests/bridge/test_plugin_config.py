@@ -1,0 +1,155 @@
+"""Promises of ``algorithm.type=pi_rl``, ``env.type=chunked_gym`` and of loading the plugin."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+
+import draccus
+import pytest
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.rl.algorithms.configs import RLAlgorithmConfig
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+from tiny import tiny_policy_config, write_run_config
+
+import bridge.plugin
+
+bridge.plugin.register()
+
+from bridge.plugin.algorithm import PiRLAlgorithm  # noqa: E402
+from bridge.plugin.gym_config import ChunkedGymConfig  # noqa: E402
+from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
+
+
+def load(path):
+    with draccus.config_type("json"):
+        return draccus.parse(TrainRLServerPipelineConfig, str(path), args=[])
+
+
+@pytest.fixture
+def config(tmp_path):
+    cfg = load(write_run_config(tmp_path, 50051))
+    cfg.validate()
+    return cfg
+
+
+def test_the_plugin_needs_no_jax():
+    program = (
+        "import sys; sys.modules['jax'] = None\n"
+        "from lerobot.configs.parser import load_plugin; load_plugin('bridge.plugin')\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('jaxlib', 'flax', 'optax', 'orbax')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_the_environment_can_be_used_without_lerobot():
+    program = (
+        "import sys; sys.modules['lerobot'] = None; sys.modules['torch'] = None\n"
+        "from bridge.plugin.panda import make_panda_pick_cube; make_panda_pick_cube().reset(seed=0)"
+    )
+    subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+
+def test_one_json_makes_a_policy_a_recipe_and_an_environment_that_fit(config):
+    assert type(config.algorithm) is PiRLConfig
+    assert config.algorithm.noise.std == 0.1
+    assert config.algorithm.policy_config is config.policy
+    assert config.policy.actor_learner_config.learner_port == 50051
+    assert config.policy.num_discrete_actions is None
+    assert config.policy.domain_feature_key == "observation.domain_id"
+    assert config.policy.input_features["observation.language.tokens"].shape == (10,)
+    assert isinstance(config.env, ChunkedGymConfig)
+    assert config.env.name == "gym_hil"
+    assert (config.env.seed, config.env.tokenizer_name) == (7, config.policy.tokenizer_name)
+
+
+def test_the_actors_settings_survive_copies_and_are_not_saved(config):
+    for clone in (copy.deepcopy(config.policy), pickle.loads(pickle.dumps(config.policy))):
+        assert clone.online_steps == config.policy.online_steps
+    saved = draccus.encode(config.policy, PreTrainedConfig)
+    assert not {"online_steps", "concurrency", "_pirl_recipe"} & set(saved)
+    assert "policy_config" not in draccus.encode(config.algorithm, RLAlgorithmConfig)
+
+
+def test_a_saved_config_reads_back_the_same(config, tmp_path):
+    config.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved" / "train_config.json")
+    again.validate()
+    assert again.algorithm == config.algorithm
+    assert again.policy == config.policy
+    again.env.task = config.env.task
+    assert again.env == config.env
+
+
+def test_an_unknown_key_is_refused(tmp_path):
+    path = write_run_config(tmp_path, 50051, algorithm={"clip_ration": 0.1})
+    with pytest.raises(Exception, match="clip_ration"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"algorithm": {"noise": {"mode": "brownian"}}}, "noise.mode"),
+        ({"algorithm": {"noise": {"std": 0.0}}}, "noise.std"),
+        ({"algorithm": {"concurrency": {"actor": "processes"}}}, "threads"),
+        ({"algorithm": {"spool_size": 0}}, "spool_size"),
+        ({"env": {"domain_id": 9}}, "num_domains"),
+        ({"env": {"image_keys": {"front": "observation.images.top"}}}, "observation.images.front"),
+        ({"env": {"tokenizer_max_length": 3}}, "tokenizer_max_length"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, overrides, message):
+    cfg = load(write_run_config(tmp_path, 50051, **overrides))
+    with pytest.raises(ValueError, match=message):
+        cfg.validate()
+
+
+def test_a_policy_that_is_no_flow_policy_is_refused_by_name(tmp_path):
+    cfg = load(write_run_config(tmp_path, 50051, policy={"type": "xvla"}))
+    with pytest.raises(ValueError, match="xvla.*gaussian_actor"):
+        cfg.algorithm.policy_config = PreTrainedConfig.get_choice_class("gaussian_actor")()
+
+
+@pytest.mark.parametrize("kind", ["VISUAL", "STATE", "ACTION"])
+def test_normalisation_the_learner_could_not_follow_is_refused(kind):
+    policy = tiny_policy_config()
+    policy.normalization_mapping = policy.normalization_mapping | {kind: NormalizationMode.MEAN_STD}
+    with pytest.raises(ValueError, match=kind):
+        PiRLConfig().policy_config = policy
+
+
+def test_a_policy_without_features_takes_the_environments(config):
+    from lerobot.envs.utils import env_to_policy_features
+
+    features = env_to_policy_features(config.env)
+    assert set(features) == set(config.policy.input_features) | {"action"}
+
+
+def test_sac_still_resolves_and_its_config_is_left_alone(tmp_path):
+    from lerobot.rl.algorithms import factory
+    from lerobot.rl.algorithms.sac.sac_algorithm import SACAlgorithm
+
+    assert factory.get_algorithm_class("sac") is SACAlgorithm
+    assert factory.get_algorithm_class("pi_rl") is PiRLAlgorithm
+    with pytest.raises(ValueError, match="nonsense"):
+        factory.get_algorithm_class("nonsense")
+    policy = PreTrainedConfig.get_choice_class("gaussian_actor")(push_to_hub=False)
+    cfg = load(write_run_config(tmp_path, 50051))
+    cfg.algorithm, cfg.policy, cfg.env = None, policy, None
+    cfg.validate()
+    assert cfg.algorithm.type == "sac"
+    assert not hasattr(policy, "_pirl_recipe")
+
+
+def test_an_xvla_outside_the_recipe_keeps_its_stock_processors(tmp_path):
+    from lerobot.policies.factory import make_pre_post_processors
+
+    path = write_run_config(tmp_path, 50051)
+    tokenizer = json.loads(path.read_text())["policy"]["tokenizer_name"]
+    preprocessor, _ = make_pre_post_processors(tiny_policy_config(tokenizer_name=tokenizer))
+    names = [type(step).__name__ for step in preprocessor.steps]
+    assert "TokenizerProcessorStep" in names
+    assert "XVLAAddDomainIdProcessorStep" in names

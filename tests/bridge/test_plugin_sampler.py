@@ -1,0 +1,124 @@
+"""Promises of the actor's sampler: LeRobot's chain, plus noise that is scored as it was drawn."""
+
+import numpy as np
+import pytest
+import torch
+from lerobot.policies.xvla import XVLAPolicy
+from scipy import stats
+from tiny import tiny_policy_config
+
+from bridge.plugin.sampler import sample, scored_dims, use_float32_head
+from pirl_jax.recipe import NoiseConfig
+
+MODES = ("auto", "ee6d", "joint", "agibot_ee6d", "franka_joint7", "so101_bimanual")
+NOISE = NoiseConfig(std=0.1)
+
+
+def make_policy(**settings):
+    torch.manual_seed(0)
+    return XVLAPolicy(tiny_policy_config(**settings)).eval()
+
+
+def observations(batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "observation.images.front": torch.randn((batch, 3, 64, 64), generator=generator),
+        "observation.state": torch.randn((batch, 5), generator=generator),
+        "observation.language.tokens": torch.randint(0, 12, (batch, 10), generator=generator),
+    }
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"action_mode": mode, "max_state_dim": 20} for mode in MODES),
+        {"max_action_dim": 7},
+        {"use_proprio": False},
+        {"num_denoising_steps": 1},
+        {"num_denoising_steps": 10},
+        {"use_hetero_proj": True},
+    ],
+    ids=str,
+)
+def test_without_noise_it_is_lerobots_sampler_bit_for_bit(settings):
+    policy = make_policy(**settings)
+    torch.manual_seed(3)
+    expected = policy._get_action_chunk(observations())
+    torch.manual_seed(3)
+    drawn = sample(policy, observations(), NOISE, None)
+    assert torch.equal(policy.model.action_space.postprocess(drawn.action.clone()), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_noise_is_on_the_scored_channels_only(mode):
+    policy = make_policy(action_mode=mode, max_state_dim=20)
+    torch.manual_seed(3)
+    plain = sample(policy, observations(), NOISE, None)
+    torch.manual_seed(3)
+    noisy = sample(policy, observations(), NOISE, 1)
+    moved = (noisy.action != plain.action).all(dim=(0, 1)).nonzero().flatten().tolist()
+    unmoved = (noisy.action == plain.action).all(dim=(0, 1)).nonzero().flatten().tolist()
+    assert tuple(moved) == scored_dims(policy.model)
+    assert len(moved) + len(unmoved) == policy.model.dim_action
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_learner_scores_the_same_channels(mode):
+    actions = pytest.importorskip("pirl_jax.xvla.actions")
+    config = pytest.importorskip("pirl_jax.xvla.config")
+    import draccus
+    from lerobot.configs import PreTrainedConfig
+
+    policy = make_policy(action_mode=mode, max_state_dim=20)
+    encoded = draccus.encode(policy.config, PreTrainedConfig)
+    space = actions.action_space(config.XVLAConfig.from_dict(encoded))
+    assert tuple(space.scored_dims) == scored_dims(policy.model)
+
+
+def test_the_log_density_is_that_of_the_kept_latents():
+    policy = make_policy(max_action_dim=7)
+    drawn = sample(policy, observations(), NOISE, 1)
+    x1, x_t, x_s = drawn.latents
+    batch = observations()
+    inputs = policy._build_model_inputs(batch)
+    with torch.no_grad():
+        features = policy.model.forward_vlm(inputs["input_ids"], inputs["image_input"], inputs["image_mask"])
+        proprio, x = policy.model.action_space.preprocess(inputs["proprio"], x_t)
+        mean = policy.model.transformer(
+            domain_id=inputs["domain_id"], action_with_noise=x, proprio=proprio, t=torch.full((2,), 0.2), **features
+        )
+    expected = stats.norm.logpdf(x_s[..., :4].double(), mean[..., :4].double(), 0.1).sum(-1)
+    np.testing.assert_allclose(drawn.log_prob, expected, atol=1e-4)
+    assert torch.equal(x_s, drawn.action)
+    assert not torch.equal(x1, x_t)
+
+
+def test_the_noise_has_the_level_asked_for():
+    policy = make_policy()
+    batch = observations(64)
+    torch.manual_seed(3)
+    plain = sample(policy, batch, NOISE, None).action
+    torch.manual_seed(3)
+    residual = sample(policy, batch, NOISE, 1).action - plain
+    assert abs(residual.std().item() / 0.1 - 1) < 0.06
+    assert abs(residual.mean().item()) < 0.01
+
+
+def test_a_seeded_generator_repeats_itself_and_leaves_the_global_one_alone():
+    policy = make_policy()
+    torch.manual_seed(9)
+    first = sample(policy, observations(), NOISE, 1, torch.Generator().manual_seed(4)).latents
+    torch.manual_seed(10)
+    again = sample(policy, observations(), NOISE, 1, torch.Generator().manual_seed(4)).latents
+    assert torch.equal(first, again)
+
+
+def test_the_head_is_float32_under_a_bfloat16_encoder():
+    policy = make_policy(dtype="bfloat16")
+    use_float32_head(policy)
+    assert {p.dtype for p in policy.model.vlm.parameters()} == {torch.bfloat16}
+    drawn = sample(policy, observations(), NOISE, 1)
+    assert {p.dtype for p in policy.model.transformer.parameters()} == {torch.float32}
+    assert drawn.latents.dtype == drawn.log_prob.dtype == torch.float32
+    # Not merely bfloat16 numbers in float32 boxes.
+    assert not torch.equal(drawn.latents[1], drawn.latents[1].bfloat16().float())

@@ -1,0 +1,446 @@
+"""The learner's end of the wire, spoken to over real gRPC with LeRobot's own client helpers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import grpc
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from lerobot.rl.actor import establish_learner_connection
+from lerobot.transport import services_pb2, services_pb2_grpc
+from lerobot.transport.utils import (
+    bytes_to_state_dict,
+    grpc_channel_options,
+    python_object_to_bytes,
+    receive_bytes_in_chunks,
+    send_bytes_in_chunks,
+    transitions_to_bytes,
+)
+
+from bridge.broadcast import serialise
+from bridge.decode import decode_episode
+from bridge.server import MESSAGE_ID_KEY, PORT_KEY, LearnerServer
+from episodes import SPEC, message, transitions
+
+START_SERVER = partial(LearnerServer, "127.0.0.1", 0, decode=partial(decode_episode, spec=SPEC))
+WAIT_S = 20.0
+
+
+@contextlib.contextmanager
+def connect(server: LearnerServer) -> Iterator[services_pb2_grpc.LearnerServiceStub]:
+    """A channel as LeRobot's actor opens it; `learner_service_client` keeps a single one for good."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", grpc_channel_options()) as channel:
+        yield services_pb2_grpc.LearnerServiceStub(channel)
+
+
+def chunks(data: bytes) -> list:
+    return list(send_bytes_in_chunks(data, services_pb2.Transition))
+
+
+def send(stub: services_pb2_grpc.LearnerServiceStub, data: bytes, message_id: str | None = None) -> None:
+    metadata = [(MESSAGE_ID_KEY, message_id)] if message_id is not None else []
+    assert stub.SendTransitions(iter(chunks(data)), metadata=metadata, timeout=WAIT_S) == services_pb2.Empty()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.01)
+
+
+class Actor:
+    """The parameter side of a stock actor: LeRobot's receiver on a thread of its own."""
+
+    def __init__(self, stub: services_pb2_grpc.LearnerServiceStub):
+        self.queue: queue.Queue[bytes] = queue.Queue()
+        self.stream = stub.StreamParameters(services_pb2.Empty())
+        self.code: grpc.StatusCode | None = None
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def _receive(self) -> None:
+        try:
+            receive_bytes_in_chunks(self.stream, self.queue, threading.Event())
+        except grpc.RpcError as error:
+            self.code = error.code()
+
+    def next(self) -> dict:
+        return bytes_to_state_dict(self.queue.get(timeout=WAIT_S))
+
+    def leave(self) -> None:
+        self.stream.cancel()
+        self._thread.join(WAIT_S)
+
+    def join(self) -> None:
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+
+
+class Sender:
+    """The transition side of a stock actor: one endless stream."""
+
+    def __init__(self, stub: services_pb2_grpc.LearnerServiceStub):
+        self._chunks: queue.Queue = queue.Queue()
+        self.call = stub.SendTransitions.future(iter(self._chunks.get, None))
+
+    def send(self, data: bytes) -> None:
+        for chunk in chunks(data):
+            self._chunks.put(chunk)
+
+    def send_chunk(self, data: bytes, state: int) -> None:
+        self._chunks.put(services_pb2.Transition(data=data, transfer_state=state))
+
+    def finish(self) -> None:
+        self._chunks.put(None)
+        self.call.result(timeout=WAIT_S)
+
+
+def test_three_stock_actors_each_receive_every_version():
+    with START_SERVER(max_actors=3) as server, contextlib.ExitStack() as stack:
+        stubs = [stack.enter_context(connect(server)) for _ in range(3)]
+        assert all(establish_learner_connection(stub, threading.Event(), attempts=2) for stub in stubs)
+        actors = [Actor(stub) for stub in stubs]
+        for version in (1, 2, 5):
+            server.publish(version, {"model.weight": torch.full((2, 3), float(version))})
+            for actor in actors:
+                received = actor.next()
+                assert received["version"] == version
+                assert received["version"].dtype == torch.int64
+                torch.testing.assert_close(
+                    received["policy"]["model.weight"], torch.full((2, 3), float(version))
+                )
+        assert server.stats()["actors"] == 3
+
+
+def test_actors_send_while_they_receive():
+    with START_SERVER(max_actors=3) as server, contextlib.ExitStack() as stack:
+        for i in range(3):
+            stub = stack.enter_context(connect(server))
+            stack.callback(Actor(stub).leave)
+            sender = Sender(stub)
+            stack.callback(sender.finish)
+            for j in range(4):
+                sender.send(message(1 + j, seed=i))
+            assert stub.Ready(services_pb2.Empty(), timeout=WAIT_S) == services_pb2.Empty()
+        lengths = sorted(len(episode) for episode, _ in zip(server.episodes(), range(12), strict=False))
+        assert lengths == sorted([1, 2, 3, 4] * 3)
+
+
+def test_late_joiner_gets_the_newest_version_at_once():
+    with START_SERVER() as server, connect(server) as stub:
+        server.publish(1, {"weight": torch.zeros(1)})
+        server.publish(2, {"weight": torch.ones(1)})
+        actor = Actor(stub)
+        assert actor.next()["version"] == 2
+        actor.leave()
+        wait_until(lambda: server.stats()["actors"] == 0)
+
+
+def test_an_actor_that_lags_skips_to_the_newest_version():
+    big = {"weight": torch.zeros(4 * 1024 * 1024)}
+    with START_SERVER() as server, connect(server) as stub:
+        server.publish(1, big)
+        stream = stub.StreamParameters(services_pb2.Empty())
+        next(stream)
+        for version in range(2, 7):
+            server.publish(version, {"weight": torch.zeros(1)})
+        received: queue.Queue[bytes] = queue.Queue()
+        reader = threading.Thread(target=receive_bytes_in_chunks, args=(stream, received, threading.Event()))
+        with contextlib.suppress(grpc.RpcError):
+            threading.Thread(target=lambda: (time.sleep(3.0), stream.cancel()), daemon=True).start()
+            receive_bytes_in_chunks(stream, received, threading.Event())
+        assert not reader.is_alive()
+        versions = [int(bytes_to_state_dict(item)["version"]) for item in received.queue]
+        assert versions == [1, 6]
+
+
+def test_fifty_megabytes_reach_every_actor_intact():
+    weight = torch.arange(50 * 1024 * 1024 // 4, dtype=torch.float32)
+    with START_SERVER() as server, connect(server) as one, connect(server) as two:
+        actors = [Actor(one), Actor(two)]
+        server.publish(1, {"weight": weight})
+        for actor in actors:
+            assert torch.equal(actor.next()["policy"]["weight"], weight)
+
+
+def test_a_large_message_reaches_the_learner_intact():
+    received = []
+    with START_SERVER(decode=lambda data: received.append(data) or decode_episode(message(), SPEC)) as server:
+        data = np.random.default_rng(0).bytes(20 * 1024 * 1024 + 1)
+        with connect(server) as stub:
+            send(stub, data)
+        assert server.get(WAIT_S) is not None
+    assert received == [data]
+
+
+@pytest.mark.filterwarnings("error")
+def test_numpy_jax_and_torch_tensors_are_published_bit_for_bit():
+    values = np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)
+    half = jnp.asarray(values, jnp.bfloat16)
+    read_only = np.asarray(jnp.asarray(values))
+    assert not read_only.flags.writeable
+    tensors = {
+        "torch": torch.from_numpy(values),
+        "transposed": torch.from_numpy(values).T,
+        "slice": torch.zeros(1000, 4)[:3].copy_(torch.from_numpy(values)),
+        "numpy": read_only,
+        "numpy_transposed": values.T,
+        "jax": jnp.asarray(values),
+        "jax_bf16": half,
+        "numpy_bf16": np.asarray(half),
+        "parameter": torch.nn.Parameter(torch.from_numpy(values)),
+    }
+    data = serialise(3, tensors)
+    assert len(data) < 12_000  # without the slice's 16 kB parent
+    policy = bytes_to_state_dict(data)["policy"]
+    expected = {name: torch.from_numpy(values.copy()) for name in tensors}
+    expected |= {name: expected[name].T for name in ("transposed", "numpy_transposed")}
+    expected |= {name: torch.from_numpy(values.copy()).bfloat16() for name in ("jax_bf16", "numpy_bf16")}
+    assert policy.keys() == expected.keys()
+    for name, tensor in policy.items():
+        assert type(tensor) is torch.Tensor
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("version", [0, 4, 5])
+def test_versions_must_increase(version: int):
+    with START_SERVER() as server:
+        server.publish(5, {})
+        with pytest.raises(ValueError, match="must increase"):
+            server.publish(version, {})
+
+
+def test_a_message_id_is_taken_once():
+    with START_SERVER() as server, connect(server) as stub:
+        for _ in range(3):
+            send(stub, message(2), "actor-0:1")
+        send(stub, message(3), "actor-0:2")
+        assert [len(server.get(WAIT_S)) for _ in range(2)] == [2, 3]
+        assert server.get(0.3) is None
+        stats = server.stats()
+        assert (stats["episodes"], stats["duplicates"], stats["messages"]) == (2, 2, 4)
+
+
+def test_a_message_resent_while_its_first_copy_waits_is_taken_once():
+    with START_SERVER(queue_size=1) as server, connect(server) as stub:
+        send(stub, message(1), "fills the queue")
+        calls = [
+            stub.SendTransitions.future(
+                iter(chunks(message(2))), metadata=[(MESSAGE_ID_KEY, "again")], timeout=WAIT_S
+            )
+            for _ in range(2)
+        ]
+        time.sleep(0.5)
+        assert not any(call.done() for call in calls)
+        assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]
+        for call in calls:
+            call.result(timeout=WAIT_S)
+        assert server.get(0.3) is None
+        assert server.stats()["duplicates"] == 1
+
+
+def test_a_sender_who_gave_up_waiting_may_send_the_same_id_again():
+    with START_SERVER(queue_size=1) as server, connect(server) as stub:
+        send(stub, message(1), "fills the queue")
+        with pytest.raises(grpc.RpcError):
+            stub.SendTransitions(
+                iter(chunks(message(2))), metadata=[(MESSAGE_ID_KEY, "again")], timeout=0.5
+            )
+        assert len(server.get(WAIT_S)) == 1
+        send(stub, message(2), "again")
+        assert len(server.get(WAIT_S)) == 2
+        assert server.get(0.3) is None
+
+
+@pytest.mark.parametrize("data", [[], [message(1), message(2)]], ids=["none", "two"])
+def test_a_call_with_an_id_acknowledges_exactly_one_message(data: list[bytes]):
+    with START_SERVER() as server, connect(server) as stub:
+        requests = [chunk for item in data for chunk in chunks(item)]
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.SendTransitions(iter(requests), metadata=[(MESSAGE_ID_KEY, "x")], timeout=WAIT_S)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_full_queue_makes_senders_wait_and_loses_nothing():
+    with START_SERVER(queue_size=2) as server, connect(server) as stub:
+        sender = Sender(stub)
+        for i in range(6):
+            sender.send(message(i + 1 if i < 6 else 1))
+        time.sleep(0.5)
+        assert server.stats()["queued"] == 2
+        assert [len(server.get(WAIT_S)) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        sender.finish()
+
+
+def test_nan_is_dropped_counted_and_named_while_the_stream_goes_on(caplog: pytest.LogCaptureFixture):
+    poisoned = transitions(3)
+    poisoned[1]["state"]["observation.state"][0, 0] = torch.nan
+    with START_SERVER() as server, connect(server) as stub:
+        sender = Sender(stub)
+        with caplog.at_level(logging.WARNING, "bridge.inbox"):
+            for data in (message(1), transitions_to_bytes(poisoned), transitions_to_bytes(poisoned), message(2)):
+                sender.send(data)
+            assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]
+        sender.finish()
+        assert server.stats()["dropped"] == {"nan": 2}
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 1
+        assert "[nan]" in lines[0]
+        assert "observation.state" in lines[0]
+
+
+def test_garbage_is_dropped_and_acknowledged():
+    with START_SERVER() as server, connect(server) as stub:
+        send(stub, b"garbage", "g")
+        send(stub, message(1), "m")
+        assert len(server.get(WAIT_S)) == 1
+        assert server.stats()["dropped"] == {"undecodable": 1}
+
+
+def test_an_episode_of_an_unknown_version_is_dropped_by_accept_and_counted():
+    with START_SERVER(accept=lambda episode: None if episode.version == 7 else "unknown_version") as server:
+        with connect(server) as stub:
+            send(stub, message(1, version=0))
+            send(stub, message(2, version=7))
+        assert len(server.get(WAIT_S)) == 2
+        assert server.get(0.2) is None
+        assert server.stats()["dropped"] == {"unknown_version": 1}
+
+
+def test_an_oversized_message_is_skipped_and_its_stream_goes_on(caplog: pytest.LogCaptureFixture):
+    with START_SERVER(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
+        sender = Sender(stub)
+        with caplog.at_level(logging.WARNING, "bridge.inbox"):
+            for data in (message(1), bytes(9 * 1024 * 1024), message(2)):
+                sender.send(data)
+            assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]
+        sender.finish()
+        assert server.stats()["dropped"] == {"oversize": 1}
+        assert [record.getMessage() for record in caplog.records if "oversize" in record.getMessage()]
+
+
+def test_an_oversized_call_is_refused_as_resource_exhausted():
+    with START_SERVER(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
+        with pytest.raises(grpc.RpcError) as caught:
+            send(stub, bytes(9 * 1024 * 1024), "big")
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        send(stub, message(1), "small")
+        assert len(server.get(WAIT_S)) == 1
+
+
+def test_an_actor_that_leaves_mid_message_takes_only_that_message_with_it():
+    with START_SERVER() as server:
+        with connect(server) as stub:
+            leaver = Sender(stub)
+            leaver.send(message(1))
+            leaver.send_chunk(b"half a mess", services_pb2.TransferState.TRANSFER_BEGIN)
+            wait_until(lambda: server.stats()["bytes_received"] > len(message(1)))
+        wait_until(lambda: server.stats()["dropped"] == {"partial": 1})
+        with connect(server) as stub:
+            send(stub, message(2))
+        assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]
+
+
+def test_a_begin_discards_what_was_left_unfinished():
+    data = message(2)
+    states = services_pb2.TransferState
+    with START_SERVER() as server, connect(server) as stub:
+        sender = Sender(stub)
+        sender.send_chunk(b"half a mess", states.TRANSFER_BEGIN)
+        sender.send_chunk(b"", states.TRANSFER_BEGIN)
+        sender.send_chunk(data, states.TRANSFER_END)
+        sender.send_chunk(b"?", states.TRANSFER_UNKNOWN)
+        sender.send_chunk(b"!", states.TRANSFER_END)
+        sender.send(data)
+        sender.finish()
+        assert [len(server.get(WAIT_S)) for _ in range(2)] == [2, 2]
+        assert server.stats()["dropped"] == {"partial": 1, "framing": 1}
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("an interaction was unpickled",))
+
+
+def test_interactions_are_counted_and_never_unpickled():
+    with START_SERVER() as server, connect(server) as stub:
+        requests = [
+            chunk
+            for item in ({"Episodic reward": 1.0}, Bomb())
+            for chunk in send_bytes_in_chunks(python_object_to_bytes(item), services_pb2.InteractionMessage)
+        ]
+        assert stub.SendInteractions(iter(requests), timeout=WAIT_S) == services_pb2.Empty()
+        assert server.stats()["interactions"] == 2
+
+
+def test_a_port_in_use_is_an_error_that_names_port_and_setting():
+    with START_SERVER() as server:
+        second = LearnerServer("127.0.0.1", server.port, decode=partial(decode_episode, spec=SPEC))
+        with pytest.raises(OSError, match=rf"127\.0\.0\.1:{server.port}.*{PORT_KEY}"), second:
+            pass
+    with second:
+        assert second.port == server.port
+
+
+def test_shutdown_takes_under_three_seconds_with_every_kind_of_stream_open():
+    with contextlib.ExitStack() as stack:
+        server = START_SERVER(queue_size=1)
+        with server:
+            server.publish(1, {"weight": torch.zeros(1)})
+            actors, senders = [], []
+            for _ in range(3):
+                stub = stack.enter_context(connect(server))
+                actors.append(Actor(stub))
+                senders.append(Sender(stub))
+                actors[-1].next()
+            for sender in senders[:2]:
+                sender.send(message(1))
+            senders[2].send_chunk(b"half a mess", services_pb2.TransferState.TRANSFER_BEGIN)
+            wait_until(lambda: server.stats()["messages"] == 2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 3.0
+        for actor in actors:
+            actor.join()
+            assert actor.code == grpc.StatusCode.UNAVAILABLE
+        for sender in senders:
+            with pytest.raises(grpc.RpcError):
+                sender.call.result(timeout=WAIT_S)
+        assert server.get() is None
+        assert list(server.episodes()) == []
+
+
+def test_more_actors_than_allowed_are_turned_away_and_the_rest_served():
+    with START_SERVER(max_actors=1) as server, contextlib.ExitStack() as stack:
+        actors = [Actor(stack.enter_context(connect(server))) for _ in range(2)]
+        wait_until(lambda: server.stats()["actors"] == 2)
+        refused = Actor(stack.enter_context(connect(server)))
+        # LeRobot's channel tries a refused call five times.
+        refused.join()
+        assert refused.code == grpc.StatusCode.UNAVAILABLE
+        server.publish(1, {"weight": torch.zeros(1)})
+        assert all(actor.next()["version"] == 1 for actor in actors)
+
+
+def test_get_without_an_episode_returns_none_in_time():
+    with START_SERVER() as server:
+        started = time.monotonic()
+        assert server.get(0.0) is None
+        assert server.get(0.25) is None
+        assert 0.2 < time.monotonic() - started < 2.0
+
+
+@pytest.mark.parametrize("limit", ["max_actors", "max_message_bytes", "queue_size"])
+def test_limits_must_be_positive(limit: str):
+    with pytest.raises(ValueError, match=limit):
+        START_SERVER(**{limit: 0})

@@ -1,0 +1,95 @@
+"""A learner that only listens and pushes: LeRobot's service with the least behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from lerobot.transport import services_pb2, services_pb2_grpc
+from lerobot.transport.utils import bytes_to_transitions, send_bytes_in_chunks, state_to_bytes
+
+
+class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
+    """Collects episodes and sends the latest push to every stream.
+
+    Attributes:
+        episodes: Lists of transitions in order of arrival.
+        message_ids: ``pirl-message-id`` of every accepted message.
+        refuse: Status codes with which to abort the next transition messages, one each.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.episodes: list[list[dict[str, Any]]] = []
+        self.message_ids: list[str] = []
+        self.interactions = 0
+        self.refuse: list[grpc.StatusCode] = []
+        self._push: bytes | None = None
+        self._count = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._server = grpc.server(futures.ThreadPoolExecutor(12))
+        services_pb2_grpc.add_LearnerServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        assert self.port != 0, f"port {port} is taken"
+        self._server.start()
+
+    def push(self, weights: dict[str, Any]) -> None:
+        """Send weights to every actor, now and when it connects."""
+        with self._changed:
+            self._push = state_to_bytes(weights)
+            self._count += 1
+            self._changed.notify_all()
+
+    def wait_for_episodes(self, number: int, timeout: float = 120.0) -> list[list[dict[str, Any]]]:
+        """Return the episodes once there are enough; fail on timeout."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: len(self.episodes) >= number, timeout)
+        assert arrived, f"{len(self.episodes)} of {number} episodes arrived in {timeout} s"
+        return list(self.episodes)
+
+    def stop(self) -> None:
+        """Close the port at once, as a killed process does."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._server.stop(None).wait()
+
+    def Ready(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer."""
+        return services_pb2.Empty()
+
+    def StreamParameters(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Yield the latest push, and each one after it."""
+        sent = 0
+        while context.is_active() and not self._stopping:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._count > sent, 0.2)
+                message, sent_now = self._push, self._count
+            if message is not None and sent_now > sent:
+                sent = sent_now
+                yield from send_bytes_in_chunks(message, services_pb2.Parameters)
+
+    def SendTransitions(self, request_iterator: Any, context: grpc.ServicerContext) -> Any:
+        """Collect one message a call, or more."""
+        buffer = b""
+        for part in request_iterator:
+            buffer = b"" if part.transfer_state == services_pb2.TRANSFER_BEGIN else buffer
+            buffer += part.data
+            if part.transfer_state == services_pb2.TRANSFER_END:
+                with self._changed:
+                    if self.refuse:
+                        context.abort(self.refuse.pop(0), "refused by the test")
+                    self.episodes.append(bytes_to_transitions(buffer))
+                    self.message_ids.append(dict(context.invocation_metadata()).get("pirl-message-id", ""))
+                    self._changed.notify_all()
+                buffer = b""
+        return services_pb2.Empty()
+
+    def SendInteractions(self, request_iterator: Any, context: grpc.ServicerContext) -> Any:
+        """Count messages; their content is pickled and none of a test's business."""
+        for part in request_iterator:
+            self.interactions += part.transfer_state == services_pb2.TRANSFER_END
+        return services_pb2.Empty()

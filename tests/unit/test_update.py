@@ -1,0 +1,380 @@
+"""One PPO update: what it computes, and what it never lets happen."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pirl_jax import advantage, flow, loss, state
+from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
+from pirl_jax.update import (
+    Batch,
+    CriticBatch,
+    _permutation,
+    make_critic_update,
+    make_update,
+    make_values,
+    pad_rows,
+)
+
+H, A, K, P = 3, 2, 2, 2
+SCORED = (0, 1)
+CAPACITY = 24
+
+
+def predict(params, features, x_t, t, proprio, domain_id):
+    """A head that is linear in its context, and a little in the chain."""
+    mean = proprio @ params["weight"] + params["bias"]
+    return mean[:, None, :] + 0.05 * x_t * t[:, None, None] + 0.0 * features[:, :1, None]
+
+
+def critic(params, features, proprio):
+    return features @ params["weight"] + params["bias"]
+
+
+def recipe(**changes):
+    noise = NoiseConfig(std=0.3, replay=changes.pop("replay", "last"))
+    critic_config = CriticConfig(lr=changes.pop("critic_lr", 1e-2), extra_steps=changes.pop("extra_steps", 0))
+    settings_ = {"lr": 1e-2, "num_epochs": 2, "minibatch_size": 8, **changes}
+    return Recipe(noise=noise, critic=critic_config, **settings_)
+
+
+def new_state(config, seed=0):
+    rng = np.random.default_rng(seed)
+    params = {"weight": rng.normal(size=(P, A)), "bias": rng.normal(size=A)}
+    critic_params = {"weight": rng.normal(size=4), "bias": np.zeros(())}
+    as_float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, critic_params))
+    return state.create(*as_float32, config, seed)
+
+
+def update_of(config):
+    return make_update(predict, critic, config, K, SCORED)
+
+
+def collect(params, config, n, seed):
+    """Sample n chunks under ``params``, with random advantages and values."""
+    rng = np.random.default_rng(seed)
+    keys = jax.random.split(jax.random.PRNGKey(seed), 2)
+    proprio = jnp.asarray(rng.normal(size=(n, P)), jnp.float32)
+    features = jnp.asarray(rng.normal(size=(n, 4)), jnp.float32)
+    domain_id = jnp.zeros(n, jnp.int32)
+    k = jnp.ones(n, jnp.int32)
+
+    def head(x_t, t):
+        return predict(params, features, x_t, t, proprio, domain_id)
+
+    eps0 = jax.random.normal(keys[0], (n, H, A))
+    chunk = flow.sample(head, eps0, keys[1], k, config.noise, K, SCORED)
+    step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
+    per_step = flow.log_prob(head, chunk.latents, k, config.noise, K, SCORED)
+    advantages = jnp.asarray(rng.normal(size=n), jnp.float32)
+    return Batch(
+        features=features,
+        proprio=proprio,
+        domain_id=domain_id,
+        latents=chunk.latents,
+        denoise_step=k,
+        step_mask=jnp.asarray(step_mask),
+        old_log_prob=loss.chunk_log_prob(per_step, jnp.asarray(step_mask)),
+        advantages=advantages,
+        value_targets=jnp.asarray(rng.normal(size=n), jnp.float32),
+        old_values=jnp.asarray(rng.normal(size=n), jnp.float32),
+    )
+
+
+def padded(batch, capacity=CAPACITY):
+    return jax.device_put(pad_rows(jax.device_get(batch), capacity))
+
+
+def assert_same(actual, expected):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture(scope="module")
+def default_update():
+    return update_of(recipe())
+
+
+def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=1.0):
+    """Clipped Adam in float64, the plain formulas."""
+    first = second = np.zeros_like(params)
+    for step in range(1, steps + 1):
+        gradient = gradients_at(params)
+        gradient = gradient * min(1.0, max_norm / (np.linalg.norm(gradient) + 1e-6))
+        first = betas[0] * first + (1 - betas[0]) * gradient
+        second = betas[1] * second + (1 - betas[1]) * gradient**2
+        corrected = first / (1 - betas[0] ** step), second / (1 - betas[1] ** step)
+        params = params - lr * corrected[0] / (np.sqrt(corrected[1]) + eps)
+    return params
+
+
+def test_update_equals_an_independent_float64_ppo():
+    """Full-batch PPO with hand-derived gradients of the linear policy, 4 epochs, the clip active."""
+    config = recipe(num_epochs=4, minibatch_size=CAPACITY, lr=0.1, value_clip=0.2, huber_delta=0.5)
+    train_state = new_state(config)
+    batch = collect(train_state.params, config, 20, seed=1)
+    b = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
+    mask, eps = b.step_mask[..., None], 1e-7
+    offsets = 0.05 * b.latents[:, 1] * (1 / K)
+    first = jax.device_get(train_state)
+    theta = np.concatenate([first.params["weight"].ravel(), first.params["bias"]]).astype(np.float64)
+
+    def policy_gradient(theta):
+        weight, bias = theta[: P * A].reshape(P, A), theta[P * A :]
+        residual = mask * (b.latents[:, 2] - (b.proprio @ weight + bias)[:, None] - offsets)
+        std = config.noise.std
+        density = -0.5 * (residual**2).sum((1, 2)) / std**2
+        density -= b.step_mask.sum(1) * A * (np.log(std) + 0.5 * np.log(2 * np.pi))
+        ratio = np.exp(density - b.old_log_prob)
+        unclipped = np.where(b.advantages > 0, ratio < 1.2 + eps, ratio > 0.8 - eps)
+        score = residual.sum(1) / std**2
+        row = -(unclipped * ratio * b.advantages / len(ratio))[:, None] * score
+        return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0)])
+
+    phi = np.concatenate([first.critic_params["weight"], first.critic_params["bias"][None]]).astype(
+        np.float64
+    )
+
+    def critic_gradient(phi):
+        values = b.features @ phi[:4] + phi[4]
+        clipped = b.old_values + np.clip(values - b.old_values, -0.2, 0.2)
+        rows = []
+        for value, clip, target in zip(values, clipped, b.value_targets):
+            losses = [
+                0.5 * e**2 if abs(e) <= 0.5 else 0.5 * (abs(e) - 0.25)
+                for e in (value - target, clip - target)
+            ]
+            slope = np.clip(value - target, -0.5, 0.5)
+            rows.append(slope if losses[0] >= losses[1] or clip == value else 0.0)
+        row = np.array(rows) / len(rows)
+        return np.concatenate([b.features.T @ row, [row.sum()]])
+
+    expected = adam(policy_gradient, theta, 0.1, 4)
+    expected_critic = adam(critic_gradient, phi, 1e-2, 4)
+    new, metrics = update_of(config)(train_state, padded(batch), 20)
+    assert float(metrics["train/clip_fraction"]) > 0.1
+    actual = np.concatenate([np.ravel(new.params["weight"]), new.params["bias"]])
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+    actual = np.concatenate([new.critic_params["weight"], new.critic_params["bias"][None]])
+    np.testing.assert_allclose(actual, expected_critic, atol=2e-6)
+
+
+@pytest.mark.parametrize("replay", ["last", "full"])
+def test_ratio_is_one_before_the_first_step(replay):
+    config = recipe(num_epochs=1, minibatch_size=CAPACITY, replay=replay)
+    train_state = new_state(config)
+    batch = collect(train_state.params, config, CAPACITY, seed=2)
+    _, metrics = update_of(config)(train_state, batch, CAPACITY)
+    assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-5)
+    assert float(metrics["train/approx_kl"]) == pytest.approx(0.0, abs=1e-9)
+    assert float(metrics["train/clip_fraction"]) == 0.0
+
+
+def test_two_updates_and_two_after_a_round_trip_equal_four(default_update):
+    """Fixed rollouts; the state goes through host memory half-way, as it does through a checkpoint."""
+    config = recipe()
+    batches = [padded(collect(new_state(config).params, config, n, seed=n)) for n in (24, 17, 20, 9)]
+    straight = new_state(config)
+    for batch, n in zip(batches, (24, 17, 20, 9)):
+        straight, _ = default_update(straight, batch, n)
+    resumed = new_state(config)
+    for i, (batch, n) in enumerate(zip(batches, (24, 17, 20, 9))):
+        if i == 2:
+            resumed = jax.device_put(jax.device_get(resumed))
+        resumed, _ = default_update(resumed, batch, n)
+    assert int(resumed.step) == 4
+    assert_same(resumed, straight)
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(0, CAPACITY), seed=st.integers(0, 1000))
+def test_padding_never_influences_an_update(default_update, n, seed):
+    config = recipe()
+    rng = np.random.default_rng(seed)
+    batch = jax.device_get(collect(new_state(config).params, config, CAPACITY, seed=5))
+
+    def filled(with_garbage):
+        def fill(x):
+            x = np.array(x)
+            if with_garbage and np.issubdtype(x.dtype, np.floating):
+                x[n:] = rng.choice([np.nan, np.inf, 1e30, -7.0], size=x[n:].shape)
+            elif with_garbage and x.dtype != bool:
+                x[n:] = rng.integers(-(2**31), 2**31 - 1, size=x[n:].shape)
+            else:
+                x[n:] = False
+            return x
+
+        return jax.device_put(jax.tree.map(fill, batch))
+
+    clean = default_update(new_state(config), filled(False), n)
+    dirty = default_update(new_state(config), filled(True), n)
+    assert_same(dirty, clean)
+    if n == 0:
+        assert_same(clean[0].params, new_state(config).params)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 50), seed=st.integers(0, 1000))
+def test_permutation_puts_every_valid_point_first(n, seed):
+    order = np.asarray(_permutation(jax.random.PRNGKey(seed), 50, jnp.int32(n)))
+    assert sorted(order[:n]) == list(range(n))
+    assert sorted(order) == list(range(50))
+
+
+@pytest.mark.parametrize(("n", "size"), [(24, 8), (17, 8), (9, 8), (3, 8), (23, 24), (24, 100), (1, 1)])
+def test_each_epoch_visits_each_valid_point_once(n, size):
+    """A table critic under signed steps (β = 0): an entry moves by one lr a visit."""
+    config = recipe(minibatch_size=size, num_epochs=3, betas=(0.0, 0.0), critic_lr=0.125, grad_clip_norm=1e9)
+    config = dataclasses.replace(config, value_clip=1e9)
+
+    def table(params, features, proprio):
+        return params["table"][features.astype(jnp.int32)]
+
+    train_state = new_state(config).replace(critic_params={"table": jnp.zeros(CAPACITY)})
+    train_state = train_state.replace(
+        critic_opt_state=state.optimizer(config).init(train_state.critic_params)
+    )
+    batch = padded(collect(train_state.params, config, n, seed=1))
+    batch = batch.replace(
+        features=jnp.arange(CAPACITY, dtype=jnp.float32), value_targets=jnp.full(CAPACITY, 100.0)
+    )
+
+    def flat_predict(params, features, *rest):
+        return predict(params, jnp.zeros((len(features), 1)), *rest)
+
+    new, metrics = make_update(flat_predict, table, config, K, SCORED)(train_state, batch, n)
+    expected = np.where(np.arange(CAPACITY) < n, 3 * 0.125, 0.0)
+    np.testing.assert_allclose(new.critic_params["table"], expected, rtol=1e-4)
+    assert int(metrics["train/policy_steps"]) == 3 * -(-n // min(size, CAPACITY))
+
+
+def test_kl_stop_ends_the_policys_steps_and_not_the_critics():
+    config = recipe(num_epochs=20, lr=0.1, target_kl=0.05)
+    free = recipe(num_epochs=20, lr=0.1)
+    batch = collect(new_state(config).params, config, CAPACITY, seed=3)
+    stopped, metrics = update_of(config)(new_state(config), batch, CAPACITY)
+    unbounded, free_metrics = update_of(free)(new_state(free), batch, CAPACITY)
+    assert 0 < int(metrics["train/policy_steps"]) < 60
+    assert bool(metrics["train/kl_stopped"])
+    assert int(free_metrics["train/policy_steps"]) == 60
+    assert not bool(free_metrics["train/kl_stopped"])
+    assert float(metrics["train/approx_kl"]) < float(free_metrics["train/approx_kl"])
+    assert_same(stopped.critic_params, unbounded.critic_params)
+
+
+def test_adaptive_lr_shrinks_above_the_target_and_grows_below_a_third_of_it():
+    batch = collect(new_state(recipe()).params, recipe(), CAPACITY, seed=4)
+
+    def next_lr(lr, target_kl, current=None):
+        config = recipe(lr=lr, target_kl=target_kl, adaptive_lr=True)
+        train_state = new_state(config)
+        train_state = train_state if current is None else train_state.replace(lr=jnp.float32(current))
+        new, metrics = update_of(config)(train_state, batch, CAPACITY)
+        return float(new.lr), float(metrics["train/lr"])
+
+    assert next_lr(0.2, 1e-4) == pytest.approx((0.2 / 1.5, 0.2))
+    assert next_lr(1e-4, 0.5) == pytest.approx((1.5e-4, 1e-4))
+    assert next_lr(1e-4, 0.5, current=9e-4) == pytest.approx((1e-3, 9e-4))
+    config = recipe(lr=0.2, target_kl=1e-4)
+    new, _ = update_of(config)(new_state(config), batch, CAPACITY)
+    assert float(new.lr) == pytest.approx(0.2)
+
+
+def test_non_finite_steps_are_skipped_and_counted(default_update):
+    config = recipe()
+    batch = collect(new_state(config).params, config, CAPACITY, seed=6)
+    poisoned = batch.replace(
+        advantages=batch.advantages.at[3].set(jnp.nan), value_targets=batch.value_targets.at[3].set(jnp.inf)
+    )
+    new, metrics = default_update(new_state(config), poisoned, CAPACITY)
+    assert (
+        int(metrics["train/skipped_steps"]) == 4
+    )  # of 2 epochs × (policy and critic), the minibatch with the point
+    assert int(metrics["train/policy_steps"]) == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new) if leaf.dtype == jnp.float32)
+    names = ("policy_loss", "value_loss", "approx_kl", "grad_norm", "critic_grad_norm", "ratio_mean")
+    assert all(np.isfinite(metrics[f"train/{name}"]) for name in names)
+
+
+def test_metrics_describe_the_valid_points(default_update):
+    config = recipe()
+    batch = collect(new_state(config).params, config, 20, seed=8)
+    _, metrics = default_update(new_state(config), padded(batch), 20)
+    targets, errors = np.asarray(batch.value_targets), np.asarray(batch.value_targets - batch.old_values)
+    assert float(metrics["train/explained_variance"]) == pytest.approx(
+        1 - errors.var() / targets.var(), abs=1e-5
+    )
+    executed = np.asarray(batch.step_mask).sum(1)
+    per_step = len(SCORED) * (np.log(0.3) + 0.5 * np.log(2 * np.pi * np.e))
+    assert float(metrics["train/entropy"]) == pytest.approx(executed.mean() * per_step, rel=1e-5)
+
+
+def test_value_only_steps_fit_the_critic_and_leave_the_rest():
+    config = recipe(extra_steps=300, critic_lr=5e-2)
+    train_state = new_state(config).replace(step=jnp.int32(1))
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(CAPACITY, 4)).astype(np.float32)
+    targets = features @ np.array([1.0, -2.0, 0.5, 0.0], np.float32) + 0.7
+    features[20:], targets[20:] = np.nan, np.nan
+    points = CriticBatch(jnp.asarray(features), jnp.zeros((CAPACITY, P)), jnp.asarray(targets))
+    before = jax.device_get(train_state)
+    new, metrics = make_critic_update(critic, config)(train_state, points, 20)
+    values = make_values(critic)(new.critic_params, points.features, points.proprio)
+    assert np.abs(np.asarray(values - points.value_targets))[:20].max() < 0.15
+    assert int(metrics["train/extra_skipped_steps"]) == 0
+    kept = ("params", "opt_state", "key", "step", "version", "lr")
+    assert_same([getattr(new, name) for name in kept], [getattr(before, name) for name in kept])
+
+
+def test_ppo_improves_a_task_whose_optimum_is_known():
+    """Reward -|A - target(o)|²: from a wrong start to within reach of the noise floor."""
+    config = recipe(lr=0.05, minibatch_size=256, num_epochs=8)
+    target = jnp.array([[1.0, -0.5], [0.3, 0.8]])
+
+    @jax.jit
+    def rollout(params, seed):
+        keys = jax.random.split(jax.random.PRNGKey(seed), 3)
+        proprio = jax.random.normal(keys[0], (256, P))
+        features, k = jnp.zeros((256, 4)), jnp.ones(256, jnp.int32)
+
+        def head(x_t, t):
+            return predict(params, features, x_t, t, proprio, k)
+
+        eps0 = jax.random.normal(keys[1], (256, H, A))
+        chunk = flow.sample(head, eps0, keys[2], k, config.noise, K, SCORED)
+        reward = -jnp.mean(jnp.sum((chunk.action - (proprio @ target)[:, None]) ** 2, -1), -1)
+        zeros, everything = jnp.zeros(256), jnp.ones((256, H), bool)
+        batch = Batch(
+            features=features,
+            proprio=proprio,
+            domain_id=k,
+            latents=chunk.latents,
+            denoise_step=k,
+            step_mask=everything,
+            old_log_prob=chunk.log_prob.sum(-1),
+            advantages=advantage.normalize(reward, everything[:, 0]),
+            value_targets=zeros,
+            old_values=zeros,
+        )
+        return batch, reward.mean()
+
+    train_state, update, curve = new_state(config), update_of(config), []
+    for seed in range(40):
+        batch, reward = rollout(train_state.params, seed)
+        curve.append(float(reward))
+        train_state, _ = update(train_state, batch, 256)
+    noise_floor = -A * config.noise.std**2
+    assert curve[0] < 5 * noise_floor
+    assert np.mean(curve[-3:]) > 2 * noise_floor
+
+
+def test_a_batch_larger_than_the_capacity_is_refused():
+    with pytest.raises(ValueError, match="5 rows do not fit a capacity of 4"):
+        pad_rows({"x": np.zeros((5, 2))}, 4)
