@@ -15,6 +15,7 @@ import draccus
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.policies.xvla.configuration_xvla import XVLAConfig as LeRobotXVLAConfig
 from lerobot.policies.xvla.processor_xvla import (
     XVLAAddDomainIdProcessorStep,
     XVLAImageNetNormalizeProcessorStep,
@@ -61,15 +62,17 @@ def export_pretrained(
             and adding the domain id.
 
     Raises:
+        ValueError: The policy is no X-VLA.
         OSError: ``policy.tokenizer_name`` is a folder without a tokenizer, or ``folder`` cannot be written.
     """
-    if domain_id is None:
-        domain_id = getattr(cfg.env, "domain_id", 0)
+    if not isinstance(cfg.policy, LeRobotXVLAConfig):
+        raise ValueError(f"only X-VLA policies can be exported; got {type(cfg.policy).__name__}.")
+    domain = getattr(cfg.env, "domain_id", 0) if domain_id is None else domain_id
     if dataset_stats is None:
         dataset_stats = getattr(getattr(cfg, "algorithm", None), "dataset_stats", None)
     folder.mkdir(parents=True, exist_ok=True)
     policy = stock_policy_config(cfg.policy)
-    write_processors(folder, policy, domain_id, dataset_stats, for_libero)
+    write_processors(folder, policy, domain, dataset_stats, for_libero)
     write_safetensors(folder / MODEL, params)
     stored = copy.copy(cfg)
     stored.policy = policy
@@ -90,7 +93,7 @@ def policy_config(policy: PreTrainedConfig) -> XVLAConfig:
     return XVLAConfig.from_dict(draccus.encode(policy, PreTrainedConfig))
 
 
-def stock_policy_config(policy: PreTrainedConfig) -> PreTrainedConfig:
+def stock_policy_config(policy: LeRobotXVLAConfig) -> LeRobotXVLAConfig:
     """Return LeRobot's config without anything the recipe put into it or attached to it.
 
     The number of views is settled and generated cameras are taken out, because LeRobot counts those again
@@ -101,15 +104,16 @@ def stock_policy_config(policy: PreTrainedConfig) -> PreTrainedConfig:
     generated = {f"{OBS_IMAGES}.empty_camera_{index}" for index in range(policy.empty_cameras)}
     left_out = {OBS_LANGUAGE_TOKENS, OBS_DOMAIN_ID, *generated}
     # `replace` makes a new instance: attributes that are not fields do not come along.
+    features = settled.input_features or {}
     return dataclasses.replace(
         settled,
-        input_features={name: ft for name, ft in settled.input_features.items() if name not in left_out},
+        input_features={name: feature for name, feature in features.items() if name not in left_out},
         domain_feature_key=None if policy.domain_feature_key == OBS_DOMAIN_ID else policy.domain_feature_key,
     )
 
 
 def write_processors(
-    folder: Path, policy: PreTrainedConfig, domain_id: int, dataset_stats: Stats | None, for_libero: bool
+    folder: Path, policy: LeRobotXVLAConfig, domain_id: int, dataset_stats: Stats | None, for_libero: bool
 ) -> None:
     """Write ``policy_preprocessor.json``, ``policy_postprocessor.json`` and their statistics.
 

@@ -46,7 +46,8 @@ class LearnerServer:
     A message that cannot be used (broken, oversized, refused by `accept`, cut off) is dropped alone: it is
     counted by its reason, logged once per reason and minute, and neither its stream nor its neighbours
     suffer. It is acknowledged too, since sending it again would change nothing; only an oversized message in
-    a call of its own is answered with RESOURCE_EXHAUSTED.
+    a call of its own is answered with INVALID_ARGUMENT. (RESOURCE_EXHAUSTED is gRPC's own answer when too
+    many calls are open, and worth another try.)
 
     Args:
         host: Address to listen on.
@@ -249,7 +250,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
             if message is None:
                 if message_id is not None:
                     context.abort(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        grpc.StatusCode.INVALID_ARGUMENT,
                         f"The message is longer than {self._max_message_bytes} bytes.",
                     )
             elif not self._inbox.put(message, message_id, context.peer(), context.is_active):

@@ -7,7 +7,7 @@ the parameter tree and its largest tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,9 @@ def to_torch(array: jax.Array | np.ndarray) -> torch.Tensor:
     JAX does not reuse the buffer of an array that a tensor still views, so donating it remains safe.
     """
     if isinstance(array, jax.Array):
-        if any(device.platform != "cpu" for device in array.devices()):
-            array = jax.device_put(array, jax.local_devices(backend="cpu")[0])
-        return torch.from_dlpack(array)
+        if all(device.platform == "cpu" for device in array.devices()):
+            return torch.from_dlpack(array)
+        array = np.array(array)
     array = np.require(array, requirements=["C", "W"])
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -179,11 +179,11 @@ def check_params(params: Tree, config: XVLAConfig, progress: Progress | None = N
 @lru_cache(maxsize=8)
 def expected_tensors(config: XVLAConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     """Return path and shape of every tensor of the architecture, by its native torch key."""
-    tree = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    tree = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     return {keymap.to_torch_key(path): (path, leaf.shape) for path, leaf in leaves(tree)}
 
 
-def leaves(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Iterate over the leaves of nested dicts with their paths."""
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -286,6 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", help="hub branch, tag or commit")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports through it
+    jax.config.update("jax_platforms", "cpu")  # a conversion computes nothing: leave the GPU's memory alone
     # A terminated conversion has to clean up after itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     progress = _show_progress if sys.stderr.isatty() else None

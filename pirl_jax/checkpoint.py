@@ -60,7 +60,7 @@ def save(folder: Path | str, tree: Any) -> None:
     leaves = {names: _to_host(leaf) for names, leaf in _named_leaves(tree)}
     # Orbax refuses arrays without elements; `restore` makes them anew from the shape.
     with _context():
-        ocp.save(folder, _nest({names: leaf for names, leaf in leaves.items() if leaf.size}))
+        ocp.save(str(folder), _nest({names: leaf for names, leaf in leaves.items() if leaf.size}))
 
 
 def describe(folder: Path | str) -> dict[Names, jax.ShapeDtypeStruct]:
@@ -71,7 +71,7 @@ def describe(folder: Path | str) -> dict[Names, jax.ShapeDtypeStruct]:
     """
     folder = Path(folder).absolute()
     try:
-        metadata = ocp.metadata(folder).metadata
+        metadata = ocp.metadata(str(folder)).metadata
     except (ocp.errors.InvalidLayoutError, OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{folder} is not a complete Orbax checkpoint; give the folder one was saved to."
@@ -91,7 +91,7 @@ def load(folder: Path | str) -> dict[str, Any]:
         names: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for names, leaf in leaves.items()
     }
     with _context():
-        return ocp.load(folder, _nest(abstract))
+        return ocp.load(str(folder), _nest(abstract))
 
 
 def restore(folder: Path | str, like: Any) -> Any:
@@ -320,19 +320,18 @@ def _shape_dtype(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _from_host(array: np.ndarray | None, like: Any) -> Any:
-    if array is None:  # no elements, so it was not stored
-        like_shape = _shape_dtype(like)
-        array = np.zeros(like_shape.shape, like_shape.dtype)
+    """Return a stored array as ``like`` is; None was not stored, having no elements."""
+    host = np.zeros(_shape_dtype(like).shape, _shape_dtype(like).dtype) if array is None else array
     if _is_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(jnp.asarray(host), impl=jax.random.key_impl(like))
     if isinstance(like, jax.Array):
         # An uncommitted array stays so, else the first update would compile a second time.
-        return jax.device_put(array, like.sharding if like.committed else None)
+        return jax.device_put(host, like.sharding if like.committed else None)
     if isinstance(like, jax.ShapeDtypeStruct):
-        return jax.device_put(array, like.sharding)
+        return jax.device_put(host, like.sharding)
     if isinstance(like, np.ndarray):
-        return array
-    return type(like)(array.item())
+        return host
+    return type(like)(host[()])
 
 
 def _compare(

@@ -106,6 +106,7 @@ def main() -> None:
     def run(cfg: TrainRLServerPipelineConfig) -> None:
         cfg.validate()
         init_logging()
+        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
         learn(cfg)
 
     try:

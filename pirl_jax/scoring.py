@@ -24,9 +24,9 @@ class ScoredEpisode:
     """An episode of T chunks, ready to learn from; host memory."""
 
     features: PyTree
-    """``[T+1, …]``, what the frozen encoder made of each observation."""
-    proprio: Float[np.ndarray, "T+1 P"]
-    domain_id: Int[np.ndarray, " T+1"]
+    """``[T1 = T+1, …]``, what the frozen encoder made of each observation."""
+    proprio: Float[np.ndarray, "T1 P"]
+    domain_id: Int[np.ndarray, " T1"]
     latents: Float[np.ndarray, "T L H A"]
     denoise_step: Int[np.ndarray, " T"]
     step_mask: Bool[np.ndarray, "T H"]

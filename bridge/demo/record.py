@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_STATE
@@ -87,6 +88,7 @@ def record(
     root = Path(root)
     if root.exists():
         raise ValueError(f"{root} already exists. Remove it, or record elsewhere.")
+    datasets.disable_progress_bars()  # one bar an episode
     dataset = LeRobotDataset.create(
         repo_id, fps=10, features=_features(image_size), root=root, use_videos=False, image_writer_threads=2
     )

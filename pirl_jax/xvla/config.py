@@ -245,7 +245,7 @@ class XVLAConfig:
             vision=vision_config(florence["vision_config"]),
             text=text_config(florence["text_config"]),
             image_keys=tuple(key for key in visual if key not in generated),
-            # Loading a saved config, LeRobot counts the generated cameras again; so do we, to get its network.
+            # Loading a saved config, LeRobot counts the generated cameras again. So do we.
             num_views=max(int(config.get("num_image_views") or 0), len(visual) + empty_cameras),
             action_feature_dim=action[-1] if action else None,
             **values,

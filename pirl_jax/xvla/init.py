@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.typing import Array
-from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.config import VisionConfig, XVLAConfig
 from pirl_jax.xvla.model import XVLA, Params
 from pirl_jax.xvla.vision import sinusoids
 
@@ -121,8 +122,8 @@ def init_params(config: XVLAConfig, key: Array) -> Params:
 
 def parameter_shapes(config: XVLAConfig) -> Params:
     """Return the parameter tree with ``jax.ShapeDtypeStruct`` leaves."""
-    # Any image that survives the strides will do: no parameter's shape depends on it.
-    side = max(32, 2 * math.prod(config.vision.patch_stride))
+    # No parameter's shape depends on the image, so the smallest will do: position tables may be small too.
+    side = next(side for side in itertools.count(1) if _feature_map_size(config.vision, side) >= 1)
     inputs = (
         jnp.zeros((1, 1, config.vision.in_channels, side, side)),
         jnp.zeros((1, 1), jnp.int32),
@@ -132,3 +133,15 @@ def parameter_shapes(config: XVLAConfig) -> Params:
         jnp.zeros((1,), jnp.int32),
     )
     return jax.eval_shape(XVLA(config).init, jax.random.key(0), *inputs)["params"]
+
+
+def _feature_map_size(vision: VisionConfig, side: int) -> int:
+    """Side of the vision tower's output for a square image; below 1 if the image is too small."""
+    for stage in range(len(vision.embed_dim)):
+        kernel, stride, padding = (
+            v[stage] for v in (vision.patch_size, vision.patch_stride, vision.patch_padding)
+        )
+        side = (side + 2 * padding - kernel) // stride + 1
+        if side < 1:
+            break
+    return side

@@ -25,9 +25,8 @@ SPEC = EpisodeSpec(
 
 
 def observation(rng: np.random.Generator, spec: EpisodeSpec = SPEC) -> dict[str, torch.Tensor]:
-    images = {
-        key: torch.from_numpy(rng.integers(0, 256, (1, *spec.image_shape), dtype=np.uint8)) for key in spec.image_keys
-    }
+    shape = (1, *spec.image_shape)
+    images = {key: torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)) for key in spec.image_keys}
     return images | {
         "observation.state": torch.from_numpy(rng.standard_normal((1, spec.proprio_dim), dtype=np.float32)),
         "observation.language.tokens": torch.from_numpy(rng.integers(0, 99, (1, spec.num_tokens))),
@@ -54,7 +53,8 @@ def transitions(chunks: int = 3, *, seed: int = 0, version: int = 7, truncated: 
     for t in range(chunks):
         last = t == chunks - 1
         executed = 1 if last else SPEC.n_action_steps
-        rewards = [0.0] * (executed - 1) + [float(last and not truncated)]
+        success = float(last and not truncated)
+        rewards = [0.0] * (executed - 1) + [success]
         episode.append(
             {
                 "state": observations[t],
@@ -64,7 +64,7 @@ def transitions(chunks: int = 3, *, seed: int = 0, version: int = 7, truncated: 
                 "done": last and not truncated,
                 "truncated": last and truncated,
                 "complementary_info": {
-                    "discrete_penalty": torch.tensor([[executed, float(last and not truncated), 17, 4, *rewards]]),
+                    "discrete_penalty": torch.tensor([[executed, success, 17, 4, *rewards]]),
                     "is_intervention": torch.tensor(False),
                 },
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import pickle
@@ -11,13 +12,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from episodes import SPEC, message, record, transitions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot.transport.utils import transitions_to_bytes
 
 from bridge.decode import EpisodeSpec, TransitionError, decode_episode
 from bridge.record import pack, unpack
-from episodes import SPEC, message, record, transitions
 
 LAST = -1
 
@@ -187,7 +188,7 @@ class Intruder:
         return (print, ("called by a message",))
 
 
-@pytest.mark.parametrize("payload", [[Intruder()], bytearray(8), torch.nn.Parameter(torch.zeros(2))], ids=repr)
+@pytest.mark.parametrize("payload", [Intruder(), bytearray(8), torch.nn.Parameter(torch.zeros(2))], ids=type)
 def test_nothing_but_plain_tensors_is_ever_built(payload, capsys):
     assert reason_of(transitions_to_bytes([{"state": payload}])) == "undecodable"
     assert reason_of(pickle.dumps(payload)) == "undecodable"
@@ -212,16 +213,13 @@ def test_a_storage_shorter_than_its_tensor_is_refused():
     assert reason_of(cut) == "undecodable"
 
 
+FIELDS = ["state", "action", "reward", "done", "truncated", "next_state", "complementary_info"]
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def decode_or_refuse(data: bytes) -> None:
-    try:
-        episode = decode_episode(data, SPEC)
-    except TransitionError as error:
-        assert error.reason
-    else:
-        assert 1 <= len(episode) <= SPEC.max_chunks
+    with contextlib.suppress(TransitionError):
+        assert 1 <= len(decode_episode(data, SPEC)) <= SPEC.max_chunks
 
 
 @FUZZ
@@ -258,13 +256,7 @@ def test_a_damaged_pickle_never_crashes(data: st.DataObject):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["state", "action", "reward", "done", "truncated", "next_state", "complementary_info"]),
-                inner,
-            )
-        ),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
         max_leaves=20,
     )
 )
@@ -288,7 +280,8 @@ def test_a_spec_that_makes_no_sense_is_refused(change: dict, word: str):
 
 
 def test_a_spec_keeps_lists_from_a_config_as_tuples():
-    spec = EpisodeSpec(**(dataclasses.asdict(SPEC) | {"image_keys": list(SPEC.image_keys), "image_shape": [3, 6, 5]}))
+    lists = {"image_keys": list(SPEC.image_keys), "image_shape": [3, 6, 5]}
+    spec = EpisodeSpec(**(dataclasses.asdict(SPEC) | lists))
     assert spec == SPEC
     assert hash(spec) == hash(SPEC)
     assert unpack(pack(record(np.random.default_rng(0)))).dims == spec.record_dims

@@ -19,11 +19,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from lerobot.policies.xvla import modeling_xvla
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from safetensors.torch import load_file, save_file
+from tiny import florence_config, tiny_policy_config
 
 from bridge import keymap, state_dict, weights
 from bridge.export import policy_config
 from pirl_jax import checkpoint
-from tests.tiny import florence_config, tiny_policy_config
 
 SHARED = "model.vlm.language_model.shared.weight"
 EMBED = "model.vlm.language_model.encoder.embed_tokens.weight"

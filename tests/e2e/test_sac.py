@@ -16,7 +16,7 @@ import pytest
 from lerobot.datasets import LeRobotDataset
 
 STATE_DIM, ACTION_DIM = 18, 4
-TIMEOUT_S = 170
+TIMEOUT_S = 300
 FEATURES = {
     "observation.state": {"type": "STATE", "shape": [STATE_DIM]},
     "action": {"type": "ACTION", "shape": [ACTION_DIM]},
@@ -118,7 +118,8 @@ def start(module: str, config: dict, folder: Path) -> tuple[subprocess.Popen, Pa
     with log_path.open("w") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", f"lerobot.rl.{module}"),
+                sys.executable,
+                *("-m", f"lerobot.rl.{module}"),
                 f"--config_path={config_path}",
                 "--env.discover_packages_path=bridge.plugin",
             ],
@@ -140,7 +141,7 @@ def parameter_loads(log: Path) -> int:
 @pytest.mark.e2e
 def test_stock_sac_pair_trains_with_the_plugin_loaded(tmp_path: Path):
     dataset, port = offline_dataset(tmp_path / "dataset"), free_port()
-    # The learner of lerobot 0.6.1 cannot print a config with processor.reset; only the actor needs its time limit.
+    # lerobot 0.6.1's learner cannot print a config with processor.reset; only the actor needs the time limit.
     configs = {
         "learner": sac_config(tmp_path / "learner", port, dataset, control_time_s=None),
         "actor": sac_config(tmp_path / "actor", port, dataset, control_time_s=0.5),

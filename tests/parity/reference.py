@@ -1,4 +1,4 @@
-"""LeRobot's torch X-VLA as the reference: build it with random weights, feed it, and carry its weights across."""
+"""LeRobot's torch X-VLA as the reference: build it with random weights and carry those across."""
 
 import json
 import tempfile

@@ -1,5 +1,7 @@
 """The anchored chain as data."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,16 +15,15 @@ def test_chain_goes_from_one_to_zero_without_gaps(K):
     assert len(steps) == K
     assert steps[0].t == 1.0
     assert steps[-1].s == 0.0
-    assert all(before.s == after.t for before, after in zip(steps, steps[1:]))
+    assert all(before.s == after.t for before, after in pairwise(steps))
     assert all(step.std == 0.0 for step in steps)
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
     for step, k in zip(noise.schedule(NoiseConfig(), K), range(K, 0, -1)):
-        s = np.full(
-            1, (k - 1) / K, np.float32
-        )  # LeRobot: t = torch.full((B,), i / steps); x1 * t + action * (1 - t)
+        # LeRobot: t = torch.full((B,), i / steps); x_t = x1 * t + action * (1 - t)
+        s = np.full(1, (k - 1) / K, np.float32)
         assert np.float32(step.noise_coef) == s
         assert np.float32(step.action_coef) == 1 - s
 

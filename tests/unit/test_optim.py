@@ -61,7 +61,7 @@ class Parameters(torch.nn.Module):
 
 
 def lerobot_training(config, flat, gradients, num_training_steps):
-    """LeRobot's freezing, optimiser, scheduler and clipping, in the order of ``lerobot_train.update_policy``."""
+    """LeRobot's freezing, optimiser, scheduler and clipping, in ``lerobot_train.update_policy``'s order."""
     from lerobot.policies.xvla.modeling_xvla import XVLAModel
 
     model = Parameters(flat)

@@ -138,21 +138,19 @@ def test_update_equals_an_independent_float64_ppo():
         row = -(unclipped * ratio * b.advantages / len(ratio))[:, None] * score
         return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0)])
 
-    phi = np.concatenate([first.critic_params["weight"], first.critic_params["bias"][None]]).astype(
-        np.float64
-    )
+    phi = np.append(first.critic_params["weight"], first.critic_params["bias"]).astype(np.float64)
 
     def critic_gradient(phi):
         values = b.features @ phi[:4] + phi[4]
         clipped = b.old_values + np.clip(values - b.old_values, -0.2, 0.2)
         rows = []
         for value, clip, target in zip(values, clipped, b.value_targets):
-            losses = [
+            costs = [
                 0.5 * e**2 if abs(e) <= 0.5 else 0.5 * (abs(e) - 0.25)
                 for e in (value - target, clip - target)
             ]
             slope = np.clip(value - target, -0.5, 0.5)
-            rows.append(slope if losses[0] >= losses[1] or clip == value else 0.0)
+            rows.append(slope if costs[0] >= costs[1] or clip == value else 0.0)
         row = np.array(rows) / len(rows)
         return np.concatenate([b.features.T @ row, [row.sum()]])
 
@@ -294,9 +292,8 @@ def test_non_finite_steps_are_skipped_and_counted(default_update):
         advantages=batch.advantages.at[3].set(jnp.nan), value_targets=batch.value_targets.at[3].set(jnp.inf)
     )
     new, metrics = default_update(new_state(config), poisoned, CAPACITY)
-    assert (
-        int(metrics["train/skipped_steps"]) == 4
-    )  # of 2 epochs × (policy and critic), the minibatch with the point
+    # In each of 2 epochs: the policy's and the critic's step on the minibatch with the point.
+    assert int(metrics["train/skipped_steps"]) == 4
     assert int(metrics["train/policy_steps"]) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new) if leaf.dtype == jnp.float32)
     names = ("policy_loss", "value_loss", "approx_kl", "grad_norm", "critic_grad_norm", "ratio_mean")

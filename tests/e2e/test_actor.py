@@ -1,0 +1,139 @@
+"""LeRobot's own actor, started by its own command line, with the plugin."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from fake_learner import FakeLearner
+from lerobot.policies.xvla import XVLAPolicy
+from tiny import tiny_policy_config, write_run_config
+
+from bridge.plugin.chunk_env import episode_seed
+from bridge.record import RecordDims, unpack
+
+pytestmark = pytest.mark.e2e
+
+DIMS = RecordDims(n_action_steps=8, env_action_dim=4, num_latents=3, chunk_size=8, action_dim=4)
+
+
+@pytest.fixture
+def start_actor():
+    processes = []
+
+    def start(config, log, *overrides):
+        command = [
+            sys.executable,
+            "-m",
+            "lerobot.rl.actor",
+            f"--config_path={config}",
+            "--env.discover_packages_path=bridge.plugin",
+            *overrides,
+        ]
+        with open(log, "w") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def weights(version, **changes):
+    torch.manual_seed(version)
+    state = XVLAPolicy(tiny_policy_config()).state_dict()
+    head = {key: value for key, value in state.items() if key.startswith("model.transformer.")}
+    return {"version": torch.tensor(version), "policy": head | changes}
+
+
+def records(episode):
+    # unpack checks the row's own checksum: it left the policy and came here bit for bit.
+    return [unpack(transition["action"].numpy(), dims=DIMS) for transition in episode]
+
+
+def versions(episodes):
+    return [{record.version for record in records(episode)} for episode in episodes]
+
+
+def seed_of(transition):
+    _, _, low, high, *_ = transition["complementary_info"]["discrete_penalty"].flatten().tolist()
+    return int(low) + (int(high) << 16)
+
+
+def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path, start_actor):
+    learner = FakeLearner()
+    learner.push(weights(5))
+    config = write_run_config(tmp_path, learner.port)
+    log = tmp_path / "actor.log"
+    actor = start_actor(config, log, "--env.actor_id=2")
+
+    episodes = learner.wait_for_episodes(2, 300)
+    learner.push(weights(6))
+    episodes = learner.wait_for_episodes(len(episodes) + 3)
+    assert versions(episodes)[:2] == [{5}, {5}]
+    assert versions(episodes)[-1] == {6}
+
+    # A push that does not fit costs nothing but a line in the log.
+    learner.push(weights(7, **{"model.transformer.nonsense": torch.zeros(2)}))
+    episodes = learner.wait_for_episodes(len(episodes) + 3)
+    assert versions(episodes)[-1] == {6}
+    assert "Rejected a parameter push and kept version 6" in log.read_text()
+
+    # The learner restarts: nothing is lost and the newest parameters arrive.
+    learner.stop()
+    time.sleep(1)
+    successor = FakeLearner(learner.port)
+    successor.push(weights(8))
+    after = successor.wait_for_episodes(3)
+    deadline = time.monotonic() + 60
+    while versions(after)[-1] != {8} and time.monotonic() < deadline:
+        after = successor.wait_for_episodes(len(after) + 1)
+    assert versions(after)[-1] == {8}
+
+    actor.send_signal(signal.SIGTERM)
+    assert actor.wait(30) == 0
+    successor.stop()
+
+    # The one episode whose acknowledgement the old learner may have owed comes again under its id.
+    ids = learner.message_ids + successor.message_ids
+    episodes = list(dict(zip(ids, learner.episodes + successor.episodes, strict=True)).values())
+    assert [seed_of(episode[0]) for episode in episodes] == [episode_seed(7, 2, i) for i in range(len(episodes))]
+    for episode in episodes:
+        check_episode(episode)
+
+
+def check_episode(episode):
+    rows = records(episode)
+    for i, transition in enumerate(episode):
+        state, following = transition["state"], transition["next_state"]
+        assert set(state) == set(following)
+        assert state["observation.images.front"].dtype == torch.uint8
+        assert state["observation.images.front"].shape == (1, 3, 64, 64)
+        assert state["observation.language.tokens"].shape == (1, 10)
+        assert not any(torch.isnan(value).any() for value in state.values())
+        executed, success, _, _, *rewards = transition["complementary_info"]["discrete_penalty"].flatten().tolist()
+        assert len(rewards) == executed <= 8
+        assert sum(rewards) == transition["reward"]
+        assert success in (0.0, 1.0)
+        last = i == len(episode) - 1
+        assert bool(transition["done"] or transition["truncated"]) == last
+        if not last:
+            for key, value in following.items():
+                assert torch.equal(value, episode[i + 1]["state"][key])
+            assert not np.array_equal(rows[i].latents[0], rows[i + 1].latents[0])
+
+
+def test_a_taken_output_dir_stops_the_actor_with_a_clear_error(tmp_path, start_actor):
+    config = write_run_config(tmp_path, 1)
+    (tmp_path / "output").mkdir()
+    log = tmp_path / "actor.log"
+    assert start_actor(config, log).wait(120) != 0
+    assert "already exists and resume is False" in log.read_text()
