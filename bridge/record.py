@@ -1,13 +1,14 @@
 """The packed action row: what one decision of the policy leaves behind, as one flat float32 vector.
 
-LeRobot's actor moves an action from the policy to the environment and on to the learner as one vector, untouched. So
-the vector carries more than the action: the noise that made it, its log-density and the version of the weights. NumPy
-only; the actor and the learner both import this file.
+LeRobot's actor moves an action from the policy to the environment and on to the learner as one vector,
+untouched. So the vector carries more than the action: the noise that made it, its log-density and the version
+of the weights. NumPy only; the actor and the learner both import this file.
 
-    row = [magic, format, Hx, E, L, H, A, k, version lo, version hi, crc lo, crc hi | env_action, latents, log_prob]
+    row = [magic, format, Hx, E, L, H, A, k, version lo, version hi, crc lo, crc hi,
+           env_action, latents, log_prob]
 
-Integers are exact in float32 below 2^24; larger ones travel as two 16-bit halves. The checksum covers everything but
-itself.
+Integers are exact in float32 below 2^24; larger ones travel as two 16-bit halves. The checksum covers
+everything but itself.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def pack(record: Record) -> np.ndarray:
     """Return the record as one float32 vector of ``record.dims.row_size`` numbers.
 
     Raises:
-        RecordError: The arrays' shapes do not fit each other, an integer is out of range, or a number is not finite.
+        RecordError: The arrays' shapes do not fit each other, an integer is out of range, or a number is not
+        finite.
     """
     if record.env_action.ndim != 2 or record.latents.ndim != 3 or record.log_prob.ndim != 1:
         raise RecordError(
@@ -97,7 +99,7 @@ def pack(record: Record) -> np.ndarray:
     if not 0 <= record.denoise_step < _MAX_DIM:
         raise RecordError(f"denoise_step must be in [0, {_MAX_DIM}); got {record.denoise_step}.")
     row = np.empty(dims.row_size, np.float32)
-    row[:_CRC_SLOTS.start] = (MAGIC, FORMAT, *dims, record.denoise_step, *_halves(record.version))
+    row[: _CRC_SLOTS.start] = (MAGIC, FORMAT, *dims, record.denoise_step, *_halves(record.version))
     body = (record.env_action, record.latents, record.log_prob)
     row[HEADER_SIZE:] = np.concatenate([np.asarray(part, np.float32).ravel() for part in body])
     if not np.isfinite(row[HEADER_SIZE:]).all():
@@ -125,9 +127,13 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
     # Compared as floats: NaN, infinity and fractions in a corrupted header must not reach int().
     header = row[:HEADER_SIZE]
     if header[0] != MAGIC:
-        raise RecordError(f"The row does not start with the magic number {MAGIC}; got {header[0]}. Not a record?")
+        raise RecordError(
+            f"The row does not start with the magic number {MAGIC}; got {header[0]}. Not a record?"
+        )
     if header[1] != FORMAT:
-        raise RecordError(f"The row has format {header[1]}, this program reads {FORMAT}: use one release on both sides.")
+        raise RecordError(
+            f"The row has format {header[1]}, this program reads {FORMAT}: use one release on both sides."
+        )
     if not (np.isfinite(header).all() and (header == np.floor(header)).all() and (header >= 0).all()):
         raise RecordError(f"The row's header holds something other than natural numbers: {header.tolist()}.")
     integers = [int(number) for number in header]
@@ -156,7 +162,9 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
 
 def _check_dims(dims: RecordDims) -> None:
     if not all(0 < size < _MAX_DIM for size in dims) or dims.row_size > MAX_ROW_SIZE:
-        raise RecordError(f"Sizes out of bounds: {dims} (each in [1, {_MAX_DIM}), row of at most {MAX_ROW_SIZE}).")
+        raise RecordError(
+            f"Sizes out of bounds: {dims} (each in [1, {_MAX_DIM}), row of at most {MAX_ROW_SIZE})."
+        )
 
 
 def _halves(number: int) -> tuple[int, int]:

@@ -31,15 +31,18 @@ def learn(cfg: Any) -> None:
     import torch
 
     from bridge.decode import decoder
-    from bridge.export import export_pretrained
+    from bridge.export import export_pretrained, policy_config
     from bridge.learner_config import check, episode_spec
     from bridge.server import LearnerServer
-    from bridge.weights import load_params, to_torch_state
+    from bridge.state_dict import check_params, to_torch_state
+    from bridge.weights import load_params
 
     check(cfg)
     recipe = cfg.algorithm
     output_dir = Path(cfg.output_dir)
-    config, params = load_params(cfg.policy.pretrained_path)
+    # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both sides.
+    config = policy_config(cfg.policy)
+    params = check_params(load_params(cfg.policy.pretrained_path)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
 

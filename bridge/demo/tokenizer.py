@@ -1,4 +1,4 @@
-"""A small word-level tokenizer made without a download, which ``AutoTokenizer`` loads like any from the hub."""
+"""A small word-level tokenizer made offline, which ``AutoTokenizer`` loads like any from the hub."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def build_tokenizer(folder: str | Path, sentences: Iterable[str]) -> int:
     """
     normalizer = normalizers.Lowercase()
     split = pre_tokenizers.Whitespace()
-    words = {
-        word for text in sentences for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text))
-    }
+    words = {word for text in sentences for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text))}
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizer

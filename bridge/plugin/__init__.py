@@ -1,9 +1,9 @@
 """The actor's side: LeRobot loads it by ``--env.discover_packages_path=bridge.plugin``.
 
 LeRobot imports this package and then every submodule of it, and each submodule registers what it defines:
-``algorithm.type=pi_rl``, ``env.type=chunked_gym``, ``pirl/PandaPickCube-v0``. Programs that are not started through
-LeRobot's command line call :func:`register`. The package itself imports nothing, so that the environment can be used
-without LeRobot's training stack. No JAX anywhere.
+``algorithm.type=pi_rl``, ``env.type=chunked_gym``, ``pirl/PandaPickCube-v0``. Programs that are not started
+through LeRobot's command line call :func:`register`. The package itself imports nothing, so that the
+environment can be used without LeRobot's training stack. No JAX anywhere.
 """
 
 from importlib import import_module

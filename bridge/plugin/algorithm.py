@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.configs import NormalizationMode
+from lerobot.lerobot_types import TransitionKey
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from lerobot.processor import make_default_policy_processor_steps
 from lerobot.rl.algorithms import factory
 from lerobot.rl.algorithms.base import RLAlgorithm
-from lerobot.lerobot_types import TransitionKey
 from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
@@ -41,17 +41,17 @@ class PiRLAlgorithm(RLAlgorithm):
     name = "pi_rl"
 
     def __init__(self, policy: XVLAPolicy, config: PiRLConfig) -> None:
-        self.policy = policy
-        self.config = config
+        self.policy: Any = policy
+        self.config: PiRLConfig = config
         self.version = 0
         use_float32_head(policy)
         policy.eval()
-        seed = np.random.SeedSequence([torch.initial_seed() % 2**64, getattr(config, "actor_id", 0)])
+        seed = np.random.SeedSequence([torch.initial_seed() % 2**64, config.actor_id])
         self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self._rng = np.random.default_rng(seed.spawn(1)[0])
         self._mode = noise.MODES[config.noise.mode]
         self._unnormalize = _action_unnormalizer(policy.config, config)
-        policy.select_action = self.select_action
+        self.policy.select_action = self.select_action
         self._load_initial_weights()
 
     def select_action(self, batch: dict[str, Tensor]) -> Tensor:
@@ -64,7 +64,9 @@ class PiRLAlgorithm(RLAlgorithm):
         step = self._mode.sample_step(self._rng, K)
         drawn = sample(self.policy, batch, self.config.noise, step, self._generator)
         if drawn.action.shape[0] != 1:
-            raise ValueError(f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations.")
+            raise ValueError(
+                f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations."
+            )
         # postprocess works in place; the latents must stay the model's own channels.
         env_action = self._unnormalize(self.policy.model.action_space.postprocess(drawn.action.clone()))
         record = Record(
@@ -77,10 +79,10 @@ class PiRLAlgorithm(RLAlgorithm):
         return torch.from_numpy(pack(record))[None]
 
     def load_weights(self, weights: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
-        """Copy a push into the policy: ``{"version": int, "policy": {state-dict key: tensor}}``, partial allowed.
+        """Copy a push, which may be partial: ``{"version": int, "policy": {state-dict key: tensor}}``.
 
-        A push that does not fit is logged and leaves the policy and its version as they were: LeRobot's actor calls
-        this before it sends the finished episode, which an exception would lose.
+        A push that does not fit is logged and leaves the policy and its version as they were: LeRobot's actor
+        calls this before it sends the finished episode, which an exception would lose.
         """
         try:
             version, tensors = _read_push(weights, self.policy.state_dict())
@@ -107,8 +109,9 @@ class PiRLAlgorithm(RLAlgorithm):
             self.load_weights(bytes_to_state_dict(message))
         if self.version == 0:
             log.warning(
-                "No usable parameters from the learner within %.0f s: acting on initial weights (version 0), whose "
-                "episodes the learner drops. Raise algorithm.initial_parameters_timeout if it is slow to start.",
+                "No usable parameters from the learner within %.0f s: acting on initial weights (version 0), "
+                "whose episodes the learner drops. If it is slow to start, raise "
+                "algorithm.initial_parameters_timeout.",
                 timeout,
             )
 
@@ -118,7 +121,9 @@ class PiRLAlgorithm(RLAlgorithm):
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("PI-RL trains in its own learner: python -m pirl_jax.learner --config_path=…")
+        raise NotImplementedError(
+            "PI-RL trains in its own learner: python -m pirl_jax.learner --config_path=…"
+        )
 
     def make_optimizers_and_scheduler(self) -> dict[str, torch.optim.Optimizer]:
         """Return no optimisers: training is the learner's."""
@@ -150,9 +155,13 @@ def _read_push(weights: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple
         raise ValueError("no tensors in the push.")
     for key, tensor in tensors.items():
         if key not in state:
-            raise ValueError(f"the policy has no tensor {key!r}. Do actor and learner share one policy config?")
+            raise ValueError(
+                f"the policy has no tensor {key!r}. Do actor and learner share one policy config?"
+            )
         if tensor.shape != state[key].shape:
-            raise ValueError(f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(state[key].shape)}.")
+            raise ValueError(
+                f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(state[key].shape)}."
+            )
         if tensor.is_floating_point() != state[key].is_floating_point():
             raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
         if not torch.isfinite(tensor).all():

@@ -35,13 +35,13 @@ class ChunkEnv(gym.Env):
     """Executes the chunk in a packed action row, one inner step after the other.
 
     Observations are torch tensors with a batch dimension under their final keys, which LeRobot's environment
-    processors pass on untouched: uint8 images, float32 state, int64 token ids and domain id. ``info`` carries what a
-    transition has no field for as ``discrete_penalty``: steps executed, success, the episode's seed in two 16-bit
-    halves, and the reward of each step.
+    processors pass on untouched: uint8 images, float32 state, int64 token ids and domain id. ``info`` carries
+    what a transition has no field for as ``discrete_penalty``: steps executed, success, the episode's seed in
+    two 16-bit halves, and the reward of each step.
 
     Args:
-        env: The inner environment, with observations ``{"pixels": {name: [h, w, c]} | [h, w, c], "agent_pos": [P]}``.
-        image_keys: Inner image name → observation key, in the policy's order; "" names a bare ``pixels`` array.
+        env: The inner environment; observes ``{"pixels": {name: [h, w, c]} or [h, w, c], "agent_pos": [P]}``.
+        image_keys: Inner image name → observation key; "" names a bare ``pixels`` array.
         image_shapes: Observation key → (c, h, w) the policy expects.
         state_dim: Size of ``agent_pos``; 0 if the policy uses none.
         tokens: Token ids of the instruction, padded, [N].
@@ -119,7 +119,7 @@ class ChunkEnv(gym.Env):
             truncated = bool(truncated) and not terminated
             success = success or _is_success(info)
             if terminated or truncated:
-                if not drawn:
+                if not drawn and self._renderer is not None:
                     observation = self._renderer.observe()
                 break
         low, high = self.episode_seed & 0xFFFF, self.episode_seed >> 16
@@ -162,7 +162,9 @@ class ChunkEnv(gym.Env):
         pixels = observation["pixels"]
         available = sorted(pixels) if isinstance(pixels, Mapping) else [""]
         if name not in available:
-            raise ValueError(f"The environment has no image {name!r}; it has {available}. Fix env.image_keys.")
+            raise ValueError(
+                f"The environment has no image {name!r}; it has {available}. Fix env.image_keys."
+            )
         image = np.asarray(pixels[name] if isinstance(pixels, Mapping) else pixels)
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"Image {name!r} must be uint8 [h, w, c]; got {image.dtype} {image.shape}.")

@@ -22,11 +22,11 @@ _numbers = count()
 @EnvConfig.register_subclass("chunked_gym")
 @dataclass
 class ChunkedGymConfig(HILSerlRobotEnvConfig):
-    """A gym environment with ``{"pixels": …, "agent_pos": …}`` observations (the defaults are PandaPickCube's)."""
+    """A gym environment with ``{"pixels", "agent_pos"}`` observations; the defaults are PandaPickCube's."""
 
     gym_id: str = panda.ENV_ID
     """As for ``gym.make``; ``module:id`` imports the module that registers it."""
-    gym_kwargs: dict[str, Any] | None = None
+    gym_kwargs: dict[str, Any] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
     """Keyword arguments of ``gym.make``."""
     max_episode_steps: int | None = None
     """Inner steps after which an episode is truncated; None keeps the environment's own limit."""
@@ -55,7 +55,8 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
         self.name = "gym_hil"
         self.task = f"chunked-{next(_numbers)}-v0"
         self.gym_kwargs = dict(self.gym_kwargs or {})
-        self.image_shape = tuple(self.image_shape)
+        channels, height, width = self.image_shape  # a list, when it comes from JSON
+        self.image_shape = (channels, height, width)
         for name in ("state_dim", "domain_id", "actor_id"):
             if getattr(self, name) < 0:
                 raise ValueError(f"env.{name} must be ≥ 0; got {getattr(self, name)}.")
@@ -63,10 +64,14 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
             raise ValueError("env.action_dim must be at least 1 and env.image_keys must name an image.")
         self._describe(self.tokenizer_max_length or 0)
 
-        def make(**kwargs: Any) -> ChunkEnv:  # gymnasium copies specs deeply: a function stays one, a method does not
+        def make(
+            **kwargs: Any,
+        ) -> ChunkEnv:  # gymnasium copies specs deeply: a function stays one, a method does not
             return self.make(**kwargs)
 
-        gym.register(id=f"gym_hil/{self.task}", entry_point=make, disable_env_checker=True, order_enforce=False)
+        gym.register(
+            id=f"gym_hil/{self.task}", entry_point=make, disable_env_checker=True, order_enforce=False
+        )
 
     def take_defaults_from(self, policy: Any, seed: int | None) -> None:
         """Fill what is None from the run's policy config and seed, and check the rest against the policy.
@@ -89,31 +94,33 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
                 f"{policy.tokenizer_max_length}. Leave the environment's unset."
             )
         if not 0 <= self.domain_id < policy.num_domains:
-            raise ValueError(f"env.domain_id={self.domain_id} is not below policy.num_domains={policy.num_domains}.")
+            raise ValueError(
+                f"env.domain_id={self.domain_id} is not below policy.num_domains={policy.num_domains}."
+            )
         missing = set(self.image_keys.values()) - set(policy.image_features)
         if policy.image_features and missing:
             raise ValueError(
-                f"env.image_keys leads to {sorted(missing)}, which policy.input_features does not have; it has "
-                f"{sorted(policy.image_features)}."
+                f"env.image_keys leads to {sorted(missing)}, which policy.input_features does not have; it "
+                f"has {sorted(policy.image_features)}."
             )
         self._action_dims = (policy.n_action_steps, self.action_dim)
-        self._describe(self.tokenizer_max_length)
+        self._describe(policy.tokenizer_max_length)
 
     def make(self, **_: Any) -> ChunkEnv:
-        """Create the environment. LeRobot's own arguments (``image_obs``, ``render_mode``, gripper) do not apply.
+        """Create the environment. LeRobot's arguments (``image_obs``, ``render_mode``, gripper) do not apply.
 
         Raises:
             ValueError: No tokenizer is known.
         """
         if self.tokenizer_name is None:
             raise ValueError("env.tokenizer_name is not set: the instruction cannot become token ids.")
-        limit = {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
-        inner = gym.make(self.gym_id, **limit, **self.gym_kwargs)
+        # None, too, keeps the limit the environment was registered with.
+        inner = gym.make(self.gym_id, max_episode_steps=self.max_episode_steps, **(self.gym_kwargs or {}))
         channel = transport.current()
         return ChunkEnv(
             inner,
             image_keys=self.image_keys,
-            image_shapes={key: self.image_shape for key in self.image_keys.values()},
+            image_shapes=dict.fromkeys(self.image_keys.values(), self.image_shape),
             state_dim=self.state_dim,
             tokens=self._tokens(),
             domain_id=self.domain_id,
@@ -135,7 +142,9 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
         )["input_ids"]
 
     def _describe(self, num_tokens: int) -> None:
-        features = {key: PolicyFeature(FeatureType.VISUAL, self.image_shape) for key in self.image_keys.values()}
+        features = {
+            key: PolicyFeature(FeatureType.VISUAL, self.image_shape) for key in self.image_keys.values()
+        }
         if self.state_dim:
             features[OBS_STATE] = PolicyFeature(FeatureType.STATE, (self.state_dim,))
         features |= language_features(num_tokens)

@@ -1,12 +1,15 @@
 """gym_hil's operational-space controller, the same torques in a third of the time.
 
-``gym_hil.controllers.opspace`` is most of the cost of a physics step: some thirty small NumPy calls, fifty times an
-action. With the task-space acceleration a, the joint-space one q̈ (posture), Jacobian J and inertia M, its
+``gym_hil.controllers.opspace`` is most of the cost of a physics step: some thirty small NumPy calls, fifty
+times an action. With the task-space acceleration a, the joint-space one q̈ (posture), Jacobian J and inertia
+M,
 
     τ = Jᵀ Λ a + (I - Jᵀ Λ J M⁻¹) q̈ + bias,    Λ = (J M⁻¹ Jᵀ)⁻¹
 
 is τ = q̈ + bias + Jᵀ Λ (a - J M⁻¹ q̈): one Cholesky solve with M, one with Λ⁻¹.
 """
+
+# pyright: reportAttributeAccessIssue=false (binary modules without stubs)
 
 from __future__ import annotations
 
@@ -33,7 +36,12 @@ class OperationalSpaceController:
     """
 
     def __init__(
-        self, model: mujoco.MjModel, data: mujoco.MjData, site_id: int, dof_ids: np.ndarray, posture: np.ndarray
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        site_id: int,
+        dof_ids: np.ndarray,
+        posture: np.ndarray,
     ) -> None:
         self._model, self._data, self._site = model, data, site_id
         self._dofs = slice(int(dof_ids[0]), int(dof_ids[-1]) + 1)

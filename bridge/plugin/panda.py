@@ -1,12 +1,14 @@
 """gym_hil's PandaPickCube as a vision-language-action task that renders cheaply: ``pirl/PandaPickCube-v0``.
 
-Physics, task and reward are LeRobot's own (``gym_hil.envs.PandaPickCubeGymEnv``), the controller is the same computed
-faster. What differs is what a
-small policy on a few CPU cores needs: four action channels in [-1, 1], a proprioceptive state of order one, an episode
-limit of its own, seeds that really fix the cube, and one image, drawn only when asked for. Software rendering costs a
-price per triangle, not per pixel, so the collision meshes are drawn (a third of the triangles), without shadows,
-reflections or multi-sampling: about 10 ms an image where the stock environment takes 210.
+Physics, task and reward are LeRobot's own (``gym_hil.envs.PandaPickCubeGymEnv``), the controller is the same,
+computed faster. What differs is what a small policy on a few CPU cores needs: four action channels in [-1, 1],
+a proprioceptive state of order one, an episode limit of its own, seeds that really fix the cube, and one image,
+drawn only when asked for. Software rendering is paid by the triangle, not by the pixel, so the collision meshes
+are drawn (a third of the triangles), without shadows, reflections or multi-sampling: about 10 ms an image where
+the stock environment takes 210.
 """
+
+# pyright: reportAttributeAccessIssue=false (binary modules without stubs)
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not
     os.environ["MUJOCO_GL"] = "egl"
     if "mujoco" in sys.modules:
         logging.getLogger(__name__).warning(
-            "mujoco was imported before bridge.plugin.panda, so it will look for a display. Set MUJOCO_GL=egl."
+            "mujoco was imported before bridge.plugin.panda and will look for a display. Set MUJOCO_GL=egl."
         )
 
 import mujoco
@@ -46,7 +48,10 @@ METRES_PER_ACTION = np.asarray([DEFAULT_EE_STEP_SIZE[axis] for axis in "xyz"])
 _TCP_CENTRE = np.asarray([0.4, 0.0, 0.25])
 _TCP_SCALE = np.asarray([0.2, 0.3, 0.25])
 _FINGER_CLOSED = 0.8  # rad, the 2F-85's driver joint when shut
-_DRAWN_GROUPS = {"simple": (0, 3), "detailed": (0, 2)}  # geom groups: floor and cube, collision or visual meshes
+_DRAWN_GROUPS = {
+    "simple": (0, 3),
+    "detailed": (0, 2),
+}  # geom groups: floor and cube, collision or visual meshes
 _LOOK_AT = np.asarray([0.4, 0.0, 0.12])  # m, the middle of the space the task uses
 _FIELD_OF_VIEW = 30.0  # degrees
 _FLAGS_OFF = ("SHADOW", "REFLECTION", "SKYBOX", "FOG", "HAZE")
@@ -55,13 +60,13 @@ _FLAGS_OFF = ("SHADOW", "REFLECTION", "SKYBOX", "FOG", "HAZE")
 class PandaPickCube(PandaPickCubeGymEnv):
     """Lift a cube, placed at random, by 10 cm.
 
-    Action: ``[dx, dy, dz, gripper]`` in [-1, 1]; ±1 moves the controller's target by 2.5 cm, and adds ±1 to the
-    gripper command, which the controller clips to [0, 1] (so positive closes, negative opens). Larger values are
-    clipped.
+    Action: ``[dx, dy, dz, gripper]`` in [-1, 1]; ±1 moves the controller's target by 2.5 cm, and adds ±1 to
+    the gripper command, which the controller clips to [0, 1] (so positive closes, negative opens). Larger
+    values are clipped.
 
-    Observation: ``{"pixels": {"front": uint8 [h, w, 3]}, "agent_pos": float32 [5]}``. ``agent_pos`` holds the tool's
-    x, y, z scaled to about [-1, 1], the gripper command in [0, 1] (1 closed) and the fingers' measured closure in
-    about [0, 1]. ``pixels`` is missing while rendering is off (``set_rendering(False)``).
+    Observation: ``{"pixels": {"front": uint8 [h, w, 3]}, "agent_pos": float32 [5]}``. ``agent_pos`` holds the
+    tool's x, y, z scaled to about [-1, 1], the gripper command in [0, 1] (1 closed) and the fingers' measured
+    closure in about [0, 1]. ``pixels`` is missing while rendering is off (``set_rendering(False)``).
 
     Args:
         image_size: Height and width of the image in pixels.
@@ -89,6 +94,7 @@ class PandaPickCube(PandaPickCubeGymEnv):
         self._rendering = True
         self._steps = 0
         self._max_episode_steps = max_episode_steps
+        self._viewer: Any
         super().__init__(
             render_spec=GymRenderingSpec(height=image_size, width=image_size),
             render_mode="rgb_array",
@@ -107,16 +113,18 @@ class PandaPickCube(PandaPickCubeGymEnv):
         atexit.register(_close, weakref.ref(self))
         self.observation_space = gym.spaces.Dict(
             {
-                "pixels": gym.spaces.Dict({"front": gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}),
+                "pixels": gym.spaces.Dict(
+                    {"front": gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}
+                ),
                 "agent_pos": gym.spaces.Box(-np.inf, np.inf, (5,), np.float32),
             }
         )
 
     def _setup_action_space(self) -> None:
         self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
-        # The base class calls this between loading the model and creating its renderer, which is the one moment when
-        # the sizes of the shadow map (4096²) and of the frame buffer (8 samples a pixel) can be set without paying
-        # for them first.
+        # The base class calls this between loading the model and creating its renderer, which is the one
+        # moment when the sizes of the shadow map (4096²) and of the frame buffer (8 samples a pixel) can be
+        # set without paying for them first.
         self._model.vis.quality.shadowsize = 0
         self._model.vis.quality.offsamples = 0
         if self._close_up:
@@ -137,8 +145,8 @@ class PandaPickCube(PandaPickCubeGymEnv):
         self._steps = 0
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        # The stock environment draws the cube from NumPy's global generator: lend it a seeded one and give back
-        # the caller's.
+        # The stock environment draws the cube from NumPy's global generator: lend it a seeded one and give
+        # back the caller's.
         state = np.random.get_state()
         np.random.seed(seed)
         try:
@@ -163,7 +171,9 @@ class PandaPickCube(PandaPickCubeGymEnv):
         """Do as the stock method, with the faster controller."""
         data = self._data
         data.mocap_pos[0] = np.clip(data.mocap_pos[0] + action[:3], *self._cartesian_bounds)
-        data.ctrl[self._gripper_ctrl_id] = np.clip(self.gripper_command + action[6], 0.0, 1.0) * MAX_GRIPPER_COMMAND
+        data.ctrl[self._gripper_ctrl_id] = (
+            np.clip(self.gripper_command + action[6], 0.0, 1.0) * MAX_GRIPPER_COMMAND
+        )
         target, orientation = data.mocap_pos[0].copy(), data.mocap_quat[0].copy()
         for _ in range(self._n_substeps):
             data.ctrl[self._panda_ctrl_ids] = self._controller.torques(target, orientation)
@@ -176,7 +186,7 @@ class PandaPickCube(PandaPickCubeGymEnv):
 
     @property
     def tcp_pos(self) -> np.ndarray:
-        """Position of the point between the finger tips in metres, [3] (privileged, for a scripted expert)."""
+        """Position of the point between the finger tips in metres, [3]."""
         return self._data.sensor("2f85/pinch_pos").data.copy()
 
     @property
@@ -186,17 +196,12 @@ class PandaPickCube(PandaPickCubeGymEnv):
 
     @property
     def block_pos(self) -> np.ndarray:
-        """Position of the cube's centre in metres, [3] (privileged, for a scripted expert)."""
+        """Position of the cube's centre in metres, [3] (privileged: for a scripted expert)."""
         return self._data.sensor("block_pos").data.copy()
 
     @property
     def gripper_command(self) -> float:
         """The gripper command in [0, 1], 1 closed."""
-        return float(self._data.ctrl[self._gripper_ctrl_id] / MAX_GRIPPER_COMMAND)
-
-    @property
-    def gripper_command(self) -> float:
-        """The gripper's commanded closure in [0, 1], 1 closed."""
         return float(self._data.ctrl[self._gripper_ctrl_id] / MAX_GRIPPER_COMMAND)
 
     def _agent_pos(self) -> np.ndarray:

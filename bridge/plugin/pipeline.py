@@ -12,7 +12,7 @@ _stock_validate = TrainRLServerPipelineConfig.validate
 
 
 def validate(cfg: TrainRLServerPipelineConfig) -> None:
-    """Validate as LeRobot does; for ``algorithm.type=pi_rl`` also bind environment, noise and channel to the run."""
+    """Validate as LeRobot does; under ``pi_rl`` also bind environment, noise and channel to the run."""
     _stock_validate(cfg)
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
@@ -25,4 +25,4 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         transport.install(f"{learner.learner_host}:{learner.learner_port}", algorithm.spool_size)
 
 
-TrainRLServerPipelineConfig.validate = validate
+TrainRLServerPipelineConfig.validate = validate  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,8 +1,9 @@
 """The policy's pre- and postprocessor under the recipe: X-VLA's own, minus what the environment already did.
 
-LeRobot's actor hands observations alone to the preprocessor, so the task string never reaches X-VLA's tokenizer step
-and the domain id never its add-domain step. The environment therefore emits token ids and the domain id as
-observations, and those two steps are left out. Actions leave the policy as packed rows, already un-normalised.
+LeRobot's actor hands observations alone to the preprocessor, so the task string never reaches X-VLA's
+tokenizer step and the domain id never its add-domain step. The environment therefore emits token ids and the
+domain id as observations, and those two steps are left out. Actions leave the policy as packed rows, already
+un-normalised.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _stock_make_processors = processor_xvla.make_xvla_pre_post_processors
 class ScaleUint8Images(ObservationProcessorStep):
     """Divide uint8 images by 255, whatever is on them.
 
-    LeRobot's ``XVLAImageToFloatProcessorStep`` guesses the range from the brightest pixel and leaves an almost black
-    image unscaled; the learner must see what the policy saw.
+    LeRobot's ``XVLAImageToFloatProcessorStep`` guesses the range from the brightest pixel and leaves an
+    almost black image unscaled; the learner must see what the policy saw.
     """
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +53,8 @@ class ScaleUint8Images(ObservationProcessorStep):
 def make_processors(
     config: Any, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None
 ) -> tuple[
-    PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline[PolicyAction, PolicyAction]
+    PolicyProcessorPipeline[dict[str, Any], dict[str, Any]],
+    PolicyProcessorPipeline[PolicyAction, PolicyAction],
 ]:
     """Build the processors of a policy bound to the recipe, and X-VLA's stock ones for any other."""
     if not is_bound(config):

@@ -1,8 +1,8 @@
 """``algorithm.type=pi_rl``: the recipe in LeRobot's config dialect, and what the stock actor reads besides.
 
-X-VLA's own config stays stock. The stock actor, written for SAC, reads fields from ``cfg.policy`` that ``XVLAConfig``
-does not have; they live here, on the recipe, and are attached to the policy's config as plain attributes, which
-LeRobot neither serialises nor decodes.
+X-VLA's own config stays stock. The stock actor, written for SAC, reads fields from ``cfg.policy`` that
+``XVLAConfig`` does not have; they live here, on the recipe, and are attached to the policy's config as plain
+attributes, which LeRobot neither serialises nor decodes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     spool_size: int = 64
     """Finished episodes an actor keeps for a learner that is away; when full, it waits at the next reset."""
 
+    # Of this process, not of the run: without annotations, hence neither fields nor saved.
+    actor_id = 0
+    _policy_config = None
+
     @classmethod
     def from_policy_config(cls, policy_cfg: PreTrainedConfig) -> PiRLConfig:
         """Return the defaults, bound to a policy's config."""
@@ -57,18 +61,18 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
 
     # Not a dataclass field: a field would be serialised, and decoded into a second policy config.
     @property
-    def policy_config(self) -> PreTrainedConfig | None:
+    def policy_config(self) -> Any:
         """The policy's config that carries the actor's settings; None until bound."""
-        return self.__dict__.get("_policy_config")
+        return self._policy_config
 
     @policy_config.setter
-    def policy_config(self, policy: PreTrainedConfig | None) -> None:
+    def policy_config(self, policy: Any) -> None:
         if policy is not None:
             self._check(policy)
             self._attach(policy)
-        self.__dict__["_policy_config"] = policy
+        self._policy_config = policy
 
-    def _check(self, policy: PreTrainedConfig) -> None:
+    def _check(self, policy: Any) -> None:
         self.validate()
         if policy.type not in SUPPORTED_POLICIES:
             raise ValueError(
@@ -78,29 +82,29 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         noise.validate(self.noise, policy.num_denoising_steps)
         if self.concurrency.actor != "threads":
             raise ValueError(
-                f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor sends "
-                "nothing in processes mode."
+                f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "
+                "sends nothing in processes mode."
             )
         if self.spool_size < 1 or self.initial_parameters_timeout < 0:
             raise ValueError(
-                "algorithm.spool_size must be at least 1 and algorithm.initial_parameters_timeout at least 0; got "
-                f"{self.spool_size} and {self.initial_parameters_timeout}."
+                "algorithm.spool_size must be ≥ 1 and algorithm.initial_parameters_timeout ≥ 0; "
+                f"got {self.spool_size} and {self.initial_parameters_timeout}."
             )
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)
             if mode is not NormalizationMode.IDENTITY:
                 raise ValueError(
-                    f"policy.normalization_mapping.{kind} must be IDENTITY under pi_rl; got {mode.value}. The learner "
-                    "receives observations as the environment emits them."
+                    f"policy.normalization_mapping.{kind} must be IDENTITY under pi_rl; got {mode.value}. "
+                    "The learner receives observations as the environment emits them."
                 )
         mode = policy.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
         if mode is not NormalizationMode.IDENTITY and "action" not in (self.dataset_stats or {}):
             raise ValueError(
-                f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has no 'action': the "
-                "actor could not un-normalise. Give the statistics, or set ACTION to IDENTITY."
+                f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has "
+                "no 'action': the actor could not un-normalise. Give the statistics, or set ACTION to IDENTITY."
             )
 
-    def _attach(self, policy: PreTrainedConfig) -> None:
+    def _attach(self, policy: Any) -> None:
         attributes = {
             "actor_learner_config": self.actor_learner_config,
             "concurrency": self.concurrency,

@@ -1,12 +1,13 @@
 """Draw an action chunk from X-VLA's anchored chain, with its log-density (``pirl_jax.noise``), in torch.
 
-With zero noise this is LeRobot's ``XVLAModel.generate_actions`` bit for bit: the same operations in the same order.
+With zero noise it is LeRobot's ``XVLAModel.generate_actions`` bit for bit: the same operations in one order.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
@@ -21,9 +22,9 @@ class Sample:
     """One draw from the chain, in the model's action channels (before ``postprocess``).
 
     Attributes:
-        latents: ε₀, the input of the noised step and its output, [L, B, H, A]; without a noised step, of the last.
+        latents: ε₀, the input of the noised (else the last) step and its output, [L, B, H, A].
         action: The chain's end, [B, H, A].
-        log_prob: Log-density of each chunk step's noise, summed over scored channels, [B, H]; zero without noise.
+        log_prob: Log-density of each chunk step, summed over scored channels, [B, H]; zero without noise.
     """
 
     latents: Tensor
@@ -32,8 +33,8 @@ class Sample:
 
 
 def scored_dims(model: XVLAModel) -> tuple[int, ...]:
-    """Return the channels that carry noise: real ones, without gripper logits and without an idle second arm."""
-    space = model.action_space
+    """Return the channels that carry noise: real ones, without gripper logits or an idle second arm."""
+    space: Any = model.action_space
     match space.name:
         case "ee6d":
             return tuple(range(9))
@@ -63,8 +64,8 @@ def sample(
 ) -> Sample:
     """Run the denoising chain once.
 
-    The head runs in float32 whatever the encoder's dtype: rounding to bfloat16 alone moves a log-ratio by more than
-    a policy update does. Call :func:`use_float32_head` once before.
+    The head runs in float32 whatever the encoder's dtype: rounding to bfloat16 alone moves a log-ratio by
+    more than a policy update does. Call :func:`use_float32_head` once before.
 
     Args:
         policy: In eval mode (LeRobot's blocks have dropout in train mode).
@@ -73,7 +74,8 @@ def sample(
         step: The noised step k (t = k/K → (k-1)/K); None for the deterministic chain.
         generator: CPU generator of the noise; None uses torch's global one.
     """
-    model = policy.model
+    model: Any = policy.model
+    config_: Any = policy.config
     inputs = policy._build_model_inputs(batch)
     features = model.forward_vlm(
         inputs["input_ids"], inputs["image_input"].to(model._get_target_dtype()), inputs["image_mask"]
@@ -89,7 +91,7 @@ def sample(
     x_t = x1
     kept: tuple[Tensor, Tensor, Tensor] | None = None
     log_prob = torch.zeros(shape[:2], device=proprio.device)
-    for transition in noise.schedule(config, policy.config.num_denoising_steps, step):
+    for transition in noise.schedule(config, config_.num_denoising_steps, step):
         t = torch.full((shape[0],), transition.t, device=proprio.device)
         proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)
         clean = model.transformer(

@@ -1,12 +1,14 @@
 """A gRPC channel to the learner that survives the learner.
 
-LeRobot's actor opens three endless calls and never re-opens them: when its learner restarts, it acts on with old
-weights and throws its episodes away. ``install`` puts a ``LearnerChannel`` in place of the channel the actor opens:
+LeRobot's actor opens three endless calls and never re-opens them: when its learner restarts, it acts on with
+old weights and throws its episodes away. ``install`` puts a ``LearnerChannel`` in place of the channel the
+actor opens:
 
-- *StreamParameters* is re-opened with back-off, each time beginning with an empty BEGIN message, which makes the
-  receiver forget a message that the old learner left unfinished.
-- *SendTransitions* and *SendInteractions* become one call per complete message, repeated until the learner's reply
-  acknowledges it, under a message id (``pirl-message-id`` metadata) by which the learner recognises repetitions.
+- *StreamParameters* is re-opened with back-off, each time beginning with an empty BEGIN message, which makes
+  the receiver forget a message that the old learner left unfinished.
+- *SendTransitions* and *SendInteractions* become one call per complete message, repeated until the learner's
+  reply acknowledges it, under a message id (``pirl-message-id`` metadata) by which the learner recognises
+  repetitions.
 - All waiting ends when the actor is told to stop.
 """
 
@@ -23,8 +25,10 @@ from itertools import count
 from typing import Any
 
 import grpc
-from lerobot.transport import services_pb2
+from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
+
+services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 
 MESSAGE_ID_KEY = "pirl-message-id"
 
@@ -165,7 +169,7 @@ class LearnerChannel:
         self._channel.close()
 
     def first_parameters(self, timeout: float) -> bytes | None:
-        """Return the first complete parameter message, waiting for it; None if none came or the actor stops."""
+        """Return the first complete parameter message, waiting for it; None if none comes in time."""
         deadline = time.monotonic() + timeout
         while not self._first_arrived.wait(0.1):
             if self._stop.is_set() or time.monotonic() > deadline:
@@ -230,10 +234,10 @@ class LearnerChannel:
             buffer.clear()
             self._first_arrived.set()
 
-    def _deliver(
-        self, call: Callable[..., Any], requests: Iterable[Any], name: str, spool: Spool
-    ) -> services_pb2.Empty:
-        sender = threading.Thread(target=self._drain, args=(call, name, spool), name=f"pirl-{name}", daemon=True)
+    def _deliver(self, call: Callable[..., Any], requests: Iterable[Any], name: str, spool: Spool) -> Any:
+        sender = threading.Thread(
+            target=self._drain, args=(call, name, spool), name=f"pirl-{name}", daemon=True
+        )
         sender.start()
         message: list[Any] = []
         try:
@@ -243,8 +247,8 @@ class LearnerChannel:
                     spool.put(message)
                     message = []
         except (ValueError, OSError):
-            # The actor's natural end: it closes its queues without setting its event, and would then wait for ever
-            # for its threads.
+            # The actor's natural end: it closes its queues without setting its event, and would then wait for
+            # ever for its threads.
             log.info("%s: the actor closed its queue.", name)
         spool.close()
         sender.join(_FAREWELL)
@@ -282,7 +286,7 @@ class LearnerChannel:
 
 
 _current: LearnerChannel | None = None
-_stop = threading.Event()
+_stop: Any = threading.Event()
 _open_plain = grpc.insecure_channel
 _init_signal_handler = ProcessSignalHandler.__init__
 
@@ -301,9 +305,9 @@ def is_actor() -> bool:
 def install(address: str, spool_size: int) -> None:
     """Make the next plain channel opened to ``address`` a ``LearnerChannel``; the last call counts.
 
-    ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own functions cannot
-    be replaced by name. The event that stops the channel is the actor's own, which LeRobot creates in its signal
-    handler before it opens the channel.
+    ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own
+    functions cannot be replaced by name. The event that stops the channel is the actor's own, which LeRobot
+    creates in its signal handler before it opens the channel.
     """
 
     def insecure_channel(target: str, options: Any = None, compression: Any = None) -> Any:
@@ -320,4 +324,4 @@ def install(address: str, spool_size: int) -> None:
         _stop = handler.shutdown_event
 
     grpc.insecure_channel = insecure_channel
-    ProcessSignalHandler.__init__ = init_signal_handler
+    ProcessSignalHandler.__init__ = init_signal_handler  # pyright: ignore[reportAttributeAccessIssue]

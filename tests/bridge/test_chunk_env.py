@@ -32,7 +32,13 @@ class Plain(gym.Env):
         self.actions.append(action)
         n = len(self.actions)
         terminated = np.bool_(n == self.terminate_at)
-        return self._observation(), np.bool_(True), terminated, n == self.truncate_at, {"is_success": terminated}
+        return (
+            self._observation(),
+            np.bool_(True),
+            terminated,
+            n == self.truncate_at,
+            {"is_success": terminated},
+        )
 
     def _observation(self):
         return self.observe()

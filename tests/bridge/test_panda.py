@@ -107,7 +107,7 @@ def test_an_action_moves_the_arm_as_the_stock_environment_does(env):
 
 def test_positive_gripper_actions_close_and_large_actions_are_clipped(env):
     env.reset(seed=0)
-    observation, *_ = env.step(np.asarray([0, 0, 0, 9.0]))
+    env.step(np.asarray([0, 0, 0, 9.0]))
     assert env.gripper_command == 1.0
     start = env.target_pos
     env.step(np.asarray([40.0, 0, 0, 0]))

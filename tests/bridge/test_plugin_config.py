@@ -109,7 +109,7 @@ def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, override
 
 def test_a_policy_that_is_no_flow_policy_is_refused_by_name(tmp_path):
     cfg = load(write_run_config(tmp_path, 50051, policy={"type": "xvla"}))
-    with pytest.raises(ValueError, match="xvla.*gaussian_actor"):
+    with pytest.raises(ValueError, match=r"xvla.*gaussian_actor"):
         cfg.algorithm.policy_config = PreTrainedConfig.get_choice_class("gaussian_actor")()
 
 

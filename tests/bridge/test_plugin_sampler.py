@@ -85,7 +85,11 @@ def test_the_log_density_is_that_of_the_kept_latents():
         features = policy.model.forward_vlm(inputs["input_ids"], inputs["image_input"], inputs["image_mask"])
         proprio, x = policy.model.action_space.preprocess(inputs["proprio"], x_t)
         mean = policy.model.transformer(
-            domain_id=inputs["domain_id"], action_with_noise=x, proprio=proprio, t=torch.full((2,), 0.2), **features
+            domain_id=inputs["domain_id"],
+            action_with_noise=x,
+            proprio=proprio,
+            t=torch.full((2,), 0.2),
+            **features,
         )
     expected = stats.norm.logpdf(x_s[..., :4].double(), mean[..., :4].double(), 0.1).sum(-1)
     np.testing.assert_allclose(drawn.log_prob, expected, atol=1e-4)

@@ -52,7 +52,9 @@ class Actor:
         receive_bytes_in_chunks(stream, self.parameters, self.stop)
 
     def finish_episode(self, number, size=10):
-        self.transitions.put(transitions_to_bytes([{"number": torch.tensor(number), "data": torch.zeros(size)}]))
+        self.transitions.put(
+            transitions_to_bytes([{"number": torch.tensor(number), "data": torch.zeros(size)}])
+        )
 
     def end(self):
         self.stop.set()
@@ -119,7 +121,7 @@ def test_across_a_restart_every_episode_arrives_under_one_id_and_the_parameters_
 
 def test_an_unfinished_push_of_the_old_learner_is_forgotten():
     class Dies(FakeLearner):
-        def StreamParameters(self, request, context):
+        def StreamParameters(self, request, context):  # noqa: N802
             yield services_pb2.Parameters(transfer_state=services_pb2.TRANSFER_BEGIN, data=b"half of")
             yield services_pb2.Parameters(transfer_state=services_pb2.TRANSFER_MIDDLE, data=b" a message")
             context.abort(grpc.StatusCode.UNAVAILABLE, "dying")

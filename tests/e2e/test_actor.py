@@ -105,7 +105,9 @@ def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path,
     # The one episode whose acknowledgement the old learner may have owed comes again under its id.
     ids = learner.message_ids + successor.message_ids
     episodes = list(dict(zip(ids, learner.episodes + successor.episodes, strict=True)).values())
-    assert [seed_of(episode[0]) for episode in episodes] == [episode_seed(7, 2, i) for i in range(len(episodes))]
+    assert [seed_of(episode[0]) for episode in episodes] == [
+        episode_seed(7, 2, i) for i in range(len(episodes))
+    ]
     for episode in episodes:
         check_episode(episode)
 
@@ -119,7 +121,9 @@ def check_episode(episode):
         assert state["observation.images.front"].shape == (1, 3, 64, 64)
         assert state["observation.language.tokens"].shape == (1, 10)
         assert not any(torch.isnan(value).any() for value in state.values())
-        executed, success, _, _, *rewards = transition["complementary_info"]["discrete_penalty"].flatten().tolist()
+        executed, success, _, _, *rewards = (
+            transition["complementary_info"]["discrete_penalty"].flatten().tolist()
+        )
         assert len(rewards) == executed <= 8
         assert sum(rewards) == transition["reward"]
         assert success in (0.0, 1.0)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 import torch
 from hypothesis import Phase, given, settings
-from lerobot.policies.common.vla_utils import resize_with_pad as torch_resize_with_pad
 from lerobot.policies.xvla.action_hub import build_action_space
 from lerobot.policies.xvla.soft_transformer import timestep_embedding as torch_timestep_embedding
 from reference import (
@@ -24,7 +23,7 @@ from reference import (
 from transformers.activations import ACT2FN
 from xvla_configs import ACTION_MODES, Case, cases
 
-from pirl_jax.xvla import XVLA, XVLAConfig, action_space, resize_with_pad
+from pirl_jax.xvla import XVLA, XVLAConfig, action_space
 from pirl_jax.xvla.layers import ACTIVATIONS, attention
 from pirl_jax.xvla.transformer import timestep_embedding
 from pirl_jax.xvla.vision import attend_windows
@@ -116,14 +115,6 @@ def test_time_embedding_equals_lerobot(dim: int) -> None:
     assert_close(
         "time", timestep_embedding(to_jax(t), dim), torch_timestep_embedding(t, dim), FLOAT64_TOLERANCE
     )
-
-
-@pytest.mark.parametrize("size", [(30, 41), (41, 30), (64, 64), (12, 17), (21, 33), (480, 640)])
-@pytest.mark.parametrize("target", [(21, 33), (33, 20), (224, 224)])
-def test_resize_with_pad_equals_lerobot(size: tuple[int, int], target: tuple[int, int]) -> None:
-    images = torch.randn(2, 3, *size).double()
-    expected = torch_resize_with_pad(images, *target, pad_value=0.0)
-    assert_close("image", resize_with_pad(to_jax(images), *target), expected, FLOAT64_TOLERANCE)
 
 
 @pytest.mark.parametrize("real_dim", [4, 20])

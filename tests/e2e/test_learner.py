@@ -1,0 +1,168 @@
+"""The learner as its users start it: a process of its own, or its ``main()``."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_actor import FakeActor, rollout
+from lerobot.policies.xvla import XVLAPolicy
+from tiny import tiny_policy_config, write_run_config
+
+from pirl_jax import checkpoint, learner
+
+pytestmark = pytest.mark.e2e
+
+EPISODES = 4
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def write_config(folder: Path, port: int, **overrides) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_run_config(folder, port, steps=4, save_freq=1, **overrides)
+    config = json.loads(path.read_text())
+    if not (folder / "base").exists():
+        torch.manual_seed(0)
+        XVLAPolicy(tiny_policy_config(tokenizer_name=str(folder / "tokenizer"))).save_pretrained(folder / "base")
+    config["policy"] = {"path": str(folder / "base")}
+    path.write_text(json.dumps(config))
+    return path
+
+
+def start(log: Path, *arguments: str) -> subprocess.Popen:
+    with log.open("ab") as out:
+        command = [sys.executable, "-m", "pirl_jax.learner", *arguments]
+        return subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+
+
+def feed(actor: FakeActor, updates: range, after: int) -> int:
+    """Give each update its fixed rollouts, stamped with the version published for it; return the last version."""
+    for update in updates:
+        after = actor.wait_for_version_after(after)
+        for i in range(EPISODES):
+            actor.send(rollout(seed=100 * update + i, version=after))
+    return actor.wait_for_version_after(after)
+
+
+def wait_for(condition, timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def final_state(folder: Path) -> dict:
+    last = folder / "output" / "checkpoints" / "last"
+    assert last.readlink() == Path("000004")
+    state = checkpoint.load(last / "training_state" / "orbax")
+    state.pop("version")  # numbers are never given twice, so a resumed run has higher ones
+    return state
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    leaves = {}
+    for name, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves
+
+
+def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
+    results = {}
+    for name in ("whole", "killed"):
+        folder, port = tmp_path / name, free_port()
+        config = write_config(folder, port)
+        process = start(folder / "log", f"--config_path={config}")
+        actor = FakeActor(port)
+        try:
+            if name == "whole":
+                feed(actor, range(4), after=0)
+            else:
+                version = feed(actor, range(2), after=0)
+                last = folder / "output" / "checkpoints" / "last"
+                wait_for(lambda: last.is_symlink() and last.readlink() == Path("000002"))
+                actor.send(rollout(seed=999, version=version))  # half of the next update dies with the learner
+                process.kill()
+                process.wait()
+                resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
+                process = start(folder / "log", resume, "--resume=true")
+                feed(actor, range(2, 4), after=version)
+            assert process.wait(timeout=60) == 0, (folder / "log").read_text()[-2000:]
+        finally:
+            process.kill()
+            actor.close()
+        results[name] = flatten(final_state(folder))
+    assert results["whole"].keys() == results["killed"].keys()
+    for path, expected in results["whole"].items():
+        np.testing.assert_array_equal(results["killed"][path], expected, err_msg=path)
+    models = [tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def run_main(monkeypatch, *arguments: str) -> str:
+    """Run ``main()`` in this process; return the one line it ends with."""
+    monkeypatch.setattr(sys, "argv", ["learner", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        learner.main()
+    assert caught.value.code not in (None, 0)
+    return str(caught.value.code)
+
+
+def test_an_existing_output_dir_is_refused_and_left_alone(tmp_path, monkeypatch):
+    config = write_config(tmp_path, free_port())
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "precious").write_text("data")
+    message = run_main(monkeypatch, f"--config_path={config}")
+    assert "already exists" in message
+    assert (tmp_path / "output" / "precious").read_text() == "data"
+
+
+def test_an_unknown_key_is_named(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, free_port(), algorithm={"clip_ration": 0.1})
+    run_main(monkeypatch, f"--config_path={config}")
+    assert "clip_ration" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_named_and_no_output_is_left(tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = write_config(tmp_path, port)
+        message = run_main(monkeypatch, f"--config_path={config}")
+    assert str(port) in message
+    assert "learner_port" in message
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_policy_that_is_no_flow_policy_is_refused(tmp_path, monkeypatch):
+    config = write_config(tmp_path, free_port())
+    values = json.loads(config.read_text()) | {"policy": {"type": "act", "push_to_hub": False}}
+    config.write_text(json.dumps(values))
+    message = run_main(monkeypatch, f"--config_path={config}")
+    assert "xvla" in message
+    assert "act" in message
+
+
+def test_without_a_base_checkpoint_it_says_how_to_give_one(tmp_path, monkeypatch):
+    config = write_run_config(tmp_path, free_port(), steps=4)
+    assert "--policy.path" in run_main(monkeypatch, f"--config_path={config}")
+
+
+def test_another_algorithm_is_sent_to_lerobots_learner(tmp_path, monkeypatch):
+    config = write_config(tmp_path, free_port())
+    values = json.loads(config.read_text()) | {"algorithm": {"type": "sac"}}
+    config.write_text(json.dumps(values))
+    assert "lerobot.rl.learner" in run_main(monkeypatch, f"--config_path={config}")
