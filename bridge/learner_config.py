@@ -27,11 +27,11 @@ def check(cfg: TrainRLServerPipelineConfig) -> None:
             "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both must load "
             "the same checkpoint: give --policy.path=<folder or hub id> (python -m pirl_jax.sft makes one)."
         )
-    tokenizer = getattr(cfg.env, "tokenizer_name", cfg.policy.tokenizer_name)
-    if tokenizer != cfg.policy.tokenizer_name:
+    tokenizer = getattr(cfg.env, "tokenizer_name", None)
+    if tokenizer not in (None, cfg.policy.tokenizer_name):
         raise ValueError(
             f"env.tokenizer_name is {tokenizer!r} but the policy was trained with {cfg.policy.tokenizer_name!r}; "
-            "set env.tokenizer_name to the policy's."
+            "leave env.tokenizer_name unset."
         )
 
 

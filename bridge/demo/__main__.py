@@ -15,11 +15,10 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bridge.demo.evaluate import Evaluation, evaluate, record_video
+from bridge.demo.evaluate import Evaluation, Evaluator, record_video
 from bridge.demo.figures import learning_curve
 from bridge.demo.processes import Command, free_port
-from bridge.demo.record import record
-from bridge.demo.seeds import TEST_SEEDS, VALIDATION_SEEDS
+from bridge.demo.record import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, record
 from bridge.demo.tokenizer import build_tokenizer
 from bridge.demo.warm_start import checkpoints, choose_middling
 from bridge.plugin.panda import INSTRUCTION
@@ -34,8 +33,11 @@ ACTORS = 2
 class Demo:
     """The phases of one run, in order; each writes into ``output_dir`` and adds its wall time to the summary."""
 
-    def __init__(self, output_dir: Path, seed: int, demonstrations: int, episodes: int) -> None:
+    def __init__(
+        self, output_dir: Path, seed: int, demonstrations: int, episodes: int, evaluate: Evaluator
+    ) -> None:
         self.output_dir = output_dir
+        self.evaluate = evaluate
         self.seed = seed
         self.demonstrations = demonstrations
         self.episodes = episodes
@@ -46,24 +48,28 @@ class Demo:
         """Run everything and return the summary."""
         with self._phase("demonstrations", f"{self.demonstrations} by the scripted expert"):
             build_tokenizer(self.output_dir / "tokenizer", [INSTRUCTION])
-            record(self.output_dir / "dataset", self.demonstrations, seed=self.seed)
+            first_seed = TRAIN_SEEDS + 10_000 * self.seed
+            record(self.output_dir / "dataset", episodes=self.demonstrations, first_seed=first_seed)
         with self._phase("warm_start", "behaviour cloning in JAX"):
             self._warm_start()
         with self._phase("selection", "looking for a middling policy on validation episodes"):
-            start = choose_middling(checkpoints(self.output_dir / "sft"), VALIDATION_SEEDS)
-        seeds = TEST_SEEDS[: self.episodes]
+            seeds = range(VALIDATION_SEEDS, VALIDATION_SEEDS + 60)
+            start = choose_middling(
+                checkpoints(self.output_dir / "sft"), lambda folder: self.evaluate(folder, seeds)
+            )
+        seeds = range(TEST_SEEDS, TEST_SEEDS + self.episodes)
         with self._phase("evaluation_before", f"{len(seeds)} held-out episodes, zero noise"):
-            before = evaluate(start, seeds)
-            logger.info("before: %s", before)
+            before = self.evaluate(start, seeds)
+            logger.info("   %s", describe(before))
         with self._phase("training", f"PI-RL with {ACTORS} stock LeRobot actors"):
             self._train(start)
         last = self.output_dir / "train" / "checkpoints" / "last" / "pretrained_model"
         with self._phase("evaluation_after", f"the same {len(seeds)} episodes"):
-            after = evaluate(last, seeds)
-            logger.info("after: %s", after)
+            after = self.evaluate(last, seeds)
+            logger.info("   %s", describe(after))
         with self._phase("pictures", "videos and learning curve"):
             metrics = read(self.output_dir / "metrics.jsonl")
-            learning_curve(metrics, before, after, self.output_dir / "learning_curve.png")
+            learning_curve(metrics, before.summary(), after.summary(), self.output_dir / "learning_curve.png")
             record_video(start, seeds[:6], self.output_dir / "before.mp4")
             record_video(last, seeds[:6], self.output_dir / "after.mp4")
         return self._summary(before, after, metrics)
@@ -127,8 +133,8 @@ class Demo:
     def _summary(self, before: Evaluation, after: Evaluation, metrics: list[dict]) -> dict:
         return {
             "seed": self.seed,
-            "before": before.as_dict(),
-            "after": after.as_dict(),
+            "before": before.summary(),
+            "after": after.summary(),
             "gain": after.success - before.success,
             "actor_command": self.actor_command,
             "actors": ACTORS,
@@ -150,6 +156,12 @@ class Demo:
         if line != getattr(self, "_line", None):
             self._line = line
             logger.info("   %s", line)
+
+
+def describe(evaluation: Evaluation) -> str:
+    """Return one evaluation in words."""
+    low, high = evaluation.summary()["ci95"]
+    return f"{evaluation.success:.1%} of {len(evaluation.episodes)} episodes, 95 % interval {low:.1%} to {high:.1%}"
 
 
 def table(summary: dict) -> str:
@@ -176,9 +188,10 @@ def main() -> None:
         output_dir.rename(aside)
         logger.info("the previous run is now in %s", aside)
     output_dir.mkdir(parents=True)
-    demo = Demo(output_dir, arguments.seed, arguments.demonstrations, arguments.episodes)
     try:
-        summary = demo.run()
+        with Evaluator() as evaluator:
+            demo = Demo(output_dir, arguments.seed, arguments.demonstrations, arguments.episodes, evaluator)
+            summary = demo.run()
     except RuntimeError as error:
         sys.exit(f"error: {error}")
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -152,7 +152,7 @@ class ChunkEnv(gym.Env):
             state = np.asarray(observation["agent_pos"], np.float32).reshape(-1)
             if len(state) != self._state_dim:
                 raise ValueError(
-                    f"The environment's agent_pos has {len(state)} numbers; env.state_dim says {self._state_dim}."
+                    f"agent_pos has {len(state)} numbers; env.state_dim is {self._state_dim}. Fix it."
                 )
             packed[OBS_STATE] = torch.from_numpy(state.copy())[None]
         # Copies: the actor keeps every observation of an episode and may change them in place.

@@ -90,7 +90,7 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
                 setattr(self, own, getattr(policy, theirs))
         if self.tokenizer_max_length != policy.tokenizer_max_length:
             raise ValueError(
-                f"env.tokenizer_max_length={self.tokenizer_max_length} differs from policy.tokenizer_max_length="
+                f"env.tokenizer_max_length={self.tokenizer_max_length} differs from the policy's "
                 f"{policy.tokenizer_max_length}. Leave the environment's unset."
             )
         if not 0 <= self.domain_id < policy.num_domains:

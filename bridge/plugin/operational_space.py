@@ -9,7 +9,8 @@ M,
 is τ = q̈ + bias + Jᵀ Λ (a - J M⁻¹ q̈): one Cholesky solve with M, one with Λ⁻¹.
 """
 
-# pyright: reportAttributeAccessIssue=false (binary modules without stubs)
+# MuJoCo and LAPACK are binary modules without stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
 """gym_hil's PandaPickCube as a vision-language-action task that renders cheaply: ``pirl/PandaPickCube-v0``.
 
 Physics, task and reward are LeRobot's own (``gym_hil.envs.PandaPickCubeGymEnv``), the controller is the same,
-computed faster. What differs is what a small policy on a few CPU cores needs: four action channels in [-1, 1],
-a proprioceptive state of order one, an episode limit of its own, seeds that really fix the cube, and one image,
-drawn only when asked for. Software rendering is paid by the triangle, not by the pixel, so the collision meshes
-are drawn (a third of the triangles), without shadows, reflections or multi-sampling: about 10 ms an image where
-the stock environment takes 210.
+computed faster. What differs is what a small policy on a few CPU cores needs: four action channels in
+[-1, 1], a proprioceptive state of order one, an episode limit of its own, seeds that really fix the cube, and
+one image, drawn only when asked for. Software rendering is paid by the triangle, not by the pixel, so the
+collision meshes are drawn (a third of the triangles), without shadows, reflections or multi-sampling: about
+10 ms an image where the stock environment takes 210.
 """
 
-# pyright: reportAttributeAccessIssue=false (binary modules without stubs)
+# MuJoCo and LAPACK are binary modules without stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

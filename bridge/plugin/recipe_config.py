@@ -100,8 +100,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         mode = policy.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
         if mode is not NormalizationMode.IDENTITY and "action" not in (self.dataset_stats or {}):
             raise ValueError(
-                f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has "
-                "no 'action': the actor could not un-normalise. Give the statistics, or set ACTION to IDENTITY."
+                f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has no "
+                "'action', so the actor could not un-normalise. Give them, or set ACTION to IDENTITY."
             )
 
     def _attach(self, policy: Any) -> None:

@@ -49,8 +49,8 @@ def scored_dims(model: XVLAModel) -> tuple[int, ...]:
         case "auto":
             return tuple(range(space.real_dim))
     raise ValueError(
-        f"policy.action_mode={space.name!r} has no list of scored channels. Use one of ee6d, agibot_ee6d, joint, "
-        "so101_bimanual, franka_joint7, auto."
+        f"policy.action_mode={space.name!r} has no list of scored channels. Use one of ee6d, agibot_ee6d, "
+        "joint, so101_bimanual, franka_joint7, auto."
     )
 
 
@@ -75,7 +75,7 @@ def sample(
         generator: CPU generator of the noise; None uses torch's global one.
     """
     model: Any = policy.model
-    config_: Any = policy.config
+    policy_config: Any = policy.config
     inputs = policy._build_model_inputs(batch)
     features = model.forward_vlm(
         inputs["input_ids"], inputs["image_input"].to(model._get_target_dtype()), inputs["image_mask"]
@@ -91,7 +91,7 @@ def sample(
     x_t = x1
     kept: tuple[Tensor, Tensor, Tensor] | None = None
     log_prob = torch.zeros(shape[:2], device=proprio.device)
-    for transition in noise.schedule(config, config_.num_denoising_steps, step):
+    for transition in noise.schedule(config, policy_config.num_denoising_steps, step):
         t = torch.full((shape[0],), transition.t, device=proprio.device)
         proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)
         clean = model.transformer(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 import torch
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from lerobot.policies.xvla.action_hub import build_action_space
 from lerobot.policies.xvla.soft_transformer import timestep_embedding as torch_timestep_embedding
 from reference import (
@@ -21,14 +22,14 @@ from reference import (
     torch_config,
 )
 from transformers.activations import ACT2FN
-from xvla_configs import ACTION_MODES, Case, cases
+from xvla_configs import ACTION_MODES, cases
 
 from pirl_jax.xvla import XVLA, XVLAConfig, action_space
 from pirl_jax.xvla.layers import ACTIVATIONS, attention
 from pirl_jax.xvla.transformer import timestep_embedding
 from pirl_jax.xvla.vision import attend_windows
 
-NUM_CONFIGS = 15
+CONFIGS_PER_MODE = 3
 
 torch.set_num_threads(1)
 
@@ -45,9 +46,13 @@ def run(model: XVLA, params: dict[str, Any], function: Any, *args: jax.Array) ->
     return jax.jit(lambda p: apply({"params": p}, *args), compiler_options=COMPILER_OPTIONS)(params)
 
 
-@settings(max_examples=NUM_CONFIGS, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
-@given(cases())
-def test_every_module_equals_its_torch_original_in_float64(case: Case) -> None:
+@pytest.mark.parametrize("mode", ACTION_MODES)
+@settings(
+    max_examples=CONFIGS_PER_MODE, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
+)
+@given(data=st.data())
+def test_every_module_equals_its_torch_original_in_float64(mode: str, data: st.DataObject) -> None:
+    case = data.draw(cases(mode))
     torch_cfg = torch_config(case.settings)
     config = XVLAConfig.from_dict(saved_config(torch_cfg))
     policy = random_policy(torch_cfg, case.seed).double()

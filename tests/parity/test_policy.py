@@ -4,8 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import pytest
 import torch
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from reference import (
     COMPILER_OPTIONS,
     FLOAT32_TOLERANCE,
@@ -16,11 +18,11 @@ from reference import (
     to_jax,
     torch_config,
 )
-from xvla_configs import Case, cases
+from xvla_configs import ACTION_MODES, Case, cases
 
 from pirl_jax.xvla import XVLA, XVLAConfig, generate_actions, prepare_proprio
 
-NUM_CONFIGS = 44
+CONFIGS_PER_MODE = 8
 
 torch.set_num_threads(1)
 
@@ -41,9 +43,13 @@ def random_batch(case: Case, num_domains: int) -> dict[str, torch.Tensor]:
     }
 
 
-@settings(max_examples=NUM_CONFIGS, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
-@given(cases())
-def test_flax_equals_lerobot_end_to_end_in_float32(case: Case) -> None:
+@pytest.mark.parametrize("mode", ACTION_MODES)
+@settings(
+    max_examples=CONFIGS_PER_MODE, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
+)
+@given(data=st.data())
+def test_flax_equals_lerobot_end_to_end_in_float32(mode: str, data: st.DataObject) -> None:
+    case = data.draw(cases(mode))
     torch_cfg = torch_config(case.settings)
     config = XVLAConfig.from_dict(saved_config(torch_cfg))
     policy = random_policy(torch_cfg, case.seed)
