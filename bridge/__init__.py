@@ -1,1 +1,1 @@
-"""Everything that knows torch, LeRobot or gRPC: weights, checkpoints, the learner service, the actor plugin."""
+"""Everything that knows torch, LeRobot or gRPC: weights, export, the service, the plugin."""

@@ -1,4 +1,4 @@
-"""Supervised batches for X-VLA out of any LeRobotDataset, as NumPy arrays, in an order that a resumed run continues."""
+"""Supervised batches for X-VLA from any LeRobotDataset: NumPy arrays, in an order a resumed run continues."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pirl_jax.sft import Batch
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 * 2**30
-"""Images of a dataset up to this size are decoded once and kept in memory; larger ones are read by workers."""
+"""A dataset's images up to this size are decoded once and kept in memory; larger ones are read by workers."""
 
 
 def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     """Open ``cfg.dataset`` with X-VLA's action chunks, and complete ``cfg.policy``'s features from it.
 
-    The features are set as LeRobot's ``make_policy`` sets them: the action always, the inputs where the config has none.
+    The features are set as LeRobot's ``make_policy`` sets them: the action always, the inputs where the config
+    has none.
 
     Raises:
         ValueError: A setting of the dataset that these batches do not support, or a feature that is missing.
@@ -47,7 +48,8 @@ def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     if missing or not image_keys(dataset, policy):
         raise ValueError(
             f"dataset {cfg.dataset.repo_id} lacks {missing or list(policy.image_features)} of the policy's "
-            f"input_features; it has {sorted(features)}. Name its features in policy.input_features, or leave that unset."
+            f"input_features; it has {sorted(features)}. Name its features in policy.input_features, or leave "
+            "that unset."
         )
     policy.validate_features()
     return dataset
@@ -69,8 +71,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches for ever; the same arguments give the same batches.
 
-    Action chunks that reach past an episode's end repeat its last action, marked in ``action_is_pad``: LeRobot's
-    semantics. X-VLA's own loss does not look at the mark.
+    Action chunks that reach past an episode's end repeat its last action, marked in ``action_is_pad``:
+    LeRobot's semantics. X-VLA's own loss does not look at the mark.
 
     Args:
         dataset: From ``load_dataset``.
@@ -99,7 +101,7 @@ def batches(
 
 
 def tokenize(tasks: list[str], policy: XVLAConfig) -> np.ndarray:
-    """Return the token ids of instructions, int32 [len(tasks), N], as LeRobot's ``TokenizerProcessorStep`` makes them."""
+    """Return token ids, int32 [len(tasks), N], as LeRobot's ``TokenizerProcessorStep`` makes them."""
     tokens = AutoTokenizer.from_pretrained(policy.tokenizer_name)(
         tasks,
         max_length=policy.tokenizer_max_length,
@@ -201,7 +203,7 @@ def _proprio(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray
 
 
 def _domain_id(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray:
-    """Return the dataset's own domain ids where the config names their column, else domain 0 as LeRobot does."""
+    """Return the dataset's domain ids where the config names their column, else 0 as LeRobot does, int32 [B]."""
     if policy.domain_feature_key not in rows:
         return np.zeros(count, np.int32)
     return np.asarray(rows[policy.domain_feature_key]).reshape(count, -1)[:, 0].astype(np.int32)
@@ -237,6 +239,6 @@ def _check(cfg: TrainPipelineConfig) -> None:
     modes = {kind: mode for kind, mode in cfg.policy.normalization_mapping.items() if mode.value != "IDENTITY"}
     if modes:
         raise ValueError(
-            f"policy.normalization_mapping {modes} is not supported by pirl_jax.sft: X-VLA trains on raw states and "
-            "actions. Set every entry to IDENTITY."
+            f"policy.normalization_mapping {modes} is not supported by pirl_jax.sft: X-VLA trains on raw states "
+            "and actions. Set every entry to IDENTITY."
         )

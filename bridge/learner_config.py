@@ -24,14 +24,14 @@ def check(cfg: TrainRLServerPipelineConfig) -> None:
         )
     if cfg.policy.pretrained_path is None:
         raise ValueError(
-            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both must load "
-            "the same checkpoint: give --policy.path=<folder or hub id> (python -m pirl_jax.sft makes one)."
+            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both must "
+            "load the same checkpoint: give --policy.path=<folder or hub id> (python -m pirl_jax.sft makes one)."
         )
     tokenizer = getattr(cfg.env, "tokenizer_name", None)
     if tokenizer not in (None, cfg.policy.tokenizer_name):
         raise ValueError(
-            f"env.tokenizer_name is {tokenizer!r} but the policy was trained with {cfg.policy.tokenizer_name!r}; "
-            "leave env.tokenizer_name unset."
+            f"env.tokenizer_name is {tokenizer!r} but the policy was trained with "
+            f"{cfg.policy.tokenizer_name!r}; leave env.tokenizer_name unset."
         )
 
 
@@ -44,7 +44,9 @@ def episode_spec(cfg: TrainRLServerPipelineConfig, config: XVLAConfig) -> Episod
     features = cfg.policy.input_features
     shapes = {key: tuple(features[key].shape) for key in config.image_keys}
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"all camera views must have one size; got {shapes}. Resize them in the environment.")
+        raise ValueError(
+            f"all camera views must have one size; got {shapes}. Resize them in the environment."
+        )
     return EpisodeSpec(
         image_keys=config.image_keys,
         image_shape=next(iter(shapes.values())),

@@ -13,7 +13,7 @@ class SFTConfig(TrainPipelineConfig):
     """``TrainPipelineConfig`` for ``python -m pirl_jax.sft``."""
 
     vlm_lr_scale: float = 0.1
-    """Learning rate of the vision-language model relative to ``policy.optimizer_lr``; 1 to train it from scratch."""
+    """Learning rate of the VLM relative to ``policy.optimizer_lr``; 1 to train it from scratch."""
 
     def validate(self) -> None:
         """Check and complete the config as LeRobot does.

@@ -17,8 +17,8 @@ PyTree = Any
 def round_to(params: PyTree, dtype: str) -> PyTree:
     """What the actor holds after a push in ``dtype``: the rounded values, in the parameters' own dtype.
 
-    A bfloat16 push makes the rounded weights the behaviour policy; scoring its actions with the exact weights would
-    be off by far more than PPO's clip range.
+    A bfloat16 push makes the rounded weights the behaviour policy; scoring its actions with the exact weights
+    would be off by far more than PPO's clip range.
     """
     return jax.tree.map(lambda p: jnp.array(p, dtype).astype(p.dtype), params)
 
@@ -58,8 +58,9 @@ class Behaviours:
 class Versions:
     """Numbers for pushed versions: ≥ 1, increasing, never given twice even if the learner is killed.
 
-    A crash loses the updates since the last checkpoint but not the actors that hold their parameters: a number that
-    came back would pass one policy's actions off as another's. So numbers are reserved on disk a block at a time.
+    A crash loses the updates since the last checkpoint but not the actors that hold their parameters: a
+    number that came back would pass one policy's actions off as another's. So numbers are reserved on disk a
+    block at a time.
     """
 
     _BLOCK = 1000

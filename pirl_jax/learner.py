@@ -1,7 +1,7 @@
 """The learner: ``python -m pirl_jax.learner --config_path=cfg.json``.
 
-The composition root: the one module of the JAX side that meets ``bridge``, inside ``main()``. LeRobot's config dialect
-(``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
+The composition root: the one module of the JAX side that meets ``bridge``, inside ``main()``. LeRobot's
+config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
 """
 
 import logging
@@ -15,7 +15,7 @@ import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
-from pirl_jax.metrics import MetricsWriter
+from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def learn(cfg: Any) -> None:
     check(cfg)
     recipe = cfg.algorithm
     output_dir = Path(cfg.output_dir)
-    # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both sides.
+    # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
+    # sides.
     config = policy_config(cfg.policy)
     params = check_params(load_params(cfg.policy.pretrained_path)[1], config)
     policy = flow_policy(config)
@@ -63,12 +64,15 @@ def learn(cfg: Any) -> None:
 
     push_dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
     address = recipe.actor_learner_config
-    with LearnerServer(address.learner_host, address.learner_port, decode=decoder(episode_spec(cfg, config))) as server:
+    with LearnerServer(
+        address.learner_host, address.learner_port, decode=decoder(episode_spec(cfg, config))
+    ) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
+        trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
             checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
-            MetricsWriter(output_dir, resume_step=int(train_state.step)) as log,
+            MetricsWriter(output_dir, int(train_state.step), trackers) as log,
         ):
             updates = train.run(
                 policy,
@@ -93,15 +97,18 @@ def learn(cfg: Any) -> None:
 def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     """Flatten the service's counters under ``actor/`` and ``dropped/``."""
     dropped = stats.pop("dropped")
-    return {f"actor/{name}": n for name, n in stats.items()} | {f"dropped/{why}": n for why, n in dropped.items()}
+    return {f"actor/{name}": n for name, n in stats.items()} | {
+        f"dropped/{why}": n for why, n in dropped.items()
+    }
 
 
 def main() -> None:
     """Parse the command line in LeRobot's dialect and run the learner."""
-    from bridge import plugin
     from lerobot.configs import parser
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
     from lerobot.utils.utils import init_logging
+
+    from bridge import plugin
 
     plugin.register()
 

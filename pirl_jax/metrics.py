@@ -100,35 +100,34 @@ def console_line(step: int, metrics: Mapping[str, float], keys: Sequence[str] = 
     return " | ".join([f"update {step}", *parts])
 
 
-def wandb_sink(config: Mapping[str, Any] | None = None, **init: Any) -> Sink:
-    """Log to Weights & Biases; ``init`` goes to ``wandb.init`` (project, entity, id, resume, mode, dir, …).
+def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path) -> tuple[Sink, ...]:
+    """Return the Weights & Biases tracker that LeRobot's ``wandb`` section asks for, or none.
+
+    Args:
+        wandb_config: LeRobot's ``WandBConfig``: ``enable``, ``project``, ``entity``, ``notes``, ``run_id``,
+        ``mode``.
+        config: the run's settings, to be stored with it.
+        folder: where wandb keeps its files.
 
     Raises:
-        ValueError: if wandb is not installed.
+        ValueError: if wandb is enabled but not installed.
     """
+    if not wandb_config.enable:
+        return ()
     try:
         import wandb
     except ImportError as error:
-        raise ValueError("wandb is not installed. Install pirl-jax[wandb] or disable it.") from error
-    run = wandb.init(config=dict(config or {}), **init)
-    return lambda step, metrics: run.log(dict(metrics), step=step)
-
-
-def tensorboard_sink(folder: str | Path) -> Sink:
-    """Log scalars to TensorBoard event files in ``folder``.
-
-    Raises:
-        ValueError: if tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboardX is not installed. Install pirl-jax[tensorboard].") from error
-    writer = SummaryWriter(str(folder))
-
-    def sink(step: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
-
-    return sink
+        raise ValueError(
+            "wandb is not installed. Install pirl-jax[wandb] or set wandb.enable=false."
+        ) from error
+    run = wandb.init(
+        project=wandb_config.project,
+        entity=wandb_config.entity,
+        notes=wandb_config.notes,
+        id=wandb_config.run_id,
+        mode=wandb_config.mode,
+        resume="allow",
+        config=dict(config),
+        dir=str(folder),
+    )
+    return (lambda step, metrics: run.log(dict(metrics), step=step),)

@@ -1,7 +1,7 @@
 """What PI-RL needs to know of a flow policy: a handful of pure functions and sizes.
 
-A second flow policy is one more function returning a ``FlowPolicy`` (``pirl_jax.xvla.policy`` returns X-VLA's); nothing
-else in the learner names a model.
+A second flow policy is one more function returning a ``FlowPolicy`` (``pirl_jax.xvla.policy`` returns
+X-VLA's); nothing else in the learner names a model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class FlowPolicy:
     encode: Callable[..., Features]
     """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
     predict: Callable[..., Any]
-    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) -> â Float[B H A]``."""
+    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) -> â
+    Float[B H A]``."""
     prepare_proprio: Callable[[np.ndarray], np.ndarray]
     """Raw state ``[B P']`` to what ``predict`` takes."""
     num_denoising_steps: int

@@ -1,7 +1,7 @@
 """The PI-RL recipe: every number of the method, independent of the policy and of the environment.
 
-Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The plugin's
-``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these fields.
+Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The
+plugin's ``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these fields.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class NoiseConfig:
     mode: str = "terminal"
     """One of ``pirl_jax.noise.MODES``. ``terminal``: Gaussian on the final action."""
     replay: str = "last"
-    """``last``: the learner recomputes the noised step from its stored input; ``full``: all K steps from ε₀."""
+    """``last``: recompute the noised step from its stored input; ``full``: all K steps from ε₀."""
     std: float = 0.02
     """Noise level in the units of the model's action channels (σ_c of ``terminal``)."""
 
@@ -60,7 +60,8 @@ class Recipe:
     target_kl: float | None = None
     """Stop the epochs of an update once a minibatch's approximate KL exceeds this."""
     adaptive_lr: bool = False
-    """Steer the policy's learning rate by the last update's KL: shrink above ``target_kl``, grow below a third of it."""
+    """Steer the policy's learning rate by the last update's KL: shrink above ``target_kl``, grow below a
+    third of it."""
 
     max_staleness: int = 2
     """Episodes collected more than this many updates ago are dropped and counted."""

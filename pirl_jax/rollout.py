@@ -15,7 +15,7 @@ class Observations:
     """A batch of observations, as they came off the wire (host memory)."""
 
     images: UInt8[np.ndarray, "B V C h w"]
-    """The views present, in the order of the policy's image features; padding views are added by the model."""
+    """The views present, in the order of the policy's image features; the model adds padding views."""
     tokens: Int[np.ndarray, "B N"]
     domain_id: Int[np.ndarray, " B"]
     proprio: Float[np.ndarray, "B P"]

@@ -53,7 +53,12 @@ def make_scorer(
 
     @jax.jit
     def behaviour_log_prob(
-        trainable: Params, features: PyTree, proprio: Array, domain_id: Array, latents: Array, denoise_step: Array
+        trainable: Params,
+        features: PyTree,
+        proprio: Array,
+        domain_id: Array,
+        latents: Array,
+        denoise_step: Array,
     ) -> Array:
         def predict(x_t: Array, t: Array) -> Array:
             return policy.predict(trainable, features, x_t, t, proprio, domain_id)

@@ -1,7 +1,8 @@
-"""Supervised warm start: ``python -m pirl_jax.sft --config_path=cfg.json``, X-VLA's flow-matching loss in JAX.
+"""Supervised warm start: ``python -m pirl_jax.sft --config_path=cfg.json``.
 
-LeRobot's training config and dialect (``dataset.repo_id``, ``policy.type=xvla``, ``--a.b=c``, ``--resume=true``) plus
-``vlm_lr_scale``; LeRobot's optimiser groups, learning-rate schedule and checkpoints. Meets ``bridge`` inside ``main()``.
+LeRobot's training config and dialect (``dataset.repo_id``, ``policy.type=xvla``, ``--a.b=c``,
+``--resume=true``) plus ``vlm_lr_scale``; LeRobot's optimiser groups, learning-rate schedule and checkpoints.
+Meets ``bridge`` inside ``main()``.
 """
 
 import dataclasses
@@ -21,10 +22,10 @@ import numpy as np
 import optax
 
 from pirl_jax import checkpoint
-from pirl_jax.metrics import MetricsWriter
+from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.optim import SupervisedOptimizer
 from pirl_jax.typing import Array, Bool, Float, Int, PRNGKeyArray, UInt8
-from pirl_jax.xvla import XVLA, XVLAConfig, init_params, normalize_images, sample_times
+from pirl_jax.xvla import BUFFERS, XVLA, XVLAConfig, init_params, normalize_images, sample_times
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
     action: Float[np.ndarray, "B H n"]
     """The robot's channels; the model pads them to its own."""
     action_is_pad: Bool[np.ndarray, "B H"]
-    """Steps past the episode's end, which repeat its last action. X-VLA's loss counts them like the others."""
+    """Steps past the episode's end, which repeat its last action. X-VLA's loss counts them like others."""
 
 
 @flax.struct.dataclass
@@ -87,15 +88,16 @@ def merge(trainable: PyTree, frozen: PyTree) -> PyTree:
 
 def create(params: PyTree, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """Return the state before the first step; ``params`` are the trainable ones, in buffers of their own."""
-    params = jax.tree.map(jnp.array, params)
+    # With their dtypes spelled out: weakly typed leaves would have the step compiled a second time.
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), params)
     return TrainState(params, optimizer.init(params), jax.random.key(seed), jnp.zeros((), jnp.int32))
 
 
 def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> Step:
     """Return one jitted optimiser step on X-VLA's loss.
 
-    Times are stratified over the batch and the noise is drawn as in LeRobot's ``XVLAModel.forward``. Images stay bytes
-    until inside the step.
+    Times are stratified over the batch and the noise is drawn as in LeRobot's ``XVLAModel.forward``. Images
+    stay bytes until inside the step.
     """
     model = XVLA(config)
 
@@ -119,7 +121,7 @@ def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> St
         key = jax.random.fold_in(state.key, state.step)
         (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"train/loss": loss, "train/grad_norm": optax.global_norm(grads)}
+        metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
         metrics |= {f"train/{name}": value for name, value in losses.items()}
         params = optax.apply_updates(state.params, updates)
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
@@ -146,8 +148,8 @@ def fit(
         state, metrics = step(state, frozen, next(batches))
         if not np.isfinite(float(metrics["train/loss"])):
             raise FloatingPointError(
-                f"the loss of step {done + 1} is {float(metrics['train/loss'])}. Lower policy.optimizer_lr, or look for "
-                "non-finite values in the dataset."
+                f"the loss of step {done + 1} is {float(metrics['train/loss'])}. Lower policy.optimizer_lr, or "
+                "look for non-finite values in the dataset."
             )
         yield done + 1, state, metrics
 
@@ -172,7 +174,7 @@ def train(cfg: Any) -> None:
     else:
         _, params = load_params(cfg.policy.pretrained_path)
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
-    trainable, frozen = split(params, recipe.is_frozen)
+    trainable, frozen = split(params, lambda name: recipe.is_frozen(name) or name.split(".")[-1] in BUFFERS)
     if not trainable:
         raise ValueError("the policy's freezing flags freeze every parameter; unset one of policy.freeze_* or train_*.")
     optimizer = recipe.build(trainable, cfg.steps)
@@ -194,7 +196,7 @@ def train(cfg: Any) -> None:
     output_dir = Path(cfg.output_dir)
     with (
         checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
-        MetricsWriter(output_dir, start) as metrics_file,
+        MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
     ):
         data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers)
         schedule = recipe.schedule(cfg.steps)

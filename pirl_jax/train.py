@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 PyTree = Any
 
 GAP_WARNING = 0.05
-"""Nats a chunk between the actor's log-probability and ours above which something is wrong, not just rounded."""
+"""Nats a chunk between the actor's log-probability and ours above which more than rounding is wrong."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,16 @@ def _collect(
             dropped[reason] += 1
             continue
         scored = score(episode, behaviour.params)
+        if not np.isfinite(
+            scored.old_log_prob
+        ).all():  # an action, token or domain that the policy cannot have seen
+            logger.warning("dropping an episode whose log-probability is not finite")
+            dropped["not_finite"] += 1
+            continue
         if scored.log_prob_gap > GAP_WARNING:
             logger.warning(
-                "the actor's log-probability differs from the learner's by %.3g nats a chunk; do both run the same "
-                "config and base checkpoint?",
+                "the actor's log-probability differs from the learner's by %.3g nats a chunk; "
+                "do both run the same config and base checkpoint?",
                 scored.log_prob_gap,
             )
         collected.append(_Collected(scored, behaviour.update < step))
@@ -152,8 +158,8 @@ def make_batch(
 ) -> tuple[Batch, int]:
     """Lay episodes out as decision points with advantages.
 
-    All arrays have ``episodes_per_update · (max_chunks + 1)`` rows whatever the episodes' lengths: first every
-    decision point, then the final observations (which only lend their value), then padding.
+    All arrays have ``episodes_per_update · (max_chunks + 1)`` rows whatever the episodes' lengths: first
+    every decision point, then the final observations (which only lend their value), then padding.
 
     Returns:
         The batch, and how many decision points it holds.
@@ -209,5 +215,5 @@ def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str]) -> 
         "train/episodes": len(episodes),
         "train/stale_fraction": float(np.mean([item.is_stale for item in collected])),
         "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
-        **{f"dropped/{reason}": dropped[reason] for reason in ("stale", "unknown_version")},
+        **{f"dropped/{reason}": dropped[reason] for reason in ("stale", "unknown_version", "not_finite")},
     }

@@ -1,4 +1,5 @@
-"""An actor that sends fixed rollouts over LeRobot's wire, stamped with whatever version the learner has published."""
+"""An actor that sends fixed rollouts over LeRobot's wire, stamped with whatever version the learner has
+published."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def rollout(seed: int, version: int, chunks: int = 2) -> bytes:
 
     def observation() -> dict[str, torch.Tensor]:
         return {
-            "observation.images.front": torch.from_numpy(rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)),
+            "observation.images.front": torch.from_numpy(
+                rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+            ),
             "observation.state": torch.from_numpy(rng.standard_normal((1, 5), dtype=np.float32)),
             "observation.language.tokens": torch.from_numpy(rng.integers(0, 12, (1, TOKENS))),
             "observation.domain_id": torch.tensor([0]),
@@ -73,7 +76,9 @@ class FakeActor:
     def send(self, message: bytes) -> None:
         """Deliver one episode and wait for the acknowledgement."""
         parts = send_bytes_in_chunks(message, services_pb2.Transition)
-        self._stub.SendTransitions(parts, metadata=[("pirl-message-id", uuid.uuid4().hex)], wait_for_ready=True)
+        self._stub.SendTransitions(
+            parts, metadata=[("pirl-message-id", uuid.uuid4().hex)], wait_for_ready=True
+        )
 
     def wait_for_version_after(self, version: int, timeout: float = 180.0) -> int:
         """Return the first version seen that is newer."""

@@ -1,7 +1,7 @@
 """``python -m bridge.demo``: from nothing to a policy that reinforcement learning has made better.
 
-Scripted demonstrations → supervised warm start in JAX → PI-RL (the learner and stock LeRobot actors, as the separate
-processes that a user would start) → the policies before and after on the same held-out episodes.
+Scripted demonstrations → supervised warm start in JAX → PI-RL (the learner and stock LeRobot actors, as the
+separate processes that a user would start) → the policies before and after on the same held-out episodes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ logger = logging.getLogger("demo")
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ACTORS = 2
+RESULTS = ("summary.json", "learning_curve.png", "before.mp4", "after.mp4", "train/checkpoints/last")
 
 
 class Demo:
-    """The phases of one run, in order; each writes into ``output_dir`` and adds its wall time to the summary."""
+    """The phases of one run, in order; each writes into ``output_dir`` and adds its time to the summary."""
 
     def __init__(
         self, output_dir: Path, seed: int, demonstrations: int, episodes: int, evaluate: Evaluator
@@ -125,7 +126,8 @@ class Demo:
                     row = rows[-1]
                     self._progress(
                         f"update {row['step']}, success of the noisy policy {row['train/success_rate']:.0%}, "
-                        f"KL {row['train/approx_kl']:.3f}, explained variance {row['train/explained_variance']:.2f}"
+                        f"KL {row['train/approx_kl']:.3f}, "
+                        f"explained variance {row['train/explained_variance']:.2f}"
                     )
             learner.check()
         shutil.copyfile(source, metrics)
@@ -160,17 +162,19 @@ class Demo:
 
 def describe(evaluation: Evaluation) -> str:
     """Return one evaluation in words."""
-    low, high = evaluation.summary()["ci95"]
-    return f"{evaluation.success:.1%} of {len(evaluation.episodes)} episodes, 95 % interval {low:.1%} to {high:.1%}"
+    result = evaluation.summary()
+    low, high = result["ci95"]
+    return f"{result['success']:.1%} of {result['n']} episodes, 95 % interval {low:.1%} to {high:.1%}"
 
 
 def table(summary: dict) -> str:
     """Return the result as the few lines a person wants to read."""
-    rows = [
-        f"{name:<8}{result['success']:>8.1%}   [{result['ci95'][0]:.1%}, {result['ci95'][1]:.1%}]   n={result['n']}"
-        for name, result in ((name, summary[name]) for name in ("before", "after"))
-    ]
-    return "\n".join(["        success   95 % interval", *rows])
+    rows = ["        success   95 % interval"]
+    for name in ("before", "after"):
+        result = summary[name]
+        low, high = result["ci95"]
+        rows.append(f"{name:<8}{result['success']:>7.1%}   {low:.1%} – {high:.1%}   (n = {result['n']})")
+    return "\n".join(rows)
 
 
 def main() -> None:
@@ -182,6 +186,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=300, help="held-out episodes before and after")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # LeRobot reports at length that torchcodec finds no FFmpeg; the demo's dataset holds no video.
+    logging.getLogger().handlers[0].addFilter(lambda record: "torchcodec" not in record.getMessage())
     output_dir: Path = arguments.output_dir
     if output_dir.exists():
         aside = output_dir.with_name(f"{output_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -195,7 +201,7 @@ def main() -> None:
     except RuntimeError as error:
         sys.exit(f"error: {error}")
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"\n{table(summary)}\n\nresults: {output_dir}/ (summary.json, learning_curve.png, before.mp4, after.mp4)")
+    print(f"\n{table(summary)}\n\nresults: {output_dir}/", *RESULTS, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bridge.demo.record import IMAGE_KEY, environment
+
 logger = logging.getLogger(__name__)
 
 _Z95 = 1.959963984540054
@@ -84,7 +86,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 class Evaluator:
-    """Owns the processes that evaluate, so that several checkpoints can be measured without starting them again.
+    """Owns the processes that evaluate, so that many checkpoints can be measured without starting them again.
 
     Args:
         workers: Processes, one torch thread each; 0 evaluates in this one.
@@ -186,13 +188,10 @@ class _Player:
         from lerobot.policies.factory import make_pre_post_processors
         from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 
-        from bridge.demo.policy import IMAGE_KEY
-        from bridge.plugin.panda import PandaPickCube
-
         torch.set_num_threads(1)  # the other cores evaluate too
         self.policy = XVLAPolicy.from_pretrained(pretrained)
         self._pre, self._post = make_pre_post_processors(self.policy.config, pretrained_path=pretrained)
-        self.env = PandaPickCube(image_size=self.policy.config.image_features[IMAGE_KEY].shape[-1])
+        self.env = environment(self.policy.config.image_features[IMAGE_KEY].shape[-1])
 
     def play(self, seed: int, noise_seed: int, after_step: Callable[[], None] = lambda: None) -> Episode:
         """Play one episode. ``after_step`` is called after the reset and after each action."""
@@ -241,8 +240,9 @@ def _stamp(pretrained: Path | str) -> int:
     return (Path(pretrained) / "model.safetensors").stat().st_mtime_ns
 
 
+@lru_cache  # never freed: see ``environment``
 def _camera(env: Any, size: int) -> Callable[[], np.ndarray]:
-    """Return a function that draws the scene in detail, uint8 [size, size, 3], beside the policy's own images."""
+    """Return a function that draws the scene in detail, uint8 [size, size, 3]."""
     import mujoco
 
     view = env.model.vis

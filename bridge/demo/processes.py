@@ -50,7 +50,9 @@ class Command:
             RuntimeError: with the last lines of its log.
         """
         if self._process.poll() not in (None, 0):
-            raise RuntimeError(f"{self} failed ({self._process.returncode}); {self.log} ends:\n{tail(self.log)}")
+            raise RuntimeError(
+                f"{self} failed ({self._process.returncode}); {self.log} ends:\n{tail(self.log)}"
+            )
 
     def wait(self) -> None:
         """Wait for the process; raise ``RuntimeError`` if it fails."""

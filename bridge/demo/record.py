@@ -7,16 +7,20 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import datasets
 import numpy as np
 from lerobot.datasets import LeRobotDataset
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from bridge.demo.policy import IMAGE_KEY
+from bridge.demo import expert
+from bridge.plugin.panda import INSTRUCTION, PandaPickCube
 
 logger = logging.getLogger(__name__)
+
+IMAGE_KEY = f"{OBS_IMAGES}.front"
 
 TEST_SEEDS = 0
 """First seed of the episodes that results are reported on."""
@@ -44,11 +48,19 @@ class Demonstration:
     success: bool
 
 
+@lru_cache
+def environment(image_size: int) -> PandaPickCube:
+    """Return this process's environment, made once.
+
+    A MuJoCo renderer that is freed deletes its objects in the OpenGL context that is current, perhaps another's.
+    """
+    return PandaPickCube(image_size=image_size)
+
+
 def demonstrate(seed: int, image_size: int = 64) -> Demonstration:
     """Let the expert act once in this process's environment."""
-    from bridge.demo import expert
-
-    env = _environment(image_size)
+    env = environment(image_size)
+    env.set_rendering(True)
     observation, info = env.reset(seed=seed)
     images, states, actions, over = [], [], [], False
     while not over:
@@ -83,8 +95,6 @@ def record(
     Raises:
         ValueError: ``root`` exists.
     """
-    from bridge.plugin.panda import INSTRUCTION
-
     root = Path(root)
     if root.exists():
         raise ValueError(f"{root} already exists. Remove it, or record elsewhere.")
@@ -93,9 +103,8 @@ def record(
         repo_id, fps=10, features=_features(image_size), root=root, use_videos=False, image_writer_threads=2
     )
     start = reported = time.monotonic()
-    attempts = saved = 0
-    for demonstration in _demonstrations(first_seed, image_size, workers):
-        attempts += 1
+    saved = 0
+    for attempts, demonstration in enumerate(_demonstrations(first_seed, image_size, workers), 1):
         if demonstration.success:
             _save(dataset, demonstration, INSTRUCTION)
             saved += 1
@@ -130,18 +139,6 @@ def _demonstrations(first_seed: int, image_size: int, workers: int) -> Iterator[
 
 def _share(seeds: Sequence[int], image_size: int) -> list[Demonstration]:
     return [demonstrate(seed, image_size) for seed in seeds]
-
-
-_environments: dict[int, object] = {}
-
-
-def _environment(image_size: int):
-    """Return this process's environment; making one costs a second."""
-    from bridge.plugin.panda import PandaPickCube
-
-    if image_size not in _environments:
-        _environments[image_size] = PandaPickCube(image_size=image_size)
-    return _environments[image_size]
 
 
 def _features(image_size: int) -> dict[str, dict]:

@@ -1,8 +1,8 @@
 """Where reinforcement learning starts: a policy that succeeds sometimes.
 
-Behaviour cloning rises steeply (a few dozen steps take this task from rare to frequent success), so the start is chosen
-among the warm start's checkpoints by evaluation. A converged clone of few demonstrations would be as middling, but
-explores little; an unfinished clone of many has much left to find.
+Behaviour cloning rises steeply (a few dozen steps take this task from rare to frequent success), so the start
+is chosen among the warm start's checkpoints by evaluation. A converged clone of few demonstrations would be
+as middling, but explores little; an unfinished clone of many has much left to find.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def choose_middling(candidates: Sequence[Path], success: Callable[[Path], Evalua
             low = middle + 1
     if best is None:
         raise RuntimeError(
-            f"no warm-start checkpoint reaches {ENOUGH:.0%} success; train longer (steps in panda_pick_cube_sft.json)."
+            f"no warm-start checkpoint reaches {ENOUGH:.0%} success; train longer "
+            "(steps in configs/panda_pick_cube_sft.json)."
         )
     return best

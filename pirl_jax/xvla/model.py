@@ -219,7 +219,7 @@ def generate_actions(
         x_t = noise * t + action * (1 - t)
         times = jnp.full(noise.shape[:1], t)
         clean = model.apply({"params": params}, features, x_t, times, proprio, domain_id, method="predict")
-        return clean.astype(action.dtype), None
+        return jnp.asarray(clean, action.dtype), None
 
     times = jnp.array([k / steps for k in range(steps, 0, -1)], noise.dtype)
     action, _ = jax.lax.scan(step, jnp.zeros_like(noise), times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +32,15 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         return {**frozen, **trainable}
 
     def encode(frozen: Params, images: Array, tokens: Array) -> Features:
-        return model.apply({"params": frozen}, normalize_images(images), tokens, method="encode")
+        return cast(
+            Features, model.apply({"params": frozen}, normalize_images(images), tokens, method="encode")
+        )
 
     def predict(
         trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
     ) -> Array:
-        return model.apply({"params": trainable}, features, x_t, t, proprio, domain_id, method="predict")
+        inputs = (features, x_t, t, proprio, domain_id)
+        return cast(Array, model.apply({"params": trainable}, *inputs, method="predict"))
 
     return FlowPolicy(
         split=split,
@@ -55,7 +59,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
 def critic_fn(hidden_dims: Sequence[int]) -> Callable[[Params, Features, Array], Array]:
     """Return the critic as ``(critic params, features, proprio) -> values``."""
     critic = Critic(tuple(hidden_dims))
-    return lambda params, features, proprio: critic.apply({"params": params}, features, proprio)
+    return lambda params, features, proprio: cast(Array, critic.apply({"params": params}, features, proprio))
 
 
 def init_critic(config: XVLAConfig, hidden_dims: Sequence[int], key: Array) -> Params:

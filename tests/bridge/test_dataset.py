@@ -12,8 +12,10 @@ from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from bridge.dataset import batches, load_dataset, tokenize
-from bridge.demo.policy import IMAGE_KEY, demo_policy_config, save_tokenizer
+from bridge.demo.record import IMAGE_KEY
+from bridge.demo.tokenizer import build_tokenizer
 from bridge.sft_config import SFTConfig
+from tiny import tiny_policy_config
 
 TASKS = ["pick up the cube", "put the cube down"]
 LENGTHS = (5, 11, 9)
@@ -46,8 +48,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def cfg(root, tmp_path):
-    tokenizer = save_tokenizer(tmp_path / "tokenizer", TASKS)
-    policy = demo_policy_config(tokenizer, image_size=16, state_dim=5)
+    build_tokenizer(tmp_path / "tokenizer", TASKS)
+    policy = tiny_policy_config(tokenizer_name=str(tmp_path / "tokenizer"))
+    policy.input_features[IMAGE_KEY].shape = (3, 16, 16)
     return SFTConfig(dataset=DatasetConfig("test/demos", root=str(root)), policy=policy, batch_size=8)
 
 

@@ -9,8 +9,9 @@ import pytest
 from lerobot.datasets import LeRobotDataset
 
 from bridge.demo import expert
-from bridge.demo.policy import CHUNK_SIZE, IMAGE_KEY
-from bridge.demo.record import TRAIN_SEEDS, demonstrate, record
+from bridge.demo.record import IMAGE_KEY, TRAIN_SEEDS, demonstrate, record
+
+CHUNK_SIZE = 8
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,9 @@ def write_config(folder: Path, port: int, **overrides) -> Path:
     config = json.loads(path.read_text())
     if not (folder / "base").exists():
         torch.manual_seed(0)
-        XVLAPolicy(tiny_policy_config(tokenizer_name=str(folder / "tokenizer"))).save_pretrained(folder / "base")
+        XVLAPolicy(tiny_policy_config(tokenizer_name=str(folder / "tokenizer"))).save_pretrained(
+            folder / "base"
+        )
     config["policy"] = {"path": str(folder / "base")}
     path.write_text(json.dumps(config))
     return path
@@ -47,7 +49,8 @@ def start(log: Path, *arguments: str) -> subprocess.Popen:
 
 
 def feed(actor: FakeActor, updates: range, after: int) -> int:
-    """Give each update its fixed rollouts, stamped with the version published for it; return the last version."""
+    """Give each update its fixed rollouts, stamped with the version published for it; return the last
+    version."""
     for update in updates:
         after = actor.wait_for_version_after(after)
         for i in range(EPISODES):
@@ -73,7 +76,9 @@ def final_state(folder: Path) -> dict:
 def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
     leaves = {}
     for name, value in tree.items():
-        leaves |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        leaves |= (
+            flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        )
     return leaves
 
 
@@ -90,8 +95,10 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
             else:
                 version = feed(actor, range(2), after=0)
                 last = folder / "output" / "checkpoints" / "last"
-                wait_for(lambda: last.is_symlink() and last.readlink() == Path("000002"))
-                actor.send(rollout(seed=999, version=version))  # half of the next update dies with the learner
+                wait_for(lambda link=last: link.is_symlink() and link.readlink() == Path("000002"))
+                actor.send(
+                    rollout(seed=999, version=version)
+                )  # half of the next update dies with the learner
                 process.kill()
                 process.wait()
                 resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
@@ -105,9 +112,14 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     assert results["whole"].keys() == results["killed"].keys()
     for path, expected in results["whole"].items():
         np.testing.assert_array_equal(results["killed"][path], expected, err_msg=path)
-    models = [tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results]
+    models = [
+        tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results
+    ]
     assert models[0].read_bytes() == models[1].read_bytes()
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == [1, 2, 3, 4]
 
 

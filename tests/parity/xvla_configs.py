@@ -44,8 +44,8 @@ def conv_size(length: int, kernel: int, stride: int, padding: int) -> int:
 def cases(*modes: str) -> st.SearchStrategy[Case]:
     """Cases of some action modes, of all by default.
 
-    Hypothesis draws the seed only: left to draw every size, it favours the smallest, and half of the networks have
-    no layers.
+    Hypothesis draws the seed only: left to draw every size, it favours the smallest, and half of the networks
+    have no layers.
     """
     return st.builds(random_case, st.sampled_from(modes or ACTION_MODES), st.integers(0, 2**32 - 1))
 

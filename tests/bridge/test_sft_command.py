@@ -1,0 +1,139 @@
+"""``python -m pirl_jax.sft``: trains on a LeRobotDataset, resumes bit for bit, exports what LeRobot loads."""
+
+import json
+import signal
+import sys
+
+import draccus
+import jax
+import numpy as np
+import pytest
+import torch
+from lerobot.configs.default import DatasetConfig
+from lerobot.datasets import LeRobotDataset
+from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
+from lerobot.utils.constants import ACTION, OBS_STATE
+from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config
+
+from bridge.demo.record import IMAGE_KEY
+from bridge.sft_config import SFTConfig
+from pirl_jax import checkpoint, sft
+from pirl_jax.metrics import read
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Write a dataset and the JSON that trains on it; return the JSON's path."""
+    folder = tmp_path_factory.mktemp("sft")
+    features = {
+        IMAGE_KEY: {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]},
+        OBS_STATE: {"dtype": "float32", "shape": (5,), "names": None},
+        ACTION: {"dtype": "float32", "shape": (4,), "names": None},
+    }
+    dataset = LeRobotDataset.create(
+        "test/demos", fps=10, features=features, root=folder / "dataset", use_videos=False
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        for _ in range(12):
+            frame = {
+                IMAGE_KEY: rng.integers(0, 256, (64, 64, 3), np.uint8),
+                OBS_STATE: rng.standard_normal(5, np.float32),
+                ACTION: rng.uniform(-1, 1, 4).astype(np.float32),
+            }
+            dataset.add_frame({**frame, "task": INSTRUCTION})
+        dataset.save_episode()
+    dataset.finalize()
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    cfg = SFTConfig(
+        dataset=DatasetConfig("test/demos", root=str(folder / "dataset")),
+        policy=tiny_policy_config(tokenizer_name=str(tokenizer), optimizer_lr=1e-3, scheduler_warmup_steps=0),
+        batch_size=4,
+        steps=6,
+        save_freq=3,
+        log_freq=1,
+        num_workers=0,
+        vlm_lr_scale=1.0,
+    )
+    path = folder / "sft.json"
+    with path.open("w") as file, draccus.config_type("json"):
+        draccus.dump(cfg, file, indent=2)
+    return path
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Run the command in this process, whose compiled step the runs then share."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sft", *map(str, arguments)])
+        sft.main()
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def states(output_dir):
+    return checkpoint.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command(f"--config_path={config}", f"--output_dir={whole}")
+    # The same schedule, ended early: what a killed run leaves is its last checkpoint.
+    command(f"--config_path={config}", f"--output_dir={broken}")
+    last = broken / "checkpoints" / "last"
+    last.unlink()
+    last.symlink_to("000003")
+    command(f"--config_path={last / 'pretrained_model' / 'train_config.json'}", "--resume=true")
+    assert checkpoint.read_step(last) == 6
+    for left, right in zip(jax.tree.leaves(states(whole)), jax.tree.leaves(states(broken)), strict=True):
+        np.testing.assert_array_equal(left, right)
+    rows = [read(folder / "metrics.jsonl") for folder in (whole, broken)]
+    assert [row["step"] for row in rows[1]] == list(range(1, 7))
+    assert [row["train/loss"] for row in rows[0]] == [row["train/loss"] for row in rows[1]]
+
+
+def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(config, command, tmp_path):
+    command(f"--config_path={config}", f"--output_dir={tmp_path / 'first'}", "--steps=1")
+    folder = tmp_path / "first" / "checkpoints" / "last" / "pretrained_model"
+    policy = XVLAPolicy.from_pretrained(folder)
+    stored = states(tmp_path / "first")["params"]["transformer"]["norm"]["weight"]
+    np.testing.assert_array_equal(policy.model.transformer.norm.weight.detach(), stored)
+    dataset = json.loads(config.read_text())["dataset"]
+    command(
+        f"--policy.path={folder}",
+        f"--dataset.repo_id={dataset['repo_id']}",
+        f"--dataset.root={dataset['root']}",
+        f"--output_dir={tmp_path / 'second'}",
+        "--steps=1",
+        "--batch_size=4",
+        "--policy.freeze_vision_encoder=true",
+        "--policy.push_to_hub=false",
+    )
+    moved = XVLAPolicy.from_pretrained(tmp_path / "second" / "checkpoints" / "last" / "pretrained_model")
+    before, after = policy.state_dict(), moved.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("vision_tower" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--steps=0", "steps must be positive"),
+        ("--dataset.streaming=true", r"dataset\.streaming"),
+        ("--vlm_lr_scale=-1", "vlm_lr_scale"),
+    ],
+)
+def test_a_bad_setting_ends_the_command_with_one_line(config, command, tmp_path, argument, message):
+    with pytest.raises(SystemExit, match=message):
+        command(f"--config_path={config}", f"--output_dir={tmp_path / 'run'}", argument)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_output_dir_is_left_alone(config, command, tmp_path):
+    with pytest.raises(SystemExit, match="already exists"):
+        command(f"--config_path={config}", f"--output_dir={tmp_path}")

@@ -1,0 +1,44 @@
+"""Policy versions: which parameters acted, and numbers that never come back."""
+
+from itertools import pairwise
+
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+
+
+def test_version_numbers_are_never_given_twice_even_if_the_process_dies(tmp_path):
+    file = tmp_path / "versions.txt"
+    given = [Versions(file).next() for _ in range(3)]  # three processes, each killed after its first number
+    one = Versions(file)
+    given += [one.next() for _ in range(1500)]  # past a reserved block
+    assert given[0] == 1
+    assert all(later > earlier for earlier, later in pairwise(given))
+
+
+def test_versions_older_than_the_staleness_limit_are_forgotten():
+    behaviours = Behaviours(max_staleness=1)
+    for update, version in enumerate([3, 5, 9]):
+        behaviours.add(version, Behaviour({"w": update}, update))
+    assert behaviours.get(3) is None
+    assert behaviours.get(5).params == {"w": 1}
+    assert behaviours.get(9).update == 2
+    assert behaviours.oldest == 5
+
+
+def test_two_versions_of_one_update_count_once():
+    behaviours = Behaviours(max_staleness=1)
+    for update, version in [(4, 10), (4, 1001), (5, 1002)]:
+        behaviours.add(version, Behaviour({}, update))
+    assert [behaviours.get(v) is not None for v in (10, 1001, 1002)] == [True, True, True]
+
+
+def test_a_bfloat16_push_makes_the_rounded_weights_the_behaviour_policy():
+    weights = {"w": jnp.array([1.0, 1.0 + 2**-12, -3.14159], jnp.float32)}
+    rounded = round_to(weights, "bfloat16")["w"]
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_array_equal(rounded, np.float32([1.0, 1.0, -3.140625]))
+    same = round_to(weights, "float32")["w"]
+    np.testing.assert_array_equal(same, weights["w"])
+    assert same is not weights["w"]  # the update donates the original

@@ -1,0 +1,152 @@
+"""The supervised step: learns, leaves the frozen alone, and continues bit for bit."""
+
+import itertools
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from pirl_jax import checkpoint, sft
+from pirl_jax.optim import SupervisedOptimizer
+from pirl_jax.sft import Batch
+from pirl_jax.xvla import TextConfig, VisionConfig, XVLAConfig, init_params
+
+CONFIG = XVLAConfig(
+    vision=VisionConfig(
+        depths=(1,),
+        patch_size=(7,),
+        patch_stride=(8,),
+        patch_padding=(3,),
+        patch_prenorm=(False,),
+        embed_dim=(16,),
+        num_heads=(2,),
+        num_groups=(2,),
+        window_size=2,
+        projection_dim=16,
+        max_position_embeddings=8,
+    ),
+    text=TextConfig(
+        vocab_size=16,
+        max_position_embeddings=64,
+        encoder_layers=1,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        d_model=16,
+    ),
+    chunk_size=4,
+    n_action_steps=4,
+    hidden_size=16,
+    depth=1,
+    num_heads=2,
+    num_domains=2,
+    len_soft_prompts=2,
+    dim_time=8,
+    max_len_seq=64,
+    action_mode="auto",
+    max_action_dim=3,
+    max_state_dim=2,
+    image_keys=("observation.images.front",),
+)
+BATCH = 16
+
+
+def data(start=0):
+    """Batches in which the state and the brightness of the image give the action."""
+    for step in itertools.count(start):
+        rng = np.random.default_rng(step)
+        brightness = rng.integers(0, 256, BATCH)
+        proprio = rng.uniform(-1, 1, (BATCH, 2)).astype(np.float32)
+        target = np.stack([proprio[:, 0], proprio[:, 1], brightness / 128 - 1], axis=-1)
+        yield Batch(
+            images=np.broadcast_to(brightness[:, None, None, None, None], (BATCH, 1, 3, 16,
+            16)).astype(np.uint8), tokens=np.tile(np.arange(4, dtype=np.int32), (BATCH, 1)), proprio=proprio,
+            domain_id=rng.integers(0, 2, BATCH).astype(np.int32), action=np.repeat(target[:, None], 4,
+            axis=1).astype(np.float32), action_is_pad=np.zeros((BATCH, 4), bool),
+        )
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_params(CONFIG, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def trainer(params):
+    """State factory, frozen parameters and step of a run with a frozen text encoder."""
+    recipe = SupervisedOptimizer(
+        lr=3e-3, warmup_steps=0, decay_lr=3e-3, vlm_lr_scale=1.0, freeze_language_encoder=True
+    )
+    trainable, frozen = sft.split(params, recipe.is_frozen)
+    optimizer = recipe.build(trainable, 1000)
+    return lambda seed=0: sft.create(trainable, optimizer, seed), frozen, sft.make_step(CONFIG, optimizer)
+
+
+def run(state, trainer, steps, start=0):
+    _, frozen, step = trainer
+    losses = []
+    final = state
+    for _, current, metrics in sft.fit(state, frozen, step, data(start), steps):
+        losses.append(float(metrics["train/loss"]))
+        final = current
+    return final, losses
+
+
+def assert_same(left, right):
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        is_key = jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)
+        np.testing.assert_array_equal(*((jax.random.key_data(x) for x in (a, b)) if is_key else (a, b)))
+
+
+def test_training_lowers_the_loss(trainer):
+    _, losses = run(trainer[0](), trainer, 150)
+    assert np.mean(losses[-20:]) < 0.4 * np.mean(losses[:5])
+
+
+def test_three_steps_a_checkpoint_and_three_more_equal_six(trainer, tmp_path):
+    whole, _ = run(trainer[0](), trainer, 6)
+    half, _ = run(trainer[0](), trainer, 3)
+    checkpoint.save(tmp_path / "orbax", half)
+    resumed = checkpoint.restore(tmp_path / "orbax", trainer[0](seed=1))
+    resumed, _ = run(resumed, trainer, 6, start=3)
+    assert int(resumed.step) == 6
+    assert_same(whole, resumed)
+
+
+def test_the_step_compiles_once(trainer):
+    run(trainer[0](), trainer, 3)
+    assert trainer[2]._cache_size() == 1
+
+
+def test_the_seed_decides_the_noise(trainer):
+    assert run(trainer[0](0), trainer, 2)[1] != run(trainer[0](1), trainer, 2)[1]
+
+
+def test_frozen_parameters_are_no_state(trainer, params):
+    state = trainer[0]()
+    assert "language_model" not in state.params["vlm"]
+    assert_same(sft.merge(state.params, trainer[1]), params)
+
+
+@pytest.mark.parametrize("flags", [{}, {"freeze_vision_encoder": True}, {"train_policy_transformer": False}])
+def test_split_and_merge_are_inverse(params, flags):
+    trainable, frozen = sft.split(params, SupervisedOptimizer(**flags).is_frozen)
+    assert jax.tree.structure(sft.merge(trainable, frozen)) == jax.tree.structure(params)
+    assert len(jax.tree.leaves(trainable)) + len(jax.tree.leaves(frozen)) == len(jax.tree.leaves(params))
+    assert bool(frozen) == bool(flags)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(trainer):
+    bad = (batch._replace(action=np.full_like(batch.action, np.nan)) for batch in data())
+    with pytest.raises(FloatingPointError, match=r"optimizer_lr"):
+        list(sft.fit(trainer[0](), trainer[1], trainer[2], bad, 3))
+
+
+def test_a_signal_ends_the_run_after_the_step_at_hand(trainer):
+    stop = threading.Event()
+    done = []
+    for step, _, _ in sft.fit(trainer[0](), trainer[1], trainer[2], data(), 10, stop):
+        done.append(step)
+        if step == 2:
+            stop.set()
+    assert done == [1, 2]

@@ -1,0 +1,154 @@
+"""From episodes to a batch, on a toy policy whose numbers can be worked out by hand."""
+
+import dataclasses
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pirl_jax import state, train
+from pirl_jax.behaviour import Versions
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import NoiseConfig, Recipe
+from pirl_jax.rollout import Episode, Observations
+from pirl_jax.scoring import make_scorer
+
+H, A, K, STD = 3, 2, 4, 0.5
+RECIPE = Recipe(
+    noise=NoiseConfig(std=STD),
+    episodes_per_update=3,
+    max_chunks=4,
+    num_epochs=1,
+    minibatch_size=4,
+    gamma=0.9,
+    gae_lambda=0.8,
+    max_staleness=0,
+)
+PARAMS = {"w": jnp.float32(0.3)}
+FROZEN = {"scale": jnp.float32(2.0)}
+CRITIC = {"v": jnp.float32(0.7)}
+
+
+def toy_policy() -> FlowPolicy:
+    """Features are the scaled mean pixel, â = w·feature + proprio + t."""
+    return FlowPolicy(
+        split=lambda params: ({"w": params["w"]}, {"scale": params["scale"]}),
+        merge=lambda trainable, frozen: {**frozen, **trainable},
+        encode=lambda frozen, images, tokens: frozen["scale"] * images.astype(jnp.float32).mean((1, 2, 3, 4)),
+        predict=lambda params, features, x_t, t, proprio, domain_id: (
+            (params["w"] * features + proprio[:, 0] + t)[:, None, None] + 0 * x_t
+        ),
+        prepare_proprio=lambda raw: raw,
+        num_denoising_steps=K,
+        chunk_size=H,
+        n_action_steps=H,
+        dim_action=A,
+        scored_dims=(0,),
+    )
+
+
+def critic(params, features, proprio):
+    return params["v"] * features
+
+
+def episode(seed: int, T: int, *, terminated: bool, version: int = 1) -> Episode:
+    rng = np.random.default_rng(seed)
+    return Episode(
+        observations=Observations(
+            images=rng.integers(0, 256, (T + 1, 1, 3, 2, 2), dtype=np.uint8),
+            tokens=np.zeros((T + 1, 1), np.int64),
+            domain_id=np.zeros(T + 1, np.int64),
+            proprio=rng.standard_normal((T + 1, 1)).astype(np.float32),
+        ),
+        latents=rng.standard_normal((T, 3, H, A)).astype(np.float32),
+        denoise_step=np.ones(T, np.int32),
+        log_prob=np.zeros((T, H), np.float32),
+        executed=rng.integers(1, H + 1, T).astype(np.int32),
+        reward=rng.standard_normal(T).astype(np.float32),
+        version=version,
+        terminated=terminated,
+        truncated=not terminated,
+        success=terminated,
+    )
+
+
+def reference_log_prob(item: Episode, w: float) -> np.ndarray:
+    features = 2.0 * item.observations.images.astype(np.float64).mean((1, 2, 3, 4))
+    mean = w * features[:-1] + item.observations.proprio[:-1, 0] + 1 / K
+    outcome = item.latents[:, 2, :, 0].astype(np.float64)
+    density = -0.5 * ((outcome - mean[:, None]) / STD) ** 2 - np.log(STD * np.sqrt(2 * np.pi))
+    return np.where(np.arange(H) < item.executed[:, None], density, 0).sum(1)
+
+
+def test_scoring_recomputes_the_log_prob_of_what_was_executed():
+    item = episode(0, 2, terminated=True)
+    scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, PARAMS)
+    expected = reference_log_prob(item, 0.3)
+    np.testing.assert_allclose(scored.old_log_prob, expected, rtol=1e-5)
+    assert scored.log_prob_gap == pytest.approx(np.abs(expected).max(), rel=1e-5)  # the actor claimed 0
+    assert len(scored.features) == 3
+
+
+def test_a_batch_holds_every_decision_point_with_its_advantage():
+    """Terminated and truncated episodes of different lengths, against the textbook recursion in float64."""
+    items = [episode(0, 2, terminated=True), episode(1, 4, terminated=False), episode(2, 1, terminated=False)]
+    score = make_scorer(toy_policy(), FROZEN, RECIPE)
+    collected = [train._Collected(score(item, PARAMS), False) for item in items]
+    initial = state.create(PARAMS, CRITIC, RECIPE, seed=0)
+    batch, n_valid = train.make_batch(collected, RECIPE, jax.jit(critic), initial)
+
+    assert n_valid == 7
+    assert batch.advantages.shape == (3 * 5,)
+    advantages, targets = [], []
+    for item in items:
+        values = 0.7 * 2.0 * item.observations.images.astype(np.float64).mean((1, 2, 3, 4))
+        if item.terminated:
+            values[-1] = 0
+        following = 0.0
+        backwards = []
+        for t in reversed(range(len(item))):
+            following = item.reward[t] + 0.9 * values[t + 1] - values[t] + 0.9 * 0.8 * following
+            backwards.append(following)
+        advantages += backwards[::-1]
+        targets += list(np.array(backwards[::-1]) + values[:-1])
+    advantages = (np.array(advantages) - np.mean(advantages)) / np.std(advantages)
+    np.testing.assert_allclose(batch.advantages[:7], advantages, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(batch.value_targets[:7], targets, rtol=1e-5)
+    np.testing.assert_array_equal(batch.latents[:7], np.concatenate([item.latents for item in items]))
+    expected = np.concatenate([reference_log_prob(item, 0.3) for item in items])
+    np.testing.assert_allclose(batch.old_log_prob[:7], expected, rtol=1e-5)
+
+
+def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each_update(tmp_path):
+    published: list[int] = []
+    sent: list[Episode] = []
+
+    def receive(timeout: float) -> Episode:
+        """Alternate: this version, one never published, the one before."""
+        n = len(sent)
+        version = (published[-1], 10_000, published[0] if len(published) > 1 else published[-1])[n % 3]
+        sent.append(episode(n, 2, terminated=bool(n % 2), version=version))
+        return sent[-1]
+
+    updates = train.run(
+        toy_policy(),
+        critic,
+        FROZEN,
+        # One minibatch an update: the ratio is that before the first step.
+        dataclasses.replace(RECIPE, minibatch_size=64),
+        state.create(PARAMS, CRITIC, RECIPE, seed=0),
+        total_steps=2,
+        receive=receive,
+        publish=lambda version, params: published.append(version),
+        versions=Versions(tmp_path / "versions.txt"),
+        stop=threading.Event(),
+    )
+    metrics = [update.metrics for update in updates]
+    assert published == [1, 2, 3]
+    assert [row["train/episodes"] for row in metrics] == [3, 3]
+    assert metrics[0]["dropped/unknown_version"] >= 1
+    assert metrics[0]["dropped/stale"] == 0
+    assert metrics[1]["dropped/stale"] >= 1
+    assert metrics[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
