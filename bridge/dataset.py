@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,28 +28,32 @@ CACHE_BYTES = 2 * 2**30
 def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     """Open ``cfg.dataset`` with X-VLA's action chunks, and complete ``cfg.policy``'s features from it.
 
-    The features are set as LeRobot's ``make_policy`` sets them: the action always, the inputs where the config
-    has none.
+    The features are set as LeRobot's ``make_policy`` sets them: the action always, the inputs where the
+    config has none.
 
     Raises:
         ValueError: A setting of the dataset that these batches do not support, or a feature that is missing.
     """
-    _check(cfg)
-    dataset = make_dataset(cfg)
-    features = dataset_to_policy_features(dataset.meta.features)
     policy = cfg.policy
+    if not isinstance(policy, XVLAConfig):
+        raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(policy, 'type', None)!r}.")
+    _check(cfg, policy)
+    dataset = cast(LeRobotDataset, make_dataset(cfg))
+    features = dataset_to_policy_features(dataset.meta.features)
     policy.output_features = {key: ft for key, ft in features.items() if ft.type is FeatureType.ACTION}
     if not policy.input_features:
         policy.input_features = {key: ft for key, ft in features.items() if ft.type is not FeatureType.ACTION}
     if not policy.output_features:
-        raise ValueError(f"dataset {cfg.dataset.repo_id} has no {ACTION!r} feature; it cannot teach a policy to act.")
+        raise ValueError(
+            f"dataset {cfg.dataset.repo_id} has no {ACTION!r} feature; it cannot teach a policy to act."
+        )
     wanted = [OBS_STATE] if policy.use_proprio else []
     missing = [key for key in wanted if key not in dataset.meta.features]
     if missing or not image_keys(dataset, policy):
         raise ValueError(
             f"dataset {cfg.dataset.repo_id} lacks {missing or list(policy.image_features)} of the policy's "
-            f"input_features; it has {sorted(features)}. Name its features in policy.input_features, or leave "
-            "that unset."
+            f"input_features; it has {sorted(features)}. Name its features in policy.input_features, or "
+            "leave that unset."
         )
     policy.validate_features()
     return dataset
@@ -121,7 +125,7 @@ class _Columns:
         # One read of the whole table; its rows are the frames of the chosen episodes.
         self._columns = {name: np.stack(column) for name, column in table[:].items()}
         self._images = np.stack([_decode(dataset, key) for key in keys], axis=1)
-        self._tokens = tokenize([str(task) for task in dataset.meta.tasks.index], policy)
+        self._tokens = tokenize(_tasks(dataset), policy)
         self._last = _last_frames(self._columns["episode_index"])
         self._deltas = np.asarray(policy.action_delta_indices)
         self._policy = policy
@@ -141,6 +145,12 @@ class _Columns:
         )
 
 
+def _tasks(dataset: LeRobotDataset) -> list[str]:
+    """Return the instructions in the order of their ``task_index``."""
+    tasks: Any = dataset.meta.tasks
+    return [str(task) for task in tasks.sort_values("task_index").index]
+
+
 def _scalar_columns(dataset: LeRobotDataset, policy: XVLAConfig) -> list[str]:
     names = [ACTION, OBS_STATE, "episode_index", "task_index", policy.domain_feature_key]
     return [name for name in names if name in dataset.features]
@@ -150,7 +160,7 @@ def _decode(dataset: LeRobotDataset, key: str) -> np.ndarray:
     """Return all frames of one camera, uint8 [num_frames, 3, h, w]."""
     frames = range(dataset.num_frames)
     if key in dataset.meta.video_keys:
-        return np.stack([_as_uint8(dataset[i][key]) for i in frames])
+        return np.stack([_as_uint8(cast(dict, dataset[i])[key]) for i in frames])
     images = dataset.hf_dataset.with_format(None).select_columns(key)
     return np.stack([np.asarray(images[i][key].convert("RGB")).transpose(2, 0, 1) for i in frames])
 
@@ -165,9 +175,13 @@ def _last_frames(episode_index: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    dataset: LeRobotDataset, policy: XVLAConfig, keys: list[str], order: Iterator[np.ndarray], num_workers: int
+    dataset: LeRobotDataset,
+    policy: XVLAConfig,
+    keys: list[str],
+    order: Iterator[np.ndarray],
+    num_workers: int,
 ) -> Iterator[Batch]:
-    tokens = tokenize([str(task) for task in dataset.meta.tasks.index], policy)
+    tokens = tokenize(_tasks(dataset), policy)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=(frames.tolist() for frames in order),
@@ -203,7 +217,7 @@ def _proprio(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray
 
 
 def _domain_id(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray:
-    """Return the dataset's domain ids where the config names their column, else 0 as LeRobot does, int32 [B]."""
+    """Return the domain ids in the column that the config names, else 0 as LeRobot does; int32 [B]."""
     if policy.domain_feature_key not in rows:
         return np.zeros(count, np.int32)
     return np.asarray(rows[policy.domain_feature_key]).reshape(count, -1)[:, 0].astype(np.int32)
@@ -224,7 +238,7 @@ def _order(num_frames: int, batch_size: int, seed: int, start_step: int) -> Iter
         yield np.asarray(frames)
 
 
-def _check(cfg: TrainPipelineConfig) -> None:
+def _check(cfg: TrainPipelineConfig, policy: XVLAConfig) -> None:
     unsupported = {
         "dataset.streaming": cfg.dataset.streaming,
         "dataset.image_transforms.enable": cfg.dataset.image_transforms.enable,
@@ -235,10 +249,12 @@ def _check(cfg: TrainPipelineConfig) -> None:
     }
     for name, value in unsupported.items():
         if value:
-            raise ValueError(f"{name}={value} is not supported by pirl_jax.sft; leave it unset, or use lerobot-train.")
-    modes = {kind: mode for kind, mode in cfg.policy.normalization_mapping.items() if mode.value != "IDENTITY"}
+            raise ValueError(
+                f"{name}={value} is not supported by pirl_jax.sft; leave it unset, or use lerobot-train."
+            )
+    modes = {kind: mode for kind, mode in policy.normalization_mapping.items() if mode.value != "IDENTITY"}
     if modes:
         raise ValueError(
-            f"policy.normalization_mapping {modes} is not supported by pirl_jax.sft: X-VLA trains on raw states "
-            "and actions. Set every entry to IDENTITY."
+            f"policy.normalization_mapping {modes} is not supported by pirl_jax.sft: X-VLA trains on raw "
+            "states and actions. Set every entry to IDENTITY."
         )

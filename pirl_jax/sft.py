@@ -101,12 +101,12 @@ def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> St
     """
     model = XVLA(config)
 
-    def loss_fn(params: PyTree, frozen: PyTree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, dict]:
+    def loss_fn(params: PyTree, frozen: PyTree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Any]:
         size = batch.action.shape[0]
         time_key, noise_key = jax.random.split(key)
-        losses = model.apply(
+        losses: Any = model.apply(
             {"params": merge(params, frozen)},
-            normalize_images(batch.images),
+            normalize_images(jnp.asarray(batch.images)),
             batch.tokens,
             batch.proprio,
             batch.domain_id,
@@ -115,7 +115,7 @@ def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> St
             sample_times(time_key, size),
             method="supervised_loss",
         )
-        return sum(losses.values()), losses
+        return jnp.stack(list(losses.values())).sum(), losses
 
     def step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -124,7 +124,7 @@ def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> St
         metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
         metrics |= {f"train/{name}": value for name, value in losses.items()}
         params = optax.apply_updates(state.params, updates)
-        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+        return dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0)
 
@@ -146,10 +146,11 @@ def fit(
     """
     while (done := int(state.step)) < total_steps and not (stop and stop.is_set()):
         state, metrics = step(state, frozen, next(batches))
-        if not np.isfinite(float(metrics["train/loss"])):
+        loss = float(metrics["train/loss"])
+        if not np.isfinite(loss):
             raise FloatingPointError(
-                f"the loss of step {done + 1} is {float(metrics['train/loss'])}. Lower policy.optimizer_lr, or "
-                "look for non-finite values in the dataset."
+                f"the loss of step {done + 1} is {loss}. Lower policy.optimizer_lr, or look for non-finite "
+                "values in the dataset."
             )
         yield done + 1, state, metrics
 
@@ -176,11 +177,15 @@ def train(cfg: Any) -> None:
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
     trainable, frozen = split(params, lambda name: recipe.is_frozen(name) or name.split(".")[-1] in BUFFERS)
     if not trainable:
-        raise ValueError("the policy's freezing flags freeze every parameter; unset one of policy.freeze_* or train_*.")
+        raise ValueError(
+            "the policy's freezing flags freeze every parameter; unset one of policy.freeze_* or train_*."
+        )
     optimizer = recipe.build(trainable, cfg.steps)
     state = create(trainable, optimizer, cfg.seed)
     if cfg.resume:
-        state = checkpoint.restore(Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX, state)
+        state = checkpoint.restore(
+            Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX, state
+        )
         logger.info("resumed from %s at step %d", cfg.checkpoint_path, int(state.step))
     start = int(state.step)
     count = sum(leaf.size for leaf in jax.tree.leaves(trainable))
@@ -200,24 +205,27 @@ def train(cfg: Any) -> None:
     ):
         data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers)
         schedule = recipe.schedule(cfg.steps)
-        logged, since = start, time.perf_counter()
-        for done, state, metrics in fit(
-            state, jax.device_put(frozen), make_step(config, optimizer), data, cfg.steps, stop
-        ):
+        done = saved = logged = start
+        since = time.perf_counter()
+        step = make_step(config, optimizer)
+        for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
+            state = current  # the one before was donated
             if done == cfg.steps or (cfg.log_freq > 0 and done % cfg.log_freq == 0):
                 seconds = (time.perf_counter() - since) / (done - logged)
-                metrics |= {
-                    "train/lr": recipe.lr * float(schedule(jnp.asarray(done - 1))),
+                rates = {
+                    "train/lr": recipe.lr * schedule(jnp.asarray(done - 1)),
                     "train/update_s": seconds,
                     "train/samples_per_s": cfg.batch_size / seconds,
                     "train/epoch": done * cfg.batch_size / dataset.num_frames,
                 }
-                metrics_file.write(done, metrics)
+                metrics_file.write(done, metrics | rates)
                 logged, since = done, time.perf_counter()
-            due = cfg.save_freq > 0 and done % cfg.save_freq == 0
-            if cfg.save_checkpoint and (due or done == cfg.steps or stop.is_set()):
+            if cfg.save_checkpoint and cfg.save_freq > 0 and done % cfg.save_freq == 0:
                 writer.save(done, state, export)
-    logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
+                saved = done
+        if cfg.save_checkpoint and saved != done:
+            writer.save(done, state, export)
+    logger.info("done after %d steps: %s", done, output_dir)
 
 
 def _leaves(params: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -230,9 +238,10 @@ def _leaves(params: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 def main() -> None:
     """Parse the command line in LeRobot's dialect and train."""
-    from bridge.sft_config import SFTConfig
     from lerobot.configs import parser
     from lerobot.utils.utils import init_logging
+
+    from bridge.sft_config import SFTConfig
 
     @parser.wrap()
     def run(cfg: SFTConfig) -> None:
@@ -241,7 +250,7 @@ def main() -> None:
         train(cfg)
 
     try:
-        run()
+        run()  # pyright: ignore[reportCallIssue]
     except (ValueError, OSError, FloatingPointError) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {error}")

@@ -134,7 +134,9 @@ class Evaluator:
         self.close()
 
 
-def evaluate(pretrained: Path | str, seeds: Sequence[int], workers: int = 2, noise_seed: int = 0) -> Evaluation:
+def evaluate(
+    pretrained: Path | str, seeds: Sequence[int], workers: int = 2, noise_seed: int = 0
+) -> Evaluation:
     """Evaluate one policy folder once; see ``Evaluator``."""
     with Evaluator(workers) as evaluator:
         return evaluator(pretrained, seeds, noise_seed)
@@ -171,7 +173,8 @@ def record_video(
         tiles.append([*frames, *[_framed(frames[-1], colour)] * _STILL_FRAMES])
     length = max(len(tile) for tile in tiles)
     rows = -(-len(tiles) // columns)
-    with imageio.get_writer(path, fps=_FRAMES_PER_SECOND, codec="libx264", quality=8) as writer:
+    writer: Any = imageio.get_writer(path, fps=_FRAMES_PER_SECOND, codec="libx264", quality=8)
+    with writer:
         for index in range(length):
             mosaic = np.zeros((rows, columns, size, size, 3), np.uint8)
             for tile, frames in enumerate(tiles):
@@ -190,6 +193,8 @@ class _Player:
 
         torch.set_num_threads(1)  # the other cores evaluate too
         self.policy = XVLAPolicy.from_pretrained(pretrained)
+        config: Any = self.policy.config
+        self._n_action_steps = config.n_action_steps
         self._pre, self._post = make_pre_post_processors(self.policy.config, pretrained_path=pretrained)
         self.env = environment(self.policy.config.image_features[IMAGE_KEY].shape[-1])
 
@@ -206,7 +211,7 @@ class _Player:
         step, total, over = 0, 0.0, False
         batch: dict[str, Any] = {}
         while not over:
-            if step % self.policy.config.n_action_steps == 0:
+            if step % self._n_action_steps == 0:
                 batch = self._pre(self._observe())
             # Between decisions the stock policy only hands out its queue.
             action = self._post(self.policy.select_action(batch))
@@ -221,7 +226,10 @@ class _Player:
         from bridge.plugin.panda import INSTRUCTION
 
         observation = self.env.observe()
-        batched = {"pixels": {"front": observation["pixels"]["front"][None]}, "agent_pos": observation["agent_pos"][None]}
+        batched = {
+            "pixels": {"front": observation["pixels"]["front"][None]},
+            "agent_pos": observation["agent_pos"][None],
+        }
         return {**preprocess_observation(batched), "task": [INSTRUCTION]}
 
 

@@ -1,7 +1,7 @@
 """A scripted expert for ``pirl/PandaPickCube-v0``: memoryless, smooth, a function of tool, gripper and cube.
 
-Memoryless, because a policy that sees one image and the tool's position can then copy it: nothing that decides
-the action is hidden from the pupil but the cube's position, which is in the image.
+Memoryless, because a policy that sees one image and the tool's position can then copy it: nothing that
+decides the action is hidden from the pupil but the cube's position, which is in the image.
 """
 
 from __future__ import annotations

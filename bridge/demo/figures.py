@@ -78,7 +78,16 @@ def _success(
         rate = result["success"]
         error = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
         axis.errorbar(
-            step, rate, yerr=error, fmt="o", color=_EVAL, markersize=7, capsize=4, linewidth=1.6, label=name, zorder=3
+            step,
+            rate,
+            yerr=error,
+            fmt="o",
+            color=_EVAL,
+            markersize=7,
+            capsize=4,
+            linewidth=1.6,
+            label=name,
+            zorder=3,
         )
         axis.annotate(
             f"{100 * rate:.0f}%",

@@ -52,7 +52,8 @@ class Demonstration:
 def environment(image_size: int) -> PandaPickCube:
     """Return this process's environment, made once.
 
-    A MuJoCo renderer that is freed deletes its objects in the OpenGL context that is current, perhaps another's.
+    A MuJoCo renderer that is freed deletes its objects in the OpenGL context that is current, perhaps
+    another's.
     """
     return PandaPickCube(image_size=image_size)
 
@@ -115,7 +116,9 @@ def record(
         if saved == episodes:
             break
         if attempts >= 20 and saved < attempts / 2:
-            raise RuntimeError(f"the expert succeeded in {saved} of {attempts} attempts; the environment has changed.")
+            raise RuntimeError(
+                f"the expert succeeded in {saved} of {attempts} attempts; the environment has changed."
+            )
     dataset.finalize()
     return dataset
 

@@ -10,12 +10,12 @@ from lerobot.configs.default import DatasetConfig
 from lerobot.datasets import LeRobotDataset
 from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
+from tiny import tiny_policy_config
 
 from bridge.dataset import batches, load_dataset, tokenize
 from bridge.demo.record import IMAGE_KEY
 from bridge.demo.tokenizer import build_tokenizer
 from bridge.sft_config import SFTConfig
-from tiny import tiny_policy_config
 
 TASKS = ["pick up the cube", "put the cube down"]
 LENGTHS = (5, 11, 9)
@@ -65,7 +65,9 @@ def equal(left, right):
 def test_batches_hold_what_lerobot_loads(cfg):
     dataset = load_dataset(cfg)
     step = TokenizerProcessorStep(
-        tokenizer_name=cfg.policy.tokenizer_name, max_length=cfg.policy.tokenizer_max_length, padding="max_length"
+        tokenizer_name=cfg.policy.tokenizer_name,
+        max_length=cfg.policy.tokenizer_max_length,
+        padding="max_length",
     )
     by_image = {}
     for index in range(len(dataset)):
@@ -80,7 +82,9 @@ def test_batches_hold_what_lerobot_loads(cfg):
             np.testing.assert_array_equal(batch.action[row], item[ACTION])
             np.testing.assert_array_equal(batch.action_is_pad[row], item["action_is_pad"])
             np.testing.assert_array_equal(batch.proprio[row], [*item[OBS_STATE], 0, 0])
-            np.testing.assert_array_equal(batch.tokens[row], step._tokenize_text([item["task"]])["input_ids"][0])
+            np.testing.assert_array_equal(
+                batch.tokens[row], step._tokenize_text([item["task"]])["input_ids"][0]
+            )
             seen += 1
     assert seen == 32
     assert any(batch.action_is_pad.any() for batch in take(dataset, cfg.policy, 4))
@@ -96,7 +100,9 @@ def test_an_epoch_shows_every_frame_once(cfg):
 def test_the_order_depends_on_the_seed_and_continues_at_a_step(cfg):
     dataset = load_dataset(cfg)
     whole = take(dataset, cfg.policy, 9)
-    assert all(equal(a, b) for a, b in zip(whole[5:], take(dataset, cfg.policy, 4, start_step=5), strict=True))
+    assert all(
+        equal(a, b) for a, b in zip(whole[5:], take(dataset, cfg.policy, 4, start_step=5), strict=True)
+    )
     other = next(batches(dataset, cfg.policy, 8, seed=4))
     assert not equal(whole[0], other)
 
@@ -113,7 +119,9 @@ def test_chosen_episodes_only(cfg):
     cfg.dataset.episodes = [1, 2]
     dataset = load_dataset(cfg)
     assert dataset.num_frames == 20
-    assert equal(next(batches(dataset, cfg.policy, 8, seed=3)), take(dataset, cfg.policy, 1, cache_bytes=0)[0])
+    assert equal(
+        next(batches(dataset, cfg.policy, 8, seed=3)), take(dataset, cfg.policy, 1, cache_bytes=0)[0]
+    )
 
 
 def test_features_come_from_the_dataset_where_the_policy_has_none(cfg):

@@ -94,7 +94,8 @@ def test_impossible_counts_are_refused(successes, n):
 
 def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):
     rows = [
-        {"step": i, "train/success_rate": 0.3, "train/approx_kl": None if i == 2 else 0.1} for i in range(1, 4)
+        {"step": i, "train/success_rate": 0.3, "train/approx_kl": None if i == 2 else 0.1}
+        for i in range(1, 4)
     ]
     result = {"success": 0.4, "n": 200, "ci95": [0.33, 0.47]}
     learning_curve(rows, result, result, tmp_path / "learning_curve.png")

@@ -59,10 +59,14 @@ def data(start=0):
         proprio = rng.uniform(-1, 1, (BATCH, 2)).astype(np.float32)
         target = np.stack([proprio[:, 0], proprio[:, 1], brightness / 128 - 1], axis=-1)
         yield Batch(
-            images=np.broadcast_to(brightness[:, None, None, None, None], (BATCH, 1, 3, 16,
-            16)).astype(np.uint8), tokens=np.tile(np.arange(4, dtype=np.int32), (BATCH, 1)), proprio=proprio,
-            domain_id=rng.integers(0, 2, BATCH).astype(np.int32), action=np.repeat(target[:, None], 4,
-            axis=1).astype(np.float32), action_is_pad=np.zeros((BATCH, 4), bool),
+            images=np.broadcast_to(brightness[:, None, None, None, None], (BATCH, 1, 3, 16, 16)).astype(
+                np.uint8
+            ),
+            tokens=np.tile(np.arange(4, dtype=np.int32), (BATCH, 1)),
+            proprio=proprio,
+            domain_id=rng.integers(0, 2, BATCH).astype(np.int32),
+            action=np.repeat(target[:, None], 4, axis=1).astype(np.float32),
+            action_is_pad=np.zeros((BATCH, 4), bool),
         )
 
 
