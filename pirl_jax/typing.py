@@ -1,12 +1,12 @@
 """Dimension letters and the runtime shape check.
 
-    B  decision points (observations at which a chunk is chosen)
-    E  episodes in a batch         T  chunks in an episode
-    K  denoising steps             L  latents kept of a denoising chain
-    H  chunk length                A  action dimension (as the model sees it)
-    P  proprioception              N  instruction tokens
-    S  encoder tokens              D  encoder width
-    V  camera views                C h w  image channels, height, width
+B  decision points (observations at which a chunk is chosen)
+E  episodes in a batch         T  chunks in an episode
+K  denoising steps             L  latents kept of a denoising chain
+H  chunk length                A  action dimension (as the model sees it)
+P  proprioception              N  instruction tokens
+S  encoder tokens              D  encoder width
+V  camera views                C h w  image channels, height, width
 """
 
 from beartype import beartype
