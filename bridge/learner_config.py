@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
+from lerobot.policies.xvla.configuration_xvla import XVLAConfig as XVLAPolicyConfig
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.utils.constants import OBS_STATE
 
 from bridge.decode import EpisodeSpec
+from bridge.plugin.recipe_config import PiRLConfig
 from pirl_jax.noise import NUM_LATENTS
-from pirl_jax.recipe import Recipe
 from pirl_jax.xvla import XVLAConfig
 
 
-def check(cfg: TrainRLServerPipelineConfig) -> None:
-    """Reject what this learner cannot train.
+def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig]:
+    """Reject what this learner cannot train; return the policy's config and the recipe.
 
     Raises:
         ValueError: Another algorithm, no base checkpoint, or an environment that tokenises differently.
     """
-    if not isinstance(cfg.algorithm, Recipe):
+    recipe, policy = cfg.algorithm, cfg.policy
+    if not isinstance(recipe, PiRLConfig):
         raise ValueError(
-            f"this learner trains algorithm.type=pi_rl; got {cfg.algorithm.type!r}. "
+            f"this learner trains algorithm.type=pi_rl; got {recipe.type if recipe else None!r}. "
             "For LeRobot's own algorithms run python -m lerobot.rl.learner."
         )
-    if cfg.policy.pretrained_path is None:
+    assert isinstance(policy, XVLAPolicyConfig)  # the recipe has refused any other
+    if policy.pretrained_path is None:
         raise ValueError(
-            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both must "
-            "load the same checkpoint: give --policy.path=<folder or hub id> (python -m pirl_jax.sft makes one)."
+            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both "
+            "must load the same checkpoint: give --policy.path=<folder or hub id> "
+            "(python -m pirl_jax.sft makes one)."
         )
     tokenizer = getattr(cfg.env, "tokenizer_name", None)
-    if tokenizer not in (None, cfg.policy.tokenizer_name):
+    if tokenizer not in (None, policy.tokenizer_name):
         raise ValueError(
             f"env.tokenizer_name is {tokenizer!r} but the policy was trained with "
-            f"{cfg.policy.tokenizer_name!r}; leave env.tokenizer_name unset."
+            f"{policy.tokenizer_name!r}; leave env.tokenizer_name unset."
         )
+    return policy, recipe
 
 
-def episode_spec(cfg: TrainRLServerPipelineConfig, config: XVLAConfig) -> EpisodeSpec:
+def episode_spec(policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig) -> EpisodeSpec:
     """Return the sizes of the episodes that this config's actors send.
 
     Raises:
         ValueError: The camera views differ in size.
     """
-    features = cfg.policy.input_features
+    features = policy.input_features or {}
     shapes = {key: tuple(features[key].shape) for key in config.image_keys}
     if len(set(shapes.values())) > 1:
         raise ValueError(
             f"all camera views must have one size; got {shapes}. Resize them in the environment."
         )
+    channels, height, width = next(iter(shapes.values()))
     return EpisodeSpec(
         image_keys=config.image_keys,
-        image_shape=next(iter(shapes.values())),
+        image_shape=(channels, height, width),
         num_tokens=config.tokenizer_max_length,
         proprio_dim=features[OBS_STATE].shape[0] if config.use_proprio else 0,
         chunk_size=config.chunk_size,
@@ -58,5 +64,5 @@ def episode_spec(cfg: TrainRLServerPipelineConfig, config: XVLAConfig) -> Episod
         action_dim=config.dim_action,
         num_latents=NUM_LATENTS,
         num_denoising_steps=config.num_denoising_steps,
-        max_chunks=cfg.algorithm.max_chunks,
+        max_chunks=recipe.max_chunks,
     )

@@ -37,13 +37,12 @@ def learn(cfg: Any) -> None:
     from bridge.state_dict import check_params, to_torch_state
     from bridge.weights import load_params
 
-    check(cfg)
-    recipe = cfg.algorithm
+    policy_cfg, recipe = check(cfg)
     output_dir = Path(cfg.output_dir)
     # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
     # sides.
-    config = policy_config(cfg.policy)
-    params = check_params(load_params(cfg.policy.pretrained_path)[1], config)
+    config = policy_config(policy_cfg)
+    params = check_params(load_params(policy_cfg.pretrained_path)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
 
@@ -65,7 +64,7 @@ def learn(cfg: Any) -> None:
     push_dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
     address = recipe.actor_learner_config
     with LearnerServer(
-        address.learner_host, address.learner_port, decode=decoder(episode_spec(cfg, config))
+        address.learner_host, address.learner_port, decode=decoder(episode_spec(policy_cfg, recipe, config))
     ) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,7 @@ def main() -> None:
         learn(cfg)
 
     try:
-        run()
+        run()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
     except (ValueError, OSError) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {error}")

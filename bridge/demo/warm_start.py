@@ -15,7 +15,7 @@ from bridge.demo.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
 
-ENOUGH = 0.30
+ENOUGH = 0.40
 """Success on validation episodes above which a checkpoint is good enough to learn from its own experience."""
 
 
