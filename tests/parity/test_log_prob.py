@@ -1,0 +1,109 @@
+"""The actor samples and scores in torch, the learner scores again in JAX: the ratio before any update."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+from lerobot.policies.xvla import XVLAPolicy
+from tiny import tiny_policy_config
+
+from bridge.export import policy_config
+from bridge.plugin.sampler import sample, use_float32_head
+from bridge.state_dict import params_from_state, to_torch_state
+from pirl_jax.behaviour import round_to
+from pirl_jax.recipe import NoiseConfig, Recipe
+from pirl_jax.rollout import Episode, Observations
+from pirl_jax.scoring import make_scorer
+from pirl_jax.xvla.images import IMAGENET_MEAN, IMAGENET_STD
+from pirl_jax.xvla.policy import flow_policy
+
+T, H = 6, 8
+RATIO_TOLERANCE = 1e-4
+
+
+def observations() -> Observations:
+    rng = np.random.default_rng(0)
+    return Observations(
+        images=rng.integers(0, 256, (T + 1, 1, 3, 64, 64), dtype=np.uint8),
+        tokens=rng.integers(0, 12, (T + 1, 10)),
+        domain_id=np.zeros(T + 1, np.int64),
+        proprio=rng.standard_normal((T + 1, 5)).astype(np.float32),
+    )
+
+
+def preprocessed(observed: Observations) -> dict[str, torch.Tensor]:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return {
+        "observation.images.front": (torch.from_numpy(observed.images[:T, 0]) / 255 - mean) / std,
+        "observation.state": torch.from_numpy(observed.proprio[:T]),
+        "observation.language.tokens": torch.from_numpy(observed.tokens[:T]),
+        "domain_id": torch.from_numpy(observed.domain_id[:T]),
+    }
+
+
+@pytest.mark.parametrize("replay", ["last", "full"])
+@pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
+def test_the_ratio_before_the_first_update_is_one(push_dtype, replay):
+    torch.manual_seed(0)
+    lerobot_config = tiny_policy_config()
+    actor = XVLAPolicy(lerobot_config).eval()
+    use_float32_head(actor)
+    config = policy_config(lerobot_config)
+    policy = flow_policy(config)
+    # Copied: the arrays share the actor's memory, into which the push is about to be written.
+    params = jax.tree.map(np.copy, params_from_state(actor.state_dict(), config))
+    trainable, frozen = policy.split(jax.device_put(params))
+
+    pushed = round_to(trainable, push_dtype)
+    state = actor.state_dict()
+    for key, tensor in to_torch_state(pushed).items():
+        state[key].copy_(tensor)
+
+    noise = NoiseConfig(std=0.1, replay=replay)
+    observed = observations()
+    drawn = sample(actor, preprocessed(observed), noise, 1, torch.Generator().manual_seed(1))
+    episode = Episode(
+        observations=observed,
+        latents=np.ascontiguousarray(drawn.latents.numpy().swapaxes(0, 1)),
+        denoise_step=np.ones(T, np.int32),
+        log_prob=drawn.log_prob.numpy(),
+        executed=np.array([H, H, 3, H, 1, H], np.int32),
+        reward=np.zeros(T, np.float32),
+        version=1,
+        terminated=False,
+        truncated=True,
+        success=False,
+    )
+    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    assert np.expm1(score(episode, pushed).log_prob_gap) < RATIO_TOLERANCE
+    if push_dtype == "bfloat16":  # the exact weights are not the policy that acted
+        assert np.expm1(score(episode, trainable).log_prob_gap) > 10 * RATIO_TOLERANCE
+
+
+def test_a_step_that_was_not_executed_does_not_count():
+    recipe = Recipe(noise=NoiseConfig(std=0.1), max_chunks=T)
+    config = policy_config(tiny_policy_config())
+    policy = flow_policy(config)
+    actor = XVLAPolicy(tiny_policy_config())
+    trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
+    score = make_scorer(policy, frozen, recipe)
+    episode = Episode(
+        observations=observations(),
+        latents=np.zeros((T, 3, H, 4), np.float32),
+        denoise_step=np.ones(T, np.int32),
+        log_prob=np.zeros((T, H), np.float32),
+        executed=np.full(T, 2, np.int32),
+        reward=np.zeros(T, np.float32),
+        version=1,
+        terminated=True,
+        truncated=False,
+        success=True,
+    )
+    changed = episode.latents.copy()
+    changed[:, 2, 2:] = 5.0
+    first = score(episode, trainable).old_log_prob
+    np.testing.assert_array_equal(
+        score(dataclasses.replace(episode, latents=changed), trainable).old_log_prob, first
+    )
