@@ -54,7 +54,7 @@ class Demo:
         with self._phase("warm_start", "behaviour cloning in JAX"):
             self._warm_start()
         with self._phase("selection", "looking for a middling policy on validation episodes"):
-            seeds = range(VALIDATION_SEEDS, VALIDATION_SEEDS + 60)
+            seeds = range(VALIDATION_SEEDS, VALIDATION_SEEDS + 120)
             start = choose_middling(
                 checkpoints(self.output_dir / "sft"), lambda folder: self.evaluate(folder, seeds)
             )
