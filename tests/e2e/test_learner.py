@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fake_actor import FakeActor, rollout
+from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
@@ -126,6 +127,9 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
 def run_main(monkeypatch, *arguments: str) -> str:
     """Run ``main()`` in this process; return the one line it ends with."""
     monkeypatch.setattr(sys, "argv", ["learner", *arguments])
+    # LeRobot's parser keeps policy.path in a global: a process parses one command line.
+    monkeypatch.setattr(parser, "_config_path_args", {})
+    monkeypatch.setattr(parser, "_config_yaml_overrides", {})
     with pytest.raises(SystemExit) as caught:
         learner.main()
     assert caught.value.code not in (None, 0)
