@@ -9,7 +9,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from pirl_jax.metrics import MetricsWriter, console_line, read, tensorboard_sink, wandb_sink
+from pirl_jax.metrics import MetricsWriter, console_line, read, wandb_sinks
 
 
 def test_each_row_is_one_strict_json_line_there_at_once(tmp_path):
@@ -43,31 +43,24 @@ def test_console_line_shows_the_known_keys_that_are_there(tmp_path, caplog):
     assert console_line(12, metrics) in caplog.messages
 
 
-def test_trackers_get_every_row(tmp_path, monkeypatch):
-    calls = []
-    run = types.SimpleNamespace(log=lambda metrics, step: calls.append(("wandb", step, metrics)))
-    wandb = types.SimpleNamespace(init=lambda config, **kwargs: calls.append((config, kwargs)) or run)
+WANDB = types.SimpleNamespace(enable=True, project="p", entity=None, notes=None, run_id="r1", mode="offline")
+
+
+def test_wandb_gets_the_runs_settings_and_every_row(tmp_path, monkeypatch):
+    started, logged = [], []
+    run = types.SimpleNamespace(log=lambda row, step: logged.append((step, row)))
+    wandb = types.SimpleNamespace(init=lambda **settings: started.append(settings) or run)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    board = types.SimpleNamespace(
-        add_scalar=lambda *args: calls.append(("tensorboard", *args)), flush=lambda: calls.append("flush")
-    )
-    tensorboard = types.SimpleNamespace(SummaryWriter=lambda folder: board)
-    monkeypatch.setitem(sys.modules, "tensorboardX", tensorboard)
-    sinks = (wandb_sink({"seed": 1}, project="p"), tensorboard_sink(tmp_path))
-    with MetricsWriter(tmp_path, sinks=sinks) as writer:
+    with MetricsWriter(tmp_path, sinks=wandb_sinks(WANDB, {"seed": 1}, tmp_path)) as writer:
         writer.write(7, {"x": 1})
-    assert calls == [
-        ({"seed": 1}, {"project": "p"}),
-        ("wandb", 7, {"x": 1.0}),
-        ("tensorboard", "x", 1.0, 7),
-        "flush",
-    ]
+    (settings,) = started
+    assert settings["config"] == {"seed": 1}
+    assert (settings["project"], settings["id"], settings["mode"]) == ("p", "r1", "offline")
+    assert logged == [(7, {"x": 1.0})]
 
 
-def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
+def test_wandb_is_not_touched_unless_enabled(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert wandb_sinks(types.SimpleNamespace(enable=False), {}, tmp_path) == ()
     with pytest.raises(ValueError, match=r"Install pirl-jax\[wandb\]"):
-        wandb_sink()
-    with pytest.raises(ValueError, match=r"Install pirl-jax\[tensorboard\]"):
-        tensorboard_sink(tmp_path)
+        wandb_sinks(WANDB, {}, tmp_path)
