@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig as XVLAPolicyConfig
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.utils.constants import OBS_STATE
@@ -12,8 +14,8 @@ from pirl_jax.noise import NUM_LATENTS
 from pirl_jax.xvla import XVLAConfig
 
 
-def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig]:
-    """Reject what this learner cannot train; return the policy's config and the recipe.
+def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig, Path]:
+    """Reject what this learner cannot train; return the policy's config, the recipe and the base checkpoint.
 
     Raises:
         ValueError: Another algorithm, no base checkpoint, or an environment that tokenises differently.
@@ -37,7 +39,7 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
             f"env.tokenizer_name is {tokenizer!r} but the policy was trained with "
             f"{policy.tokenizer_name!r}; leave env.tokenizer_name unset."
         )
-    return policy, recipe
+    return policy, recipe, policy.pretrained_path
 
 
 def episode_spec(policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig) -> EpisodeSpec:

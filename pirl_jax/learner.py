@@ -37,12 +37,12 @@ def learn(cfg: Any) -> None:
     from bridge.state_dict import check_params, to_torch_state
     from bridge.weights import load_params
 
-    policy_cfg, recipe = check(cfg)
+    policy_cfg, recipe, base = check(cfg)
     output_dir = Path(cfg.output_dir)
     # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
     # sides.
     config = policy_config(policy_cfg)
-    params = check_params(load_params(policy_cfg.pretrained_path)[1], config)
+    params = check_params(load_params(base)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
 
