@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -26,7 +27,7 @@ from pirl_jax.metrics import read
 
 logger = logging.getLogger("demo")
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "configs"))
 ACTORS = 2
 RESULTS = ("summary.json", "learning_curve.png", "before.mp4", "after.mp4", "train/checkpoints/last")
 
