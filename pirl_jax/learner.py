@@ -85,11 +85,15 @@ def learn(cfg: Any) -> None:
                 versions=Versions(output_dir / "versions.txt"),
                 stop=stop,
             )
+            update, saved = None, None
             for update in updates:
                 log.write(update.step, update.metrics | service_metrics(server.stats()))
-                due = cfg.save_freq > 0 and update.step % cfg.save_freq == 0
-                if due or update.step == cfg.steps or stop.is_set():
+                if cfg.save_freq > 0 and update.step % cfg.save_freq == 0:
+                    saved = update
                     writer.save(update.step, update.state, export)
+            # The end of the run, or a signal while episodes were awaited: nothing learned is lost.
+            if update is not None and update is not saved:
+                writer.save(update.step, update.state, export)
     logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
 
 

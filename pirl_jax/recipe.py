@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class NoiseConfig:
-    """Where the policy's randomness is, which makes its likelihood (``docs/algorithms.md``)."""
+    """Where the policy's randomness is, which makes its likelihood (``pirl_jax/noise.py``)."""
 
     mode: str = "terminal"
     """One of ``pirl_jax.noise.MODES``. ``terminal``: Gaussian on the final action."""

@@ -54,11 +54,6 @@ class Command:
                 f"{self} failed ({self._process.returncode}); {self.log} ends:\n{tail(self.log)}"
             )
 
-    def wait(self) -> None:
-        """Wait for the process; raise ``RuntimeError`` if it fails."""
-        self._process.wait()
-        self.check()
-
     def stop(self, patience: float = 20.0) -> None:
         """Ask the process to end, and insist after ``patience`` seconds."""
         if self.running:
