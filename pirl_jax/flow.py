@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.noise import MODES, Step, anchored_step, noised_step
+from pirl_jax.noise import MODES, Step, anchored_step, correlation_factor, noised_step
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
 
@@ -70,19 +70,28 @@ def _float_dtype(x: Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def gaussian_log_prob(x: Array, mean: Array, std: Array, scored_dims: tuple[int, ...]) -> Float[Array, "B H"]:
-    """Σ over scored channels of log N(x | mean, std²), one number a chunk step.
+def gaussian_log_prob(
+    x: Array, mean: Array, std: Array, scored_dims: tuple[int, ...], factor: np.ndarray
+) -> Float[Array, "B H"]:
+    """Σ over scored channels of log p(x_h | x_<h), x ~ N(mean, std²·L·Lᵀ over the H steps of a channel).
 
     Args:
         x: ``[B, H, A]`` outcome.
         mean: ``[B, H, A]``.
         std: ``[B]``, positive.
         scored_dims: the channels that carry noise.
+        factor: L, ``[H, H]``, lower triangular (``noise.correlation_factor``).
     """
     scored = np.asarray(scored_dims)
     residual = (x[..., scored] - mean[..., scored]) / _per_chunk(std)
-    normalizer = jnp.log(std) + 0.5 * math.log(2 * math.pi)
-    return -0.5 * jnp.sum(residual**2, axis=-1) - len(scored_dims) * normalizer[:, None]
+    white = _over_steps(np.linalg.inv(factor), residual)
+    normalizer = jnp.log(std)[:, None] + np.log(np.diag(factor)) + 0.5 * math.log(2 * math.pi)
+    return (-0.5 * jnp.sum(white**2, axis=-1) - len(scored_dims) * normalizer).astype(residual.dtype)
+
+
+def _over_steps(matrix: np.ndarray, x: Array) -> Array:
+    """``matrix`` [H, H] applied to the steps of ``x`` [B, H, A]; an accelerator's default would be TF32."""
+    return jnp.einsum("hj,bja->bha", jnp.asarray(matrix, x.dtype), x, precision="highest")
 
 
 @typed
@@ -122,7 +131,8 @@ def log_prob(
         mean = _mean(table, denoise_step, eps0, predict(x_t, table.t[denoise_step]).astype(dtype))
     else:
         mean = _replayed_mean(predict, eps0, x_s, denoise_step, table, K)
-    return gaussian_log_prob(x_s, mean, table.std[denoise_step], scored_dims)
+    factor = correlation_factor(noise, latents.shape[2])
+    return gaussian_log_prob(x_s, mean, table.std[denoise_step], scored_dims, factor)
 
 
 def _replayed_mean(
@@ -155,10 +165,12 @@ def sample(
     scored_dims: tuple[int, ...],
 ) -> Chunk:
     """Sample a chunk with step ``denoise_step`` of each row noised on the scored channels."""
-    B, _, A = eps0.shape
+    B, H, A = eps0.shape
     noised, anchored = _noised_table(noise, K, eps0.dtype), _anchored_table(K, eps0.dtype)
     scored = np.isin(np.arange(A), scored_dims)
-    jitter = jnp.where(scored, jax.random.normal(key, eps0.shape, eps0.dtype), 0.0)
+    factor = correlation_factor(noise, H)
+    jitter = _over_steps(factor, jax.random.normal(key, eps0.shape, eps0.dtype))
+    jitter = jnp.where(scored, jitter, 0.0)
 
     def step(carry, k):
         x, x_t, mean, x_s = carry
@@ -174,7 +186,7 @@ def sample(
 
     zeros = jnp.zeros_like(eps0)
     (action, x_t, mean, x_s), _ = jax.lax.scan(step, (eps0, zeros, zeros, zeros), jnp.arange(K, 0, -1))
-    density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scored_dims)
+    density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scored_dims, factor)
     return Chunk(action, jnp.stack([eps0, x_t, x_s], axis=1), density)
 
 
@@ -192,8 +204,12 @@ def deterministic(predict: Predict, eps0: Float[Array, "B H A"], K: int) -> Floa
 
 @typed
 def entropy(
-    denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, num_scored: int
-) -> Float[Array, " B"]:
-    """Differential entropy of one chunk step: num_scored·(log σ + ½ log 2πe), in nats."""
+    denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, H: int, num_scored: int
+) -> Float[Array, "B H"]:
+    """Differential entropy of each chunk step given those before it, in nats:
+
+    num_scored·(log σ + log L_hh + ½ log 2πe).
+    """
     std = _noised_table(noise, K, jnp.dtype(jnp.float32)).std[denoise_step]
-    return num_scored * (jnp.log(std) + 0.5 * math.log(2 * math.pi * math.e))
+    factor = np.diag(correlation_factor(noise, H)).astype(np.float32)
+    return num_scored * (jnp.log(std)[:, None] + np.log(factor) + 0.5 * math.log(2 * math.pi * math.e))

@@ -4,7 +4,9 @@ Time runs from 1 (noise) to 0 (action) in K steps of δ = 1/K. Step k goes from 
 LeRobot's X-VLA sampler keeps the first noise ε₀ and mixes it with the newest clean action â:
 
     x_s = s·ε₀ + (1 - s)·â(x_t, t)                               (zero noise, every mode)
-    x_s ~ Normal(c_noise·ε₀ + c_action·â(x_t, t), std²)          (a noised step)
+    x_s = c_noise·ε₀ + c_action·â(x_t, t) + std·L·ξ              (a noised step, ξ ~ N(0, 1))
+
+L correlates the steps of a chunk: L·Lᵀ = (1 - ρ)·1 + ρ·11ᵀ, channel by channel.
 
 A *mode* says which steps may be noised and with which coefficients; samplers and likelihoods, in torch and in
 JAX, read nothing else. A new mode is one more entry in ``MODES``.
@@ -28,7 +30,7 @@ NUM_LATENTS = 3
 
 @dataclass(frozen=True)
 class Step:
-    """One transition t → s of the chain: x_s = noise_coef·ε₀ + action_coef·â + std·ξ, ξ ~ N(0, 1).
+    """One transition t → s of the chain: x_s = noise_coef·ε₀ + action_coef·â + std·L·ξ, ξ ~ N(0, 1).
 
     The products are taken in this order, in float32, so that zero noise is LeRobot's sampler bit for bit.
     """
@@ -103,3 +105,12 @@ def noised_step(noise: NoiseConfig, k: int, K: int) -> Step:
 def schedule(noise: NoiseConfig, K: int, step: int | None = None) -> tuple[Step, ...]:
     """The K transitions in sampling order, k = K … 1; ``step`` is the noised one (None: zero noise)."""
     return tuple(noised_step(noise, k, K) if k == step else anchored_step(k, K) for k in range(K, 0, -1))
+
+
+def correlation_factor(noise: NoiseConfig, H: int) -> np.ndarray:
+    """L of a chunk's noise L·ξ over its H steps: the Cholesky factor of (1 - ρ)·1 + ρ·11ᵀ, float64 [H, H].
+
+    It is lower triangular, so that entry h of L⁻¹·(a residual) needs the steps up to h alone: its standard
+    normal density is that of step h given the steps before it, and any executed prefix has the sum of its own.
+    """
+    return np.linalg.cholesky((1.0 - noise.correlation) * np.eye(H) + noise.correlation)

@@ -19,6 +19,9 @@ class NoiseConfig:
     """``last``: recompute the noised step from its stored input; ``full``: all K steps from ε₀."""
     std: float = 0.02
     """Noise level in the units of the model's action channels (σ_c of ``terminal``)."""
+    correlation: float = 0.0
+    """ρ in [0, 1): the part of the variance that a chunk's steps share. Noise drawn anew at each step is
+    filtered out by the robot's controller; a shared part moves the whole chunk."""
 
 
 @dataclass
@@ -76,6 +79,11 @@ class Recipe:
                 raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
         if self.noise.std <= 0:
             raise ValueError(f"algorithm.noise.std must be positive; got {self.noise.std}.")
+        if not 0 <= self.noise.correlation < 1:
+            raise ValueError(
+                f"algorithm.noise.correlation must be in [0, 1); got {self.noise.correlation}. At 1 a chunk's "
+                "noise is one number a channel and has no density over its steps."
+            )
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"algorithm.{name} must be in [0, 1]; got {getattr(self, name)}.")

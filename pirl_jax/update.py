@@ -249,8 +249,9 @@ def make_update(
         valid = jnp.arange(batch.old_log_prob.shape[0]) < n_valid
         weight = valid.astype(jnp.float32)
         values, targets = (jnp.where(valid, x, 0.0) for x in (batch.old_values, batch.value_targets))
-        executed = jnp.sum(batch.step_mask, axis=-1).astype(jnp.float32)
-        entropy = executed * flow.entropy(batch.denoise_step, recipe.noise, K, len(scored_dims))
+        H = batch.step_mask.shape[1]
+        steps = flow.entropy(batch.denoise_step, recipe.noise, K, H, len(scored_dims))
+        entropy = jnp.sum(jnp.where(batch.step_mask, steps, 0.0), axis=-1)
         return {
             "explained_variance": loss.explained_variance(values, targets, weight),
             "entropy": loss.weighted_mean(jnp.where(valid, entropy, 0.0), weight),

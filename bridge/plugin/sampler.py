@@ -87,6 +87,7 @@ def sample(
     def draw() -> Tensor:
         return torch.randn(shape, generator=generator).to(proprio.device)
 
+    factor = torch.from_numpy(noise.correlation_factor(config, model.chunk_size)).to(proprio)
     x1 = draw()
     x_t = x1
     kept: tuple[Tensor, Tensor, Tensor] | None = None
@@ -101,8 +102,8 @@ def sample(
         if transition.std > 0:
             mean, x_s = x_s, x_s.clone()
             dims = list(scored_dims(model))
-            x_s[..., dims] += transition.std * draw()[..., dims]
-            log_prob = _log_normal(x_s[..., dims], mean[..., dims], transition.std)
+            x_s[..., dims] += transition.std * (factor @ draw()[..., dims])
+            log_prob = _log_normal(x_s[..., dims] - mean[..., dims], transition.std, factor)
         if transition.std > 0 or (kept is None and transition.s == 0):
             kept = (x1, x_t, x_s)
         x_t = x_s
@@ -115,7 +116,8 @@ def use_float32_head(policy: XVLAPolicy) -> None:
     policy.model.transformer.float()
 
 
-def _log_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
-    """Log-density of independent Gaussians, summed over the last axis."""
-    z = (x - mean) / std
-    return (-0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi)).sum(-1)
+def _log_normal(residual: Tensor, std: float, factor: Tensor) -> Tensor:
+    """log p(step | steps before it) of residuals [B, H, C] ~ std·L·ξ, L = ``factor``; summed over channels."""
+    z = torch.linalg.solve_triangular(factor, residual / std, upper=False)
+    normalizer = math.log(std) + factor.diagonal().log() + 0.5 * math.log(2 * math.pi)
+    return -0.5 * (z * z).sum(-1) - residual.shape[-1] * normalizer

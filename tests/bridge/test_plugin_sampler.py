@@ -75,9 +75,10 @@ def test_the_learner_scores_the_same_channels(mode):
     assert tuple(space.scored_dims) == scored_dims(policy.model)
 
 
-def test_the_log_density_is_that_of_the_kept_latents():
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_the_log_density_is_that_of_the_kept_latents(rho):
     policy = make_policy(max_action_dim=7)
-    drawn = sample(policy, observations(), NOISE, 1)
+    drawn = sample(policy, observations(), NoiseConfig(std=0.1, correlation=rho), 1)
     x1, x_t, x_s = drawn.latents
     batch = observations()
     inputs = policy._build_model_inputs(batch)
@@ -91,21 +92,29 @@ def test_the_log_density_is_that_of_the_kept_latents():
             t=torch.full((2,), 0.2),
             **features,
         )
-    expected = stats.norm.logpdf(x_s[..., :4].double(), mean[..., :4].double(), 0.1).sum(-1)
-    np.testing.assert_allclose(drawn.log_prob, expected, atol=1e-4)
+    residual = (x_s - mean)[..., :4].double().numpy()
+    H = residual.shape[1]
+    covariance = 0.1**2 * ((1 - rho) * np.eye(H) + rho * np.ones((H, H)))
+    for n in range(1, H + 1):  # any executed prefix of the chunk
+        joint = stats.multivariate_normal(cov=covariance[:n, :n]).logpdf(residual[:, :n].swapaxes(1, 2))
+        np.testing.assert_allclose(drawn.log_prob[:, :n].sum(-1), joint.reshape(2, 4).sum(-1), atol=3e-4)
     assert torch.equal(x_s, drawn.action)
     assert not torch.equal(x1, x_t)
 
 
-def test_the_noise_has_the_level_asked_for():
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_the_noise_has_the_level_and_correlation_asked_for(rho):
     policy = make_policy()
     batch = observations(64)
     torch.manual_seed(3)
     plain = sample(policy, batch, NOISE, None).action
     torch.manual_seed(3)
-    residual = sample(policy, batch, NOISE, 1).action - plain
-    assert abs(residual.std().item() / 0.1 - 1) < 0.06
-    assert abs(residual.mean().item()) < 0.01
+    noisy = sample(policy, batch, NoiseConfig(std=0.1, correlation=rho), 1).action
+    residual = (noisy - plain)[..., list(scored_dims(policy.model))]
+    z = residual.swapaxes(1, 2).reshape(-1, residual.shape[1]).numpy() / 0.1  # [chunks · channels, H]
+    moments = z.T @ z / len(z)
+    expected = (1 - rho) * np.eye(len(moments)) + rho
+    assert np.abs(moments - expected).max() < 4.5 * np.sqrt(2 / len(z))
 
 
 def test_a_seeded_generator_repeats_itself_and_leaves_the_global_one_alone():

@@ -43,9 +43,10 @@ def preprocessed(observed: Observations) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
 @pytest.mark.parametrize("replay", ["last", "full"])
 @pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
-def test_the_ratio_before_the_first_update_is_one(push_dtype, replay):
+def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, correlation):
     torch.manual_seed(0)
     lerobot_config = tiny_policy_config()
     actor = XVLAPolicy(lerobot_config).eval()
@@ -61,7 +62,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay):
     for key, tensor in to_torch_state(pushed).items():
         state[key].copy_(tensor)
 
-    noise = NoiseConfig(std=0.1, replay=replay)
+    noise = NoiseConfig(std=0.1, replay=replay, correlation=correlation)
     observed = observations()
     drawn = sample(actor, preprocessed(observed), noise, 1, torch.Generator().manual_seed(1))
     episode = Episode(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from pirl_jax import flow, noise
 from pirl_jax.recipe import NoiseConfig
@@ -53,9 +54,21 @@ def reference_log_prob(params, latents, k, config, steps):
             x = x_t[b : b + 1]
         step = coefs[steps - k[b]]
         mean = step.noise_coef * eps0[b] + step.action_coef * predict(x, np.array([step.t]))[0]
-        density = -0.5 * ((x_s[b] - mean) / step.std) ** 2 - np.log(step.std) - 0.5 * np.log(2 * np.pi)
-        rows.append(density[:, list(SCORED)].sum(-1))
+        rows.append(conditionals((x_s[b] - mean)[:, list(SCORED)] / step.std, config.correlation, step.std))
     return np.array(rows)
+
+
+def conditionals(z, rho, std):
+    """log p(step h | steps before it) of z·std, by the differences of the prefixes' joint densities."""
+    covariance = std**2 * ((1 - rho) * np.eye(len(z)) + rho * np.ones((len(z), len(z))))
+    joint = [0.0] + [
+        sum(
+            stats.multivariate_normal.logpdf(std * z[:n, c], cov=covariance[:n, :n])
+            for c in range(z.shape[1])
+        )
+        for n in range(1, len(z) + 1)
+    ]
+    return np.diff(joint)
 
 
 def sampled(config, params, seed=0, batch=B, steps=K, k=None):
@@ -106,10 +119,11 @@ def test_terminal_noise_is_on_the_scored_channels_of_the_action_alone():
     np.testing.assert_array_equal(chunk.latents[:, 2], chunk.action)
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
 @pytest.mark.parametrize("replay", ["last", "full"])
 @pytest.mark.parametrize("steps", [1, 5])
-def test_log_prob_equals_the_float64_reference(replay, steps):
-    config, params = NoiseConfig(replay=replay, std=0.2), weights()
+def test_log_prob_equals_the_float64_reference(replay, steps, correlation):
+    config, params = NoiseConfig(replay=replay, std=0.2, correlation=correlation), weights()
     k, chunk = sampled(config, params, steps=steps)
     other = weights(seed=7)
     latents = np.asarray(chunk.latents)
@@ -223,10 +237,27 @@ def test_score_function_identities_hold_by_monte_carlo():
     assert abs(terms.mean() - float(expected)) < 4 * terms.std() / math.sqrt(batch)
 
 
-def test_entropy_is_the_mean_negative_density():
-    config, batch = NoiseConfig(std=0.3), 20_000
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_entropy_is_the_mean_negative_density(correlation):
+    config, batch = NoiseConfig(std=0.3, correlation=correlation), 20_000
     k, chunk = sampled(config, weights(), batch=batch)
     per_step = np.asarray(chunk.log_prob, np.float64)
-    analytic = flow.entropy(k, config, K, len(SCORED))
-    standard_error = per_step.std() / math.sqrt(per_step.size)
-    assert abs(-per_step.mean() - float(analytic[0])) < 4 * standard_error
+    analytic = np.asarray(flow.entropy(k, config, K, H, len(SCORED)))[0]
+    assert (abs(-per_step.mean(0) - analytic) < 4 * per_step.std(0) / math.sqrt(batch)).all()
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.95])
+def test_the_noise_of_a_chunk_has_exactly_the_stated_covariance(correlation):
+    batch, std = 20_000, 0.3
+    config, params = NoiseConfig(std=std, correlation=correlation), weights()
+    factor = noise.correlation_factor(config, H)
+    expected = (1 - correlation) * np.eye(H) + correlation * np.ones((H, H))
+    np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-15)
+
+    _, chunk = sampled(config, params, batch=batch)
+    clean = flow.deterministic(make_predict(to_jax(params), jnp), chunk.latents[:, 0], K)
+    z = np.asarray(chunk.action - clean, np.float64)[:, :, SCORED] / std  # [batch, H, channels]
+    moments = np.einsum("bhc,bjd->hcjd", z, z) / batch
+    stated = np.einsum("hj,cd->hcjd", expected, np.eye(len(SCORED)))
+    # Var(z_i·z_j) = 1 + cov² ≤ 2 for unit variances (Isserlis).
+    assert np.abs(moments - stated).max() < 5 * math.sqrt(2 / batch)
