@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from pirl_jax.recipe import Recipe
 from pirl_jax.typing import Array, Bool, Float, typed
+
+POLICY_METRICS = ("approx_kl", "clip_fraction", "ratio_mean", "behaviour_weight")
 
 MAX_LOG_RATIO = 20.0
 """Beyond it one outlier would overflow, and turn the whole minibatch's gradient into NaN."""
 
 
 @typed
-def weighted_mean(x: Float[Array, " B"], weight: Float[Array, " B"]) -> Float[Array, ""]:
+def weighted_mean(x: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:
     """Mean over the points that count; 0 when none does."""
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
@@ -28,28 +31,64 @@ def chunk_log_prob(log_prob: Float[Array, "B H"], step_mask: Bool[Array, "B H"])
 
 @typed
 def policy_loss(
-    log_prob: Float[Array, " B"],
-    old_log_prob: Float[Array, " B"],
+    log_prob: Float[Array, "B H"],
+    proximal: Float[Array, "B H"],
+    behaviour: Float[Array, "B H"],
     advantages: Float[Array, " B"],
+    step_mask: Bool[Array, "B H"],
     weight: Float[Array, " B"],
-    clip_ratio: float,
+    recipe: Recipe,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """PPO's clipped surrogate -E[min(ρA, clip(ρ, 1-ε, 1+ε)A)], ρ = π/π_old (Schulman et al. 2017, eq. 7).
+    """Decoupled PPO's clipped surrogate (Hilton et al. 2022, eq. 7; Schulman et al. 2017, eq. 7):
+
+        -E[w·min(ρA, clip(ρ, 1-ε, 1+ε)A)],   ρ = π/π_proximal,   w = min(π_proximal/π_behaviour, cap)
+
+    With π_proximal = π_behaviour it is PPO. ``recipe.aggregation`` says what π is the density of: a chunk's
+    executed steps together, or each of them given those before it (then the mean is over executed steps, all
+    of them with their chunk's advantage).
+
+    Args:
+        log_prob: of each chunk step under the policy being trained.
+        proximal: under the policy that the update stays near to.
+        behaviour: under the policy that acted.
+        advantages: of the chunks.
+        step_mask: chunk steps that were executed.
+        weight: 1 for a point that counts.
+        recipe: ``aggregation``, ``clip_ratio`` and ``max_behaviour_weight``.
 
     Returns:
-        The loss, and ``approx_kl`` (the k3 estimate E[ρ - 1 - log ρ] of KL(π_old ‖ π), Schulman 2020),
-        ``clip_fraction`` and ``ratio_mean``.
+        The loss, and ``approx_kl`` (of whole chunks: the k3 estimate E[w·(ρ - 1 - log ρ)] of
+        KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction``, ``ratio_mean`` and ``behaviour_weight``.
     """
-    log_ratio = jnp.clip(log_prob - old_log_prob, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio = jnp.exp(log_ratio)
-    clipped = jnp.clip(ratio, 1.0 - clip_ratio, 1.0 + clip_ratio)
-    surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
-    metrics = {
-        "approx_kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, weight),
-        "clip_fraction": weighted_mean((jnp.abs(ratio - 1.0) > clip_ratio).astype(ratio.dtype), weight),
-        "ratio_mean": weighted_mean(ratio, weight),
-    }
-    return -weighted_mean(surrogate, weight), metrics
+    units = _units(step_mask, weight, recipe.aggregation)
+
+    def log_ratio(numerator: Array, denominator: Array, aggregation: str) -> Array:
+        steps = jnp.where(step_mask, numerator - denominator, 0.0)
+        total = steps if aggregation == "action" else jnp.sum(steps, axis=-1, keepdims=True)
+        return jnp.clip(total, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+    def behaviour_weight(aggregation: str) -> Array:
+        return jnp.minimum(jnp.exp(log_ratio(proximal, behaviour, aggregation)), recipe.max_behaviour_weight)
+
+    low, high = 1.0 - recipe.clip_ratio, 1.0 + recipe.clip_ratio
+    ratio = jnp.exp(log_ratio(log_prob, proximal, recipe.aggregation))
+    gain = advantages[:, None]
+    surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, low, high) * gain)
+    importance = behaviour_weight(recipe.aggregation)
+    chunks = log_ratio(log_prob, proximal, "chunk")
+    kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
+    clipped = (jnp.abs(ratio - 1.0) > recipe.clip_ratio).astype(ratio.dtype)
+    values = (
+        weighted_mean(kl[:, 0], weight),
+        *(weighted_mean(x, units) for x in (clipped, ratio, importance)),
+    )
+    metrics = dict(zip(POLICY_METRICS, values, strict=True))
+    return -weighted_mean(importance * surrogate, units), metrics
+
+
+def _units(step_mask: Array, weight: Array, aggregation: str) -> Array:
+    """Weights of what ratios are taken of: [B, 1] chunks or [B, H] actions."""
+    return weight[:, None] * step_mask if aggregation == "action" else weight[:, None]
 
 
 @typed

@@ -50,6 +50,15 @@ class Recipe:
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_ratio: float = 0.2
+    aggregation: str = "chunk"
+    """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
+    executed action given those before it, all with the chunk's advantage."""
+    decoupled: bool = False
+    """For stale episodes (Hilton et al. 2022): the ratio, its clipping and the KL stop refer to the policy at
+    the start of the update, and points are weighted by how much likelier it makes them than the policy that
+    acted. Otherwise all refer to the policy that acted."""
+    max_behaviour_weight: float = 5.0
+    """Cap of those weights."""
     value_clip: float = 0.2
     huber_delta: float = 10.0
     value_coef: float = 1.0
@@ -73,7 +82,8 @@ class Recipe:
 
     def validate(self) -> None:
         """Raise ``ValueError`` naming the field, the value and the remedy."""
-        positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size", "grad_clip_norm")
+        positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size")
+        positive += ("grad_clip_norm", "max_behaviour_weight")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
@@ -81,8 +91,8 @@ class Recipe:
             raise ValueError(f"algorithm.noise.std must be positive; got {self.noise.std}.")
         if not 0 <= self.noise.correlation < 1:
             raise ValueError(
-                f"algorithm.noise.correlation must be in [0, 1); got {self.noise.correlation}. At 1 a chunk's "
-                "noise is one number a channel and has no density over its steps."
+                f"algorithm.noise.correlation must be in [0, 1); got {self.noise.correlation}. At 1 a "
+                "chunk's noise is one number a channel and has no density over its steps."
             )
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
@@ -93,5 +103,7 @@ class Recipe:
             raise ValueError(f"algorithm.push_dtype must be float32 or bfloat16; got {self.push_dtype!r}.")
         if self.noise.replay not in ("last", "full"):
             raise ValueError(f"algorithm.noise.replay must be last or full; got {self.noise.replay!r}.")
+        if self.aggregation not in ("chunk", "action"):
+            raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")
         if self.adaptive_lr and self.target_kl is None:
             raise ValueError("algorithm.adaptive_lr needs algorithm.target_kl; set it, e.g. to 0.05.")

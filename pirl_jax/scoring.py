@@ -31,8 +31,8 @@ class ScoredEpisode:
     denoise_step: Int[np.ndarray, " T"]
     step_mask: Bool[np.ndarray, "T H"]
     """Chunk steps that were executed."""
-    old_log_prob: Float[np.ndarray, " T"]
-    """log π_behaviour of the executed part of each chunk, recomputed here."""
+    old_log_prob: Float[np.ndarray, "T H"]
+    """log π_behaviour of each executed step given those before it, recomputed here; 0 where not executed."""
     log_prob_gap: float
     """Largest difference between that and the actor's own log-probability, in nats a chunk."""
     reward: Float[np.ndarray, " T"]
@@ -84,8 +84,8 @@ def make_scorer(
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
         )
         step_mask = np.arange(policy.chunk_size) < episode.executed[:, None]
-        old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], 0.0).sum(axis=1, dtype=np.float32)
-        actors = np.where(step_mask, episode.log_prob, 0.0).sum(axis=1)
+        old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
+        actors = np.where(step_mask, episode.log_prob, np.float32(0))
         return ScoredEpisode(
             features=jax.tree.map(lambda x: np.array(x[: T + 1]), jax.device_get(features)),
             proprio=proprio,
@@ -94,7 +94,7 @@ def make_scorer(
             denoise_step=episode.denoise_step,
             step_mask=step_mask,
             old_log_prob=old_log_prob,
-            log_prob_gap=float(np.abs(old_log_prob - actors).max()),
+            log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
             reward=episode.reward,
             terminated=episode.terminated,
             success=episode.success,

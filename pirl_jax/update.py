@@ -45,8 +45,8 @@ class Batch(flax.struct.PyTreeNode):
     denoise_step: Int[Array, " N"]
     step_mask: Bool[Array, "N H"]
     """Chunk steps that were executed: they alone enter the likelihood."""
-    old_log_prob: Float[Array, " N"]
-    """Of the chunk under the behaviour policy: summed over ``step_mask`` (``loss.chunk_log_prob``)."""
+    old_log_prob: Float[Array, "N H"]
+    """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
@@ -88,6 +88,11 @@ def _log_prob(predict: Predict, recipe: Recipe, K: int, scored_dims: tuple[int, 
         return flow.log_prob(head, latents, denoise_step, recipe.noise, K, scored_dims)
 
     return log_prob
+
+
+def _one(log_prob: Callable[..., Array], params: PyTree, row: PyTree) -> Array:
+    """``log_prob`` of a single point, for ``jax.lax.map``, which puts the batch back."""
+    return log_prob(params, *jax.tree.map(lambda x: x[None], row))[0]
 
 
 class _Progress(NamedTuple):
@@ -133,12 +138,24 @@ def make_update(
     log_prob = _log_prob(predict, recipe, K, scored_dims)
     tx = optimizer(recipe)
 
-    def policy_objective(params: PyTree, points: Batch, weight: Array):
+    def policy_objective(params: PyTree, points: Batch, proximal: Array, weight: Array):
         steps = log_prob(
             params, points.features, points.proprio, points.domain_id, points.latents, points.denoise_step
         )
-        chunks = loss.chunk_log_prob(steps, points.step_mask)
-        return loss.policy_loss(chunks, points.old_log_prob, points.advantages, weight, recipe.clip_ratio)
+        return loss.policy_loss(
+            steps,
+            proximal,
+            points.old_log_prob,
+            points.advantages,
+            points.step_mask,
+            weight,
+            recipe,
+        )
+
+    def proximal_log_prob(params: PyTree, batch: Batch, size: int) -> Array:
+        rows = (batch.features, batch.proprio, batch.domain_id, batch.latents, batch.denoise_step)
+        with jax.named_scope("proximal_log_prob"):
+            return jax.lax.map(lambda row: _one(log_prob, params, row), rows, batch_size=size)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
         return recipe.value_coef * loss.value_loss(
@@ -150,11 +167,11 @@ def make_update(
             recipe.huber_delta,
         )
 
-    def policy_step(progress: _Progress, points: Batch, weight: Array) -> _Progress:
+    def policy_step(progress: _Progress, points: Batch, proximal: Array, weight: Array) -> _Progress:
         state = progress.state
         with jax.named_scope("policy_step"):
             (value, metrics), grads = jax.value_and_grad(policy_objective, has_aux=True)(
-                state.params, points, weight
+                state.params, points, proximal, weight
             )
             grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
             direction, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -193,6 +210,7 @@ def make_update(
         size = min(recipe.minibatch_size, capacity)
         n_valid = jnp.asarray(n_valid, jnp.int32)
         num_minibatches = (n_valid + size - 1) // size
+        proximal = proximal_log_prob(state.params, batch, size) if recipe.decoupled else batch.old_log_prob
         key = jax.random.fold_in(state.key, state.step)
 
         def epoch(index: Array, progress: _Progress) -> _Progress:
@@ -205,10 +223,10 @@ def make_update(
                 counts = jnp.arange(size) < stop - start
                 # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
                 rows = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, size), order[0])
-                points = jax.tree.map(lambda x: x[rows], batch)
+                points, near = jax.tree.map(lambda x: x[rows], (batch, proximal))
                 weight = counts.astype(jnp.float32)
                 progress = jax.lax.cond(
-                    progress.stopped, lambda p: p, lambda p: policy_step(p, points, weight), progress
+                    progress.stopped, lambda p: p, lambda p: policy_step(p, points, near, weight), progress
                 )
                 return critic_step(progress, points, weight)
 
@@ -221,7 +239,7 @@ def make_update(
         progress = _Progress(
             state=state,
             stopped=jnp.bool_(False),
-            policy_sums=_zeros("policy_loss", "grad_norm", "approx_kl", "clip_fraction", "ratio_mean"),
+            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),

@@ -117,7 +117,7 @@ def use_float32_head(policy: XVLAPolicy) -> None:
 
 
 def _log_normal(residual: Tensor, std: float, factor: Tensor) -> Tensor:
-    """log p(step | steps before it) of residuals [B, H, C] ~ std·L·ξ, L = ``factor``; summed over channels."""
+    """log p(step | steps before it) of residuals [B, H, C] ~ std·L·ξ, L = ``factor``; over channels."""
     z = torch.linalg.solve_triangular(factor, residual / std, upper=False)
     normalizer = math.log(std) + factor.diagonal().log() + 0.5 * math.log(2 * math.pi)
     return -0.5 * (z * z).sum(-1) - residual.shape[-1] * normalizer

@@ -8,30 +8,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_jax import loss
+from pirl_jax.recipe import Recipe
+
+H = 3
 
 
 def drawn(seed, n):
     rng = np.random.default_rng(seed)
-    columns = [rng.normal(scale=scale, size=n) for scale in (0.4, 0.4, 1.0, 1.0, 1.0)]
+    columns = [rng.normal(scale=scale, size=n) for scale in (1.0, 1.0, 1.0)]
     weight = (rng.random(n) < 0.7).astype(np.float64)
     weight[0] = 1.0
     return *columns, weight
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40), clip=st.floats(0.01, 0.5))
-def test_policy_loss_equals_the_reference(seed, n, clip):
-    new, old, advantages, _, _, weight = drawn(seed, n)
-    total, count = np.zeros(4), weight.sum()
+def drawn_chunks(seed, n):
+    """Log-densities of (new, proximal, behaviour) policies [n, H], advantages, executed steps, weights."""
+    rng = np.random.default_rng(seed)
+    log_probs = rng.normal(scale=0.4, size=(3, n, H))
+    step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
+    weight = (rng.random(n) < 0.7).astype(np.float64)
+    weight[0] = 1.0
+    return *log_probs, rng.normal(size=n), step_mask, weight
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 40),
+    clip=st.floats(0.01, 0.5),
+    cap=st.floats(0.5, 3.0),
+    aggregation=st.sampled_from(["chunk", "action"]),
+)
+def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation):
+    new, proximal, behaviour, advantages, step_mask, weight = drawn_chunks(seed, n)
+    sums, count, kl = np.zeros(4), 0.0, 0.0
     for i in range(n):
-        ratio = np.exp(new[i] - old[i])
-        surrogate = min(ratio * advantages[i], np.clip(ratio, 1 - clip, 1 + clip) * advantages[i])
-        kl = ratio - 1 - (new[i] - old[i])
-        total += weight[i] * np.array([-surrogate, kl, abs(ratio - 1) > clip, ratio])
+        executed = np.flatnonzero(step_mask[i])
+        for steps in [executed] if aggregation == "chunk" else executed[:, None]:
+            log_new, log_near, log_acted = (x[i, steps].sum() for x in (new, proximal, behaviour))
+            ratio, importance = np.exp(log_new - log_near), min(np.exp(log_near - log_acted), cap)
+            surrogate = min(ratio * advantages[i], np.clip(ratio, 1 - clip, 1 + clip) * advantages[i])
+            sums += weight[i] * np.array([-importance * surrogate, abs(ratio - 1) > clip, ratio, importance])
+            count += weight[i]
+        change, past = (new - proximal)[i, executed].sum(), (proximal - behaviour)[i, executed].sum()
+        kl += weight[i] * min(np.exp(past), cap) * (np.exp(change) - 1 - change)
+    config = Recipe(clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation)
     with jax.enable_x64(True):
-        value, metrics = loss.policy_loss(*map(jnp.asarray, (new, old, advantages, weight)), clip)
-        actual = [value, metrics["approx_kl"], metrics["clip_fraction"], metrics["ratio_mean"]]
-    np.testing.assert_allclose(actual, total / count, atol=1e-12)
+        arrays = map(jnp.asarray, (new, proximal, behaviour, advantages, step_mask, weight))
+        value, metrics = loss.policy_loss(*arrays, config)
+        actual = [value] + [metrics[name] for name in ("clip_fraction", "ratio_mean", "behaviour_weight")]
+        np.testing.assert_allclose(actual, sums / count, atol=1e-12)
+        np.testing.assert_allclose(metrics["approx_kl"], kl / weight.sum(), atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,7 +69,7 @@ def test_policy_loss_equals_the_reference(seed, n, clip):
     delta=st.floats(0.1, 10.0),
 )
 def test_value_loss_equals_the_reference(seed, n, clip, delta):
-    _, _, values, old_values, targets, weight = drawn(seed, n)
+    values, old_values, targets, weight = drawn(seed, n)
 
     def huber(error):
         return 0.5 * error**2 if abs(error) <= delta else delta * (abs(error) - 0.5 * delta)
@@ -56,32 +83,41 @@ def test_value_loss_equals_the_reference(seed, n, clip, delta):
     np.testing.assert_allclose(actual, (weight * np.array(terms)).sum() / weight.sum(), atol=1e-12)
 
 
-def test_gradients_equal_central_differences():
-    new, old, advantages, old_values, targets, weight = drawn(3, 16)
+@pytest.mark.parametrize("aggregation", ["chunk", "action"])
+def test_gradients_equal_central_differences(aggregation):
+    n, config = 16, Recipe(aggregation=aggregation)
     with jax.enable_x64(True):
-        arrays = [jnp.asarray(x) for x in (new, old, advantages, old_values, targets, weight)]
-        new, old, advantages, old_values, targets, weight = arrays
-        losses = {
-            "policy": lambda x: loss.policy_loss(x, old, advantages, weight, 0.2)[0],
-            "value": lambda x: loss.value_loss(x, old_values, targets, weight, 0.2, 10.0),
+        values, old_values, targets, _ = map(jnp.asarray, drawn(3, n))
+        new, *rest = map(jnp.asarray, drawn_chunks(3, n))
+        *_, weight = rest
+        cases = {
+            "policy": (lambda x: loss.policy_loss(x.reshape(n, H), *rest, config)[0], new.ravel()),
+            "value": (
+                lambda x: loss.value_loss(x, old_values, targets, weight, 0.2, 10.0),
+                values,
+            ),
         }
-        for name, objective in losses.items():
-            steps = 1e-6 * jnp.eye(16)
-            differences = [(objective(new + e) - objective(new - e)) / 2e-6 for e in steps]
-            np.testing.assert_allclose(jax.grad(objective)(new), differences, atol=1e-8, err_msg=name)
+        for name, (objective, at) in cases.items():
+            steps = 1e-6 * jnp.eye(at.size)
+            differences = [(objective(at + e) - objective(at - e)) / 2e-6 for e in steps]
+            np.testing.assert_allclose(jax.grad(objective)(at), differences, atol=1e-8, err_msg=name)
 
 
 def test_unchanged_policy_has_ratio_exactly_one():
-    log_prob, advantages, weight = jnp.array([-700.0, 3.0]), jnp.array([1.0, -0.5]), jnp.ones(2)
-    value, metrics = loss.policy_loss(log_prob, log_prob, advantages, weight, 0.2)
+    log_prob, advantages = jnp.array([[-700.0, 3.0], [2.0, 1.0]]), jnp.array([1.0, -0.5])
+    same = (log_prob, log_prob, log_prob, advantages, jnp.ones((2, 2), bool), jnp.ones(2))
+    value, metrics = loss.policy_loss(*same, Recipe())
     assert (float(metrics["ratio_mean"]), float(metrics["approx_kl"])) == (1.0, 0.0)
     assert float(value) == -0.25
 
 
 def test_an_outlier_cannot_overflow_the_gradient():
+    zeros, everything = jnp.zeros((2, 1)), jnp.ones((2, 1), bool)
     advantages, weight = jnp.array([-1.0, 1.0]), jnp.ones(2)
-    gradient = jax.grad(lambda x: loss.policy_loss(x, jnp.zeros(2), advantages, weight, 0.2)[0])
-    assert jnp.isfinite(gradient(jnp.array([1e4, 0.0]))).all()
+    gradient = jax.grad(
+        lambda x: loss.policy_loss(x, zeros, zeros, advantages, everything, weight, Recipe())[0]
+    )
+    assert jnp.isfinite(gradient(jnp.array([[1e4], [0.0]]))).all()
 
 
 def test_chunk_log_prob_sums_executed_steps_only():

@@ -79,7 +79,7 @@ def reference_log_prob(item: Episode, w: float) -> np.ndarray:
     mean = w * features[:-1] + item.observations.proprio[:-1, 0] + 1 / K
     outcome = item.latents[:, 2, :, 0].astype(np.float64)
     density = -0.5 * ((outcome - mean[:, None]) / STD) ** 2 - np.log(STD * np.sqrt(2 * np.pi))
-    return np.where(np.arange(H) < item.executed[:, None], density, 0).sum(1)
+    return np.where(np.arange(H) < item.executed[:, None], density, 0)
 
 
 def test_scoring_recomputes_the_log_prob_of_what_was_executed():
@@ -87,7 +87,9 @@ def test_scoring_recomputes_the_log_prob_of_what_was_executed():
     scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, PARAMS)
     expected = reference_log_prob(item, 0.3)
     np.testing.assert_allclose(scored.old_log_prob, expected, rtol=1e-5)
-    assert scored.log_prob_gap == pytest.approx(np.abs(expected).max(), rel=1e-5)  # the actor claimed 0
+    assert scored.log_prob_gap == pytest.approx(
+        np.abs(expected.sum(1)).max(), rel=1e-5
+    )  # the actor claimed 0
     assert len(scored.features) == 3
 
 

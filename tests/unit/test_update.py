@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pirl_jax import advantage, flow, loss, state
+from pirl_jax import advantage, flow, state
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
 from pirl_jax.update import (
     Batch,
@@ -79,7 +79,7 @@ def collect(params, config, n, seed):
         latents=chunk.latents,
         denoise_step=k,
         step_mask=jnp.asarray(step_mask),
-        old_log_prob=loss.chunk_log_prob(per_step, jnp.asarray(step_mask)),
+        old_log_prob=per_step,
         advantages=advantages,
         value_targets=jnp.asarray(rng.normal(size=n), jnp.float32),
         old_values=jnp.asarray(rng.normal(size=n), jnp.float32),
@@ -115,27 +115,56 @@ def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=
     return params
 
 
-def test_update_equals_an_independent_float64_ppo():
-    """Full-batch PPO with hand-derived gradients of the linear policy, 4 epochs, the clip active."""
-    config = recipe(num_epochs=4, minibatch_size=CAPACITY, lr=0.1, value_clip=0.2, huber_delta=0.5)
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("aggregation", ["chunk", "action"])
+def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
+    """Full-batch PPO with hand-derived gradients of the linear policy, 4 epochs, the clip and cap active."""
+    config = recipe(
+        num_epochs=4,
+        minibatch_size=CAPACITY,
+        lr=0.1,
+        value_clip=0.2,
+        huber_delta=0.5,
+        aggregation=aggregation,
+        decoupled=decoupled,
+        max_behaviour_weight=1.5,
+    )
     train_state = new_state(config)
-    batch = collect(train_state.params, config, 20, seed=1)
+    acted = train_state.params
+    if decoupled:  # another policy, two updates ago
+        acted = jax.tree.map(
+            lambda x: x + 0.03 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), acted
+        )
+    batch = collect(acted, config, 20, seed=1)
     b = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
-    mask, eps = b.step_mask[..., None], 1e-7
+    mask, eps = b.step_mask, 1e-7
     offsets = 0.05 * b.latents[:, 1] * (1 / K)
     first = jax.device_get(train_state)
     theta = np.concatenate([first.params["weight"].ravel(), first.params["bias"]]).astype(np.float64)
+    std = config.noise.std
+
+    def residuals(theta):
+        weight, bias = theta[: P * A].reshape(P, A), theta[P * A :]
+        return mask[..., None] * (b.latents[:, 2] - (b.proprio @ weight + bias)[:, None] - offsets)
+
+    def densities(theta):
+        return mask * (-0.5 * (residuals(theta) ** 2).sum(2) / std**2 - A * np.log(std * np.sqrt(2 * np.pi)))
+
+    def total(steps):
+        return steps if aggregation == "action" else steps.sum(1, keepdims=True) + 0 * steps
+
+    behaviour = total(mask * b.old_log_prob)
+    proximal = total(densities(theta)) if decoupled else behaviour
+    importance = np.minimum(np.exp(proximal - behaviour), 1.5)
+    assert (importance == 1.5).any() == decoupled
+    gains = np.broadcast_to(b.advantages[:, None], mask.shape)
+    units = mask.sum() if aggregation == "action" else len(mask)
 
     def policy_gradient(theta):
-        weight, bias = theta[: P * A].reshape(P, A), theta[P * A :]
-        residual = mask * (b.latents[:, 2] - (b.proprio @ weight + bias)[:, None] - offsets)
-        std = config.noise.std
-        density = -0.5 * (residual**2).sum((1, 2)) / std**2
-        density -= b.step_mask.sum(1) * A * (np.log(std) + 0.5 * np.log(2 * np.pi))
-        ratio = np.exp(density - b.old_log_prob)
-        unclipped = np.where(b.advantages > 0, ratio < 1.2 + eps, ratio > 0.8 - eps)
-        score = residual.sum(1) / std**2
-        row = -(unclipped * ratio * b.advantages / len(ratio))[:, None] * score
+        ratio = np.exp(total(densities(theta)) - proximal)
+        unclipped = np.where(gains > 0, ratio < 1.2 + eps, ratio > 0.8 - eps)
+        row = -(mask * unclipped * importance * ratio * gains / units)[..., None] * residuals(theta) / std**2
+        row = row.sum(1)
         return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0)])
 
     phi = np.append(first.critic_params["weight"], first.critic_params["bias"]).astype(np.float64)
@@ -162,6 +191,17 @@ def test_update_equals_an_independent_float64_ppo():
     np.testing.assert_allclose(actual, expected, atol=2e-5)
     actual = np.concatenate([new.critic_params["weight"], new.critic_params["bias"][None]])
     np.testing.assert_allclose(actual, expected_critic, atol=2e-6)
+
+
+@pytest.mark.parametrize("replay", ["last", "full"])
+def test_decoupled_ratio_is_one_before_the_first_step_whoever_acted(replay):
+    config = recipe(num_epochs=1, minibatch_size=CAPACITY, replay=replay, decoupled=True)
+    train_state = new_state(config)
+    batch = collect(new_state(config, seed=9).params, config, CAPACITY, seed=2)
+    _, metrics = update_of(config)(train_state, batch, CAPACITY)
+    assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-5)
+    assert float(metrics["train/clip_fraction"]) == 0.0
+    assert float(metrics["train/behaviour_weight"]) != pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("replay", ["last", "full"])
@@ -355,7 +395,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             latents=chunk.latents,
             denoise_step=k,
             step_mask=everything,
-            old_log_prob=chunk.log_prob.sum(-1),
+            old_log_prob=chunk.log_prob,
             advantages=advantage.normalize(reward, everything[:, 0]),
             value_targets=zeros,
             old_values=zeros,
