@@ -82,7 +82,7 @@ def policy_loss(
         weighted_mean(kl[:, 0], weight),
         *(weighted_mean(x, units) for x in (clipped, ratio, importance)),
     )
-    metrics = dict(zip(POLICY_METRICS, values, strict=True))
+    metrics: dict[str, Array] = dict(zip(POLICY_METRICS, values, strict=True))
     return -weighted_mean(importance * surrogate, units), metrics
 
 
