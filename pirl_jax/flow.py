@@ -21,6 +21,8 @@ from pirl_jax.noise import MODES, Step, anchored_step, correlation_factor, noise
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
 
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
 Predict = Callable[[Array, Array], Array]
 
 
@@ -71,22 +73,34 @@ def _float_dtype(x: Array) -> jnp.dtype:
 
 
 def gaussian_log_prob(
-    x: Array, mean: Array, std: Array, scored_dims: tuple[int, ...], factor: np.ndarray
+    x: Array, mean: Array, std: Array, scale: np.ndarray, factor: np.ndarray
 ) -> Float[Array, "B H"]:
-    """Σ over scored channels of log p(x_h | x_<h), x ~ N(mean, std²·L·Lᵀ over the H steps of a channel).
+    """Σ over scored channels c of log p(x_h | x_<h), x ~ N(mean, (std·scale_c)²·L·Lᵀ over the H steps).
 
     Args:
         x: ``[B, H, A]`` outcome.
         mean: ``[B, H, A]``.
         std: ``[B]``, positive.
-        scored_dims: the channels that carry noise.
+        scale: ``[A]``, zero for channels that carry no noise (``noise.channel_scale``).
         factor: L, ``[H, H]``, lower triangular (``noise.correlation_factor``).
     """
-    scored = np.asarray(scored_dims)
-    residual = (x[..., scored] - mean[..., scored]) / _per_chunk(std)
-    white = _over_steps(np.linalg.inv(factor), residual)
-    normalizer = jnp.log(std)[:, None] + np.log(np.diag(factor)) + 0.5 * math.log(2 * math.pi)
-    return (-0.5 * jnp.sum(white**2, axis=-1) - len(scored_dims) * normalizer).astype(residual.dtype)
+    return -0.5 * jnp.sum(_whitened(x - mean, std, scale, factor) ** 2, axis=-1) - _normalizer(
+        std, scale, factor
+    )
+
+
+def _whitened(residual: Array, std: Array, scale: np.ndarray, factor: np.ndarray) -> Array:
+    """L⁻¹·residual/σ on the scored channels."""
+    scored = np.flatnonzero(scale)
+    stds = _per_chunk(std) * jnp.asarray(scale[scored], residual.dtype)
+    return _over_steps(np.linalg.inv(factor), residual[..., scored] / stds)
+
+
+def _normalizer(std: Array, scale: np.ndarray, factor: np.ndarray) -> Float[Array, "B H"]:
+    """Σ over scored channels of log(std·scale_c·L_hh) + ½ log 2π."""
+    scored = np.flatnonzero(scale)
+    constant = np.log(scale[scored]).sum() + len(scored) * (np.log(np.diag(factor)) + _HALF_LOG_2PI)
+    return len(scored) * jnp.log(std)[:, None] + jnp.asarray(constant, std.dtype)
 
 
 def _over_steps(matrix: np.ndarray, x: Array) -> Array:
@@ -95,20 +109,19 @@ def _over_steps(matrix: np.ndarray, x: Array) -> Array:
 
 
 @typed
-def log_prob(
+def step_mean(
     predict: Predict,
     latents: Float[Array, "B L H A"],
     denoise_step: Int[Array, " B"],
     noise: NoiseConfig,
     K: int,
-    scored_dims: tuple[int, ...],
-) -> Float[Array, "B H"]:
-    """Log-density of the noised step's stored outcome under the current policy, for each chunk step.
+) -> Float[Array, "B H A"]:
+    """Mean of the noised step under the current policy, from the latents of the policy that sampled.
 
-    ``replay=last`` scores p(x_s | x_t, ε₀) with the stored x_t: one head call, whose gradient leaves out what
-    the parameters did to x_t. ``replay=full`` scores p(x_s | ε₀): K head calls, the exact gradient of the
-    chain; the scan body is rematerialised, so memory does not grow with K beyond the chain's states. Both
-    have the same value while the parameters are those that sampled.
+    ``replay=last``: given the stored x_t and ε₀: one head call, whose gradient leaves out what the parameters
+    did to x_t. ``replay=full``: given ε₀: K head calls, the exact gradient of the chain; the scan body is
+    rematerialised, so memory does not grow with K beyond the chain's states. Both have the same value while
+    the parameters are those that sampled.
 
     Args:
         predict: the flow head, see the module's docstring.
@@ -116,23 +129,73 @@ def log_prob(
         denoise_step: index k of the noised step, 1 ≤ k ≤ K.
         noise: mode, replay and level.
         K: denoising steps of the policy.
-        scored_dims: channels that carry noise.
 
     Returns:
-        One number a chunk step, in float32 (float64 if the latents are); sum over executed steps for the
-        chunk's.
+        In float32, or float64 if the latents are.
     """
     dtype = _float_dtype(latents)
     latents = latents.astype(dtype)
     eps0, x_t, x_s = latents[:, 0], latents[:, 1], latents[:, 2]
     table = _noised_table(noise, K, dtype)
-
     if noise.replay == "last":
-        mean = _mean(table, denoise_step, eps0, predict(x_t, table.t[denoise_step]).astype(dtype))
-    else:
-        mean = _replayed_mean(predict, eps0, x_s, denoise_step, table, K)
-    factor = correlation_factor(noise, latents.shape[2])
-    return gaussian_log_prob(x_s, mean, table.std[denoise_step], scored_dims, factor)
+        return _mean(table, denoise_step, eps0, predict(x_t, table.t[denoise_step]).astype(dtype))
+    return _replayed_mean(predict, eps0, x_s, denoise_step, table, K)
+
+
+@typed
+def log_density(
+    mean: Float[Array, "B H A"],
+    latents: Float[Array, "B L H A"],
+    denoise_step: Int[Array, " B"],
+    noise: NoiseConfig,
+    K: int,
+    scale: np.ndarray,
+) -> Float[Array, "B H"]:
+    """Log-density of the noised step's outcome around ``mean``, for each chunk step given those before.
+
+    Args:
+        mean: of the noised step (``step_mean``).
+        latents: ε₀, the noised step's input x_t and its output x_s.
+        denoise_step: index k of the noised step.
+        noise: mode, level and correlation.
+        K: denoising steps of the policy.
+        scale: factor on the level for each channel, zero without noise (``noise.channel_scale``).
+    """
+    std = _noised_table(noise, K, mean.dtype).std[denoise_step]
+    factor = correlation_factor(noise, mean.shape[1])
+    return gaussian_log_prob(latents[:, 2].astype(mean.dtype), mean, std, scale, factor)
+
+
+def log_prob(
+    predict: Predict,
+    latents: Float[Array, "B L H A"],
+    denoise_step: Int[Array, " B"],
+    noise: NoiseConfig,
+    K: int,
+    scale: np.ndarray,
+) -> Float[Array, "B H"]:
+    """``log_density`` around ``step_mean``: sum over executed steps for the chunk's log-likelihood."""
+    mean = step_mean(predict, latents, denoise_step, noise, K)
+    return log_density(mean, latents, denoise_step, noise, K, scale)
+
+
+@typed
+def kl(
+    mean: Float[Array, "B H A"],
+    other: Float[Array, "B H A"],
+    denoise_step: Int[Array, " B"],
+    noise: NoiseConfig,
+    K: int,
+    scale: np.ndarray,
+) -> Float[Array, "B H"]:
+    """KL(N(mean, Σ) ‖ N(other, Σ)) of the noised step = ½·|L⁻¹(mean - other)/σ|², exact, by chunk step.
+
+    The sum over the steps of an executed prefix is the divergence of that prefix.
+    """
+    std = _noised_table(noise, K, mean.dtype).std[denoise_step]
+    return 0.5 * jnp.sum(
+        _whitened(mean - other, std, scale, correlation_factor(noise, mean.shape[1])) ** 2, -1
+    )
 
 
 def _replayed_mean(
@@ -162,15 +225,14 @@ def sample(
     denoise_step: Int[Array, " B"],
     noise: NoiseConfig,
     K: int,
-    scored_dims: tuple[int, ...],
+    scale: np.ndarray,
 ) -> Chunk:
-    """Sample a chunk with step ``denoise_step`` of each row noised on the scored channels."""
-    B, H, A = eps0.shape
+    """Sample a chunk with step ``denoise_step`` of each row noised, channel by channel on its ``scale``."""
+    B, H, _ = eps0.shape
     noised, anchored = _noised_table(noise, K, eps0.dtype), _anchored_table(K, eps0.dtype)
-    scored = np.isin(np.arange(A), scored_dims)
     factor = correlation_factor(noise, H)
     jitter = _over_steps(factor, jax.random.normal(key, eps0.shape, eps0.dtype))
-    jitter = jnp.where(scored, jitter, 0.0)
+    jitter = jitter * jnp.asarray(scale, eps0.dtype)
 
     def step(carry, k):
         x, x_t, mean, x_s = carry
@@ -186,7 +248,7 @@ def sample(
 
     zeros = jnp.zeros_like(eps0)
     (action, x_t, mean, x_s), _ = jax.lax.scan(step, (eps0, zeros, zeros, zeros), jnp.arange(K, 0, -1))
-    density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scored_dims, factor)
+    density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scale, factor)
     return Chunk(action, jnp.stack([eps0, x_t, x_s], axis=1), density)
 
 
@@ -204,12 +266,8 @@ def deterministic(predict: Predict, eps0: Float[Array, "B H A"], K: int) -> Floa
 
 @typed
 def entropy(
-    denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, H: int, num_scored: int
+    denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, H: int, scale: np.ndarray
 ) -> Float[Array, "B H"]:
-    """Differential entropy of each chunk step given those before it, in nats:
-
-    num_scored·(log σ + log L_hh + ½ log 2πe).
-    """
+    """Entropy of each chunk step given those before it, in nats: Σ_c log(σ_c·L_hh) + ½ log 2πe."""
     std = _noised_table(noise, K, jnp.dtype(jnp.float32)).std[denoise_step]
-    factor = np.diag(correlation_factor(noise, H)).astype(np.float32)
-    return num_scored * (jnp.log(std)[:, None] + np.log(factor) + 0.5 * math.log(2 * math.pi * math.e))
+    return _normalizer(std, scale, correlation_factor(noise, H)) + 0.5 * np.count_nonzero(scale)

@@ -4,10 +4,9 @@ Time runs from 1 (noise) to 0 (action) in K steps of δ = 1/K. Step k goes from 
 LeRobot's X-VLA sampler keeps the first noise ε₀ and mixes it with the newest clean action â:
 
     x_s = s·ε₀ + (1 - s)·â(x_t, t)                               (zero noise, every mode)
-    x_s = c_noise·ε₀ + c_action·â(x_t, t) + std·L·ξ              (a noised step, ξ ~ N(0, 1))
+    x_s = c_noise·ε₀ + c_action·â(x_t, t) + std·D·L·ξ            (a noised step, ξ ~ N(0, 1))
 
-L correlates the steps of a chunk: L·Lᵀ = (1 - ρ)·1 + ρ·11ᵀ, channel by channel.
-
+D scales the action channels (``channel_scale``), L correlates a chunk's steps: L·Lᵀ = (1 - ρ)·1 + ρ·11ᵀ.
 A *mode* says which steps may be noised and with which coefficients; samplers and likelihoods, in torch and in
 JAX, read nothing else. A new mode is one more entry in ``MODES``.
 
@@ -30,7 +29,7 @@ NUM_LATENTS = 3
 
 @dataclass(frozen=True)
 class Step:
-    """One transition t → s of the chain: x_s = noise_coef·ε₀ + action_coef·â + std·L·ξ, ξ ~ N(0, 1).
+    """One transition t → s of the chain: x_s = noise_coef·ε₀ + action_coef·â + std·D·L·ξ, ξ ~ N(0, 1).
 
     The products are taken in this order, in float32, so that zero noise is LeRobot's sampler bit for bit.
     """
@@ -49,8 +48,10 @@ class Mode:
 
     noised_steps: Callable[[int], tuple[int, ...]]
     """``K -> `` the steps k of which one is noised, drawn uniformly for each chunk."""
-    coefficients: Callable[[int, int, NoiseConfig], Step]
-    """``(k, K, noise config) -> `` the transition, when it is step k that is noised."""
+    coefficients: Callable[[int, int, float], Step]
+    """``(k, K, noise level) -> `` the transition, when it is step k that is noised."""
+    max_level: float = float("inf")
+    """The level must stay below this."""
 
     def sample_step(self, rng: np.random.Generator, K: int) -> int:
         """Draw the step to be noised."""
@@ -64,30 +65,56 @@ def anchored_step(k: int, K: int) -> Step:
     return Step(t=k / K, s=(k - 1) / K, noise_coef=float(s), action_coef=float(np.float32(1) - s), std=0.0)
 
 
-def _terminal_coefficients(k: int, K: int, noise: NoiseConfig) -> Step:
+def _terminal(k: int, K: int, level: float) -> Step:
     mean = anchored_step(k, K)
-    return Step(mean.t, mean.s, mean.noise_coef, mean.action_coef, noise.std)
+    return Step(mean.t, mean.s, mean.noise_coef, mean.action_coef, level)
+
+
+def _flow_sde(k: int, K: int, level: float) -> Step:
+    """πRL's Flow-SDE with ε₀ kept: σ = a·√(t/(1-t)), x_s = (s - σ²δ/2t)·ε₀ + (1-s)·â + σ√δ·ξ.
+
+    At t = 1 the denominator is that of the next time, 1 - t = δ (Flow-GRPO, arXiv 2505.05470).
+    """
+    mean, delta = anchored_step(k, K), 1 / K
+    variance = level**2 * mean.t / max(1 - mean.t, delta)
+    noise_coef = mean.noise_coef - variance * delta / (2 * mean.t)
+    return Step(mean.t, mean.s, noise_coef, mean.action_coef, (variance * delta) ** 0.5)
+
+
+def _flow_cps(k: int, K: int, level: float) -> Step:
+    """Coefficients-preserving sampling with ε₀ kept: x_s = s·√(1-η²)·ε₀ + (1-s)·â + s·η·ξ."""
+    mean = anchored_step(k, K)
+    return Step(mean.t, mean.s, mean.s * (1 - level**2) ** 0.5, mean.action_coef, mean.s * level)
 
 
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
         # The last step, whose output is the action itself: A = â(x_{1/K}, 1/K) + σ·ξ.
-        "terminal": Mode(noised_steps=lambda K: (1,), coefficients=_terminal_coefficients),
+        "terminal": Mode(noised_steps=lambda K: (1,), coefficients=_terminal),
+        "flow_sde": Mode(lambda K: tuple(range(1, K + 1)), _flow_sde),
+        # The last step has s = 0: nothing of ε₀ is left to exchange for noise.
+        "flow_cps": Mode(lambda K: tuple(range(2, K + 1)), _flow_cps, max_level=1.0),
     }
 )
 
 
 def validate(noise: NoiseConfig, K: int = 1) -> None:
-    """Check that the mode exists and has a step to noise.
+    """Check that the mode exists, takes the level, and has a step to noise.
 
     Raises:
-        ValueError: naming the modes that are known, or the number of steps that is missing.
+        ValueError: naming the modes that are known, the level's bounds, or the number of steps.
     """
     if noise.mode not in MODES:
         raise ValueError(
             f"algorithm.noise.mode must be one of {', '.join(sorted(MODES))}; got {noise.mode!r}."
         )
-    if K < 1 or not MODES[noise.mode].noised_steps(K):
+    mode = MODES[noise.mode]
+    if not 0 < noise.level < mode.max_level:
+        raise ValueError(
+            f"algorithm.noise.level must be above 0 and below {mode.max_level:.4g} with noise.mode="
+            f"{noise.mode!r}; got {noise.level}."
+        )
+    if K < 1 or not mode.noised_steps(K):
         raise ValueError(
             f"algorithm.noise.mode={noise.mode!r} has no step to noise in policy.num_denoising_steps={K}. "
             "Raise num_denoising_steps or choose another mode."
@@ -99,7 +126,7 @@ def noised_step(noise: NoiseConfig, k: int, K: int) -> Step:
     candidates = MODES[noise.mode].noised_steps(K)
     if k not in candidates:
         raise ValueError(f"mode {noise.mode!r} noises one of the steps {candidates} of {K}; got step {k}.")
-    return MODES[noise.mode].coefficients(k, K, noise)
+    return MODES[noise.mode].coefficients(k, K, noise.level)
 
 
 def schedule(noise: NoiseConfig, K: int, step: int | None = None) -> tuple[Step, ...]:
@@ -114,3 +141,31 @@ def correlation_factor(noise: NoiseConfig, H: int) -> np.ndarray:
     normal density is that of step h given the steps before it, and an executed prefix has the sum of its own.
     """
     return np.linalg.cholesky((1.0 - noise.correlation) * np.eye(H) + noise.correlation)
+
+
+def channel_scale(noise: NoiseConfig, groups: Mapping[str, tuple[int, ...]], A: int) -> np.ndarray:
+    """D: the factor on the level for each action channel, zero where there is no noise, float64 [A].
+
+    Args:
+        noise: ``group_scale`` names groups of channels; those it does not name have a factor of 1.
+        groups: Name → channels (``pirl_jax.channels``); channels in no group carry no noise.
+        A: Action channels as the model sees them.
+
+    Raises:
+        ValueError: A group that the action space has not, or a scale that is not positive.
+    """
+    scale = np.zeros(A)
+    for channels in groups.values():
+        scale[list(channels)] = 1.0
+    for name, factor in noise.group_scale.items():
+        if name not in groups:
+            raise ValueError(
+                f"algorithm.noise.group_scale names {name!r}; this action space has {', '.join(groups)}."
+            )
+        if not factor > 0:
+            raise ValueError(
+                f"algorithm.noise.group_scale.{name} must be positive; got {factor}. "
+                "Scales multiply noise.level."
+            )
+        scale[list(groups[name])] = factor
+    return scale

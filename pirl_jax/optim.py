@@ -44,6 +44,12 @@ def adamw_direction(
     return optax.chain(direction, optax.add_decayed_weights(weight_decay)) if weight_decay else direction
 
 
+def warmup(opt_state: optax.OptState, steps: int) -> Array:
+    """Factor of the learning rate for the step that led to ``opt_state``: n/steps up to 1, n n from 1."""
+    count = optax.tree_utils.tree_get(opt_state, "count")
+    return jnp.minimum(1.0, count / max(steps, 1))
+
+
 def descend(params: PyTree, direction: PyTree, lr: Array | float) -> PyTree:
     """``params - lr·direction``."""
     return jax.tree.map(lambda p, d: p - jnp.asarray(lr, p.dtype) * d, params, direction)

@@ -6,7 +6,7 @@ X-VLA's); nothing else in the learner names a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,5 +37,5 @@ class FlowPolicy:
     chunk_size: int
     n_action_steps: int
     dim_action: int
-    scored_dims: tuple[int, ...]
-    """Action channels that carry noise and are scored."""
+    channel_groups: Mapping[str, tuple[int, ...]]
+    """Group → action channels that carry noise and are scored."""

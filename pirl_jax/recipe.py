@@ -17,8 +17,10 @@ class NoiseConfig:
     """One of ``pirl_jax.noise.MODES``. ``terminal``: Gaussian on the final action."""
     replay: str = "last"
     """``last``: recompute the noised step from its stored input; ``full``: all K steps from ε₀."""
-    std: float = 0.02
-    """Noise level in the units of the model's action channels (σ_c of ``terminal``)."""
+    level: float = 0.02
+    """``terminal``: σ, in the units of the model's action channels; ``flow_sde``: a; ``flow_cps``: η."""
+    group_scale: dict[str, float] = field(default_factory=dict)
+    """Factors on the level by group of channels (``pirl_jax.channels``), e.g. ``{"rot6d": 2.0}``."""
     correlation: float = 0.0
     """ρ in [0, 1): the part of the variance that a chunk's steps share. Noise drawn anew at each step is
     filtered out by the robot's controller; a shared part moves the whole chunk."""
@@ -59,12 +61,17 @@ class Recipe:
     acted. Otherwise all refer to the policy that acted."""
     max_behaviour_weight: float = 5.0
     """Cap of those weights."""
+    reference_kl_coef: float = 0.0
+    """Weight of the exact KL(π ‖ π at the start of the run) of a chunk, against forgetting."""
     value_clip: float = 0.2
     huber_delta: float = 10.0
     value_coef: float = 1.0
     normalize_advantages: bool = True
 
     lr: float = 5e-6
+    lr_warmup_steps: int = 0
+    """Policy steps over which lr rises from 0. Adam's first step has the full length in every parameter,
+    whatever the gradient: unwarmed, it alone may pass ``target_kl``."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.0
@@ -87,8 +94,6 @@ class Recipe:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
-        if self.noise.std <= 0:
-            raise ValueError(f"algorithm.noise.std must be positive; got {self.noise.std}.")
         if not 0 <= self.noise.correlation < 1:
             raise ValueError(
                 f"algorithm.noise.correlation must be in [0, 1); got {self.noise.correlation}. At 1 a "
@@ -97,8 +102,9 @@ class Recipe:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"algorithm.{name} must be in [0, 1]; got {getattr(self, name)}.")
-        if self.max_staleness < 0:
-            raise ValueError(f"algorithm.max_staleness must be ≥ 0; got {self.max_staleness}.")
+        for name in ("max_staleness", "lr_warmup_steps", "reference_kl_coef"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"algorithm.{name} must be ≥ 0; got {getattr(self, name)}.")
         if self.push_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"algorithm.push_dtype must be float32 or bfloat16; got {self.push_dtype!r}.")
         if self.noise.replay not in ("last", "full"):

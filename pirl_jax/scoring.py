@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from pirl_jax.flow import log_prob
+from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
@@ -48,7 +49,7 @@ def make_scorer(
 ) -> Callable[[Episode, Params], ScoredEpisode]:
     """Return ``score(episode, behaviour params)``; both network passes have one static shape."""
     capacity = recipe.max_chunks + 1
-
+    scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
     encode = jax.jit(policy.encode)
 
     @jax.jit
@@ -64,7 +65,7 @@ def make_scorer(
             return policy.predict(trainable, features, x_t, t, proprio, domain_id)
 
         K = policy.num_denoising_steps
-        return log_prob(predict, latents, denoise_step, recipe.noise, K, policy.scored_dims)
+        return log_prob(predict, latents, denoise_step, recipe.noise, K, scale)
 
     def score(episode: Episode, behaviour: Params) -> ScoredEpisode:
         T = len(episode)

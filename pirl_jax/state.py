@@ -22,6 +22,8 @@ class TrainState(flax.struct.PyTreeNode):
     params: PyTree
     """Trainable policy parameters only (the flow head); frozen ones are nobody's state."""
     critic_params: PyTree
+    reference: PyTree
+    """The policy parameters the run began with, where ``Recipe.reference_kl_coef`` wants them; else empty."""
     opt_state: optax.OptState
     critic_opt_state: optax.OptState
     key: PRNGKeyArray
@@ -44,6 +46,8 @@ def create(params: PyTree, critic_params: PyTree, recipe: Recipe, seed: int) -> 
     return TrainState(
         params=params,
         critic_params=critic_params,
+        # A copy: the update donates the parameters' buffers.
+        reference=jax.tree.map(jnp.copy, params) if recipe.reference_kl_coef else {},
         opt_state=optimizer(recipe).init(params),
         critic_opt_state=optimizer(recipe).init(critic_params),
         key=jax.random.PRNGKey(seed),

@@ -16,6 +16,7 @@ import numpy as np
 
 from pirl_jax import advantage
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
@@ -67,7 +68,8 @@ def run(
         versions: source of version numbers.
         stop: ends the loop between two episodes.
     """
-    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, policy.scored_dims)
+    scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
+    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale)
     critic_update = make_critic_update(critic, recipe)
     values = jax.jit(critic)
     score = make_scorer(policy, frozen, recipe)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax import flow, loss
-from pirl_jax.optim import clip_by_global_norm, descend
+from pirl_jax.optim import clip_by_global_norm, descend, warmup
 from pirl_jax.recipe import Recipe
 from pirl_jax.state import TrainState, optimizer
 from pirl_jax.typing import Array, Bool, Float, Int
@@ -80,19 +80,22 @@ def make_values(critic: Critic) -> Callable[[PyTree, PyTree, Array], Array]:
     return jax.jit(critic)
 
 
-def _log_prob(predict: Predict, recipe: Recipe, K: int, scored_dims: tuple[int, ...]):
-    def log_prob(params, features, proprio, domain_id, latents, denoise_step):
-        def head(x_t, t):
-            return predict(params, features, x_t, t, proprio, domain_id)
+def _in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
+    """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
+    n = jax.tree.leaves(rows)[0].shape[0]
+    blocks = -(-n // size)
+    order = jnp.arange(blocks * size).reshape(blocks, size) % n
+    out = jax.lax.map(lambda block: function(jax.tree.map(lambda x: x[block], rows)), order)
+    return out.reshape(blocks * size, *out.shape[2:])[:n]
 
-        return flow.log_prob(head, latents, denoise_step, recipe.noise, K, scored_dims)
 
-    return log_prob
+class _Anchors(NamedTuple):
+    """What the policy is held to, of each point; fixed during an update."""
 
-
-def _one(log_prob: Callable[..., Array], params: PyTree, row: PyTree) -> Array:
-    """``log_prob`` of a single point, for ``jax.lax.map``, which puts the batch back."""
-    return log_prob(params, *jax.tree.map(lambda x: x[None], row))[0]
+    proximal: Array
+    """Log-density of each chunk step under the policy that ratios are taken to."""
+    reference_mean: Array | None
+    """Mean of the noised step under the policy that the run began with."""
 
 
 class _Progress(NamedTuple):
@@ -112,7 +115,7 @@ class _Progress(NamedTuple):
 
 
 def make_update(
-    predict: Predict, critic: Critic, recipe: Recipe, K: int, scored_dims: tuple[int, ...]
+    predict: Predict, critic: Critic, recipe: Recipe, K: int, scale: np.ndarray
 ) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
 
@@ -133,29 +136,46 @@ def make_update(
         critic: value function on detached features.
         recipe: every number of the method.
         K: denoising steps of the policy.
-        scored_dims: action channels that carry noise.
+        scale: factor on the noise level for each action channel (``noise.channel_scale``).
     """
-    log_prob = _log_prob(predict, recipe, K, scored_dims)
     tx = optimizer(recipe)
+    noise = recipe.noise
 
-    def policy_objective(params: PyTree, points: Batch, proximal: Array, weight: Array):
-        steps = log_prob(
-            params, points.features, points.proprio, points.domain_id, points.latents, points.denoise_step
-        )
-        return loss.policy_loss(
-            steps,
-            proximal,
+    def step_mean(params: PyTree, points: Batch) -> Array:
+        def head(x_t: Array, t: Array) -> Array:
+            return predict(params, points.features, x_t, t, points.proprio, points.domain_id)
+
+        return flow.step_mean(head, points.latents, points.denoise_step, noise, K)
+
+    def log_prob(mean: Array, points: Batch) -> Array:
+        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
+
+    def policy_objective(params: PyTree, points: Batch, anchors: _Anchors, weight: Array):
+        mean = step_mean(params, points)
+        value, metrics = loss.policy_loss(
+            log_prob(mean, points),
+            anchors.proximal,
             points.old_log_prob,
             points.advantages,
             points.step_mask,
             weight,
             recipe,
         )
+        if anchors.reference_mean is not None:
+            steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
+            kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+            value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
+        return value, metrics
 
-    def proximal_log_prob(params: PyTree, batch: Batch, size: int) -> Array:
-        rows = (batch.features, batch.proprio, batch.domain_id, batch.latents, batch.denoise_step)
-        with jax.named_scope("proximal_log_prob"):
-            return jax.lax.map(lambda row: _one(log_prob, params, row), rows, batch_size=size)
+    def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
+        proximal, reference = batch.old_log_prob, None
+        if recipe.decoupled:
+            proximal = _in_blocks(
+                lambda points: log_prob(step_mean(state.params, points), points), batch, size
+            )
+        if recipe.reference_kl_coef:
+            reference = _in_blocks(lambda points: step_mean(state.reference, points), batch, size)
+        return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
         return recipe.value_coef * loss.value_loss(
@@ -167,18 +187,18 @@ def make_update(
             recipe.huber_delta,
         )
 
-    def policy_step(progress: _Progress, points: Batch, proximal: Array, weight: Array) -> _Progress:
+    def policy_step(progress: _Progress, points: Batch, anchors: _Anchors, weight: Array) -> _Progress:
         state = progress.state
         with jax.named_scope("policy_step"):
             (value, metrics), grads = jax.value_and_grad(policy_objective, has_aux=True)(
-                state.params, points, proximal, weight
+                state.params, points, anchors, weight
             )
             grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
             direction, opt_state = tx.update(grads, state.opt_state, state.params)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         exceeds = jnp.bool_(False) if recipe.target_kl is None else metrics["approx_kl"] > recipe.target_kl
         applied = finite & ~exceeds
-        params = descend(state.params, direction, state.lr)
+        params = descend(state.params, direction, state.lr * warmup(opt_state, recipe.lr_warmup_steps))
         metrics = {"policy_loss": value, "grad_norm": grad_norm, **metrics}
         return progress._replace(
             state=state.replace(
@@ -210,7 +230,8 @@ def make_update(
         size = min(recipe.minibatch_size, capacity)
         n_valid = jnp.asarray(n_valid, jnp.int32)
         num_minibatches = (n_valid + size - 1) // size
-        proximal = proximal_log_prob(state.params, batch, size) if recipe.decoupled else batch.old_log_prob
+        with jax.named_scope("anchors"):
+            anchors = make_anchors(state, batch, size)
         key = jax.random.fold_in(state.key, state.step)
 
         def epoch(index: Array, progress: _Progress) -> _Progress:
@@ -223,7 +244,7 @@ def make_update(
                 counts = jnp.arange(size) < stop - start
                 # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
                 rows = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, size), order[0])
-                points, near = jax.tree.map(lambda x: x[rows], (batch, proximal))
+                points, near = jax.tree.map(lambda x: x[rows], (batch, anchors))
                 weight = counts.astype(jnp.float32)
                 progress = jax.lax.cond(
                     progress.stopped, lambda p: p, lambda p: policy_step(p, points, near, weight), progress
@@ -236,10 +257,11 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
+        reference_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
         progress = _Progress(
             state=state,
             stopped=jnp.bool_(False),
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS),
+            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
@@ -268,7 +290,7 @@ def make_update(
         weight = valid.astype(jnp.float32)
         values, targets = (jnp.where(valid, x, 0.0) for x in (batch.old_values, batch.value_targets))
         H = batch.step_mask.shape[1]
-        steps = flow.entropy(batch.denoise_step, recipe.noise, K, H, len(scored_dims))
+        steps = flow.entropy(batch.denoise_step, recipe.noise, K, H, scale)
         entropy = jnp.sum(jnp.where(batch.step_mask, steps, 0.0), axis=-1)
         return {
             "explained_variance": loss.explained_variance(values, targets, weight),

@@ -107,7 +107,7 @@ def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:
         "policy": draccus.encode(tiny_policy_config(tokenizer_name=str(tokenizer)), PreTrainedConfig),
         "algorithm": {
             "type": "pi_rl",
-            "noise": {"std": 0.1},
+            "noise": {"level": 0.1},
             "critic": {"hidden_dims": [16]},
             "episodes_per_update": 4,
             "minibatch_size": 8,

@@ -9,11 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
 from torch import Tensor
 
 from pirl_jax import noise
+from pirl_jax.channels import Groups, xvla_groups
 from pirl_jax.recipe import NoiseConfig
 
 
@@ -32,26 +34,14 @@ class Sample:
     log_prob: Tensor
 
 
-def scored_dims(model: XVLAModel) -> tuple[int, ...]:
-    """Return the channels that carry noise: real ones, without gripper logits or an idle second arm."""
+def channel_groups(model: XVLAModel) -> Groups:
+    """Return the channels that carry noise, by group.
+
+    Raises:
+        ValueError: An action space that is not in the table.
+    """
     space: Any = model.action_space
-    match space.name:
-        case "ee6d":
-            return tuple(range(9))
-        case "agibot_ee6d":
-            return tuple(range(10))
-        case "joint":
-            return tuple(i for i in range(space.dim_action) if i not in space.gripper_idx)
-        case "so101_bimanual":
-            return tuple(i for i in range(space.REAL_DIM) if i not in space.gripper_idx)
-        case "franka_joint7":
-            return tuple(range(space.REAL_DIM))
-        case "auto":
-            return tuple(range(space.real_dim))
-    raise ValueError(
-        f"policy.action_mode={space.name!r} has no list of scored channels. Use one of ee6d, agibot_ee6d, "
-        "joint, so101_bimanual, franka_joint7, auto."
-    )
+    return xvla_groups(space.name, getattr(space, "real_dim", 0))
 
 
 @torch.no_grad()
@@ -87,6 +77,9 @@ def sample(
     def draw() -> Tensor:
         return torch.randn(shape, generator=generator).to(proprio.device)
 
+    scale = noise.channel_scale(config, channel_groups(model), model.dim_action)
+    dims = np.flatnonzero(scale).tolist()
+    stds = torch.from_numpy(scale[dims]).to(proprio)
     factor = torch.from_numpy(noise.correlation_factor(config, model.chunk_size)).to(proprio)
     x1 = draw()
     x_t = x1
@@ -101,9 +94,8 @@ def sample(
         x_s = x1 * transition.noise_coef + clean * transition.action_coef
         if transition.std > 0:
             mean, x_s = x_s, x_s.clone()
-            dims = list(scored_dims(model))
-            x_s[..., dims] += transition.std * (factor @ draw()[..., dims])
-            log_prob = _log_normal(x_s[..., dims] - mean[..., dims], transition.std, factor)
+            x_s[..., dims] += transition.std * stds * (factor @ draw()[..., dims])
+            log_prob = _log_normal(x_s[..., dims] - mean[..., dims], transition.std * stds, factor)
         if transition.std > 0 or (kept is None and transition.s == 0):
             kept = (x1, x_t, x_s)
         x_t = x_s
@@ -116,8 +108,8 @@ def use_float32_head(policy: XVLAPolicy) -> None:
     policy.model.transformer.float()
 
 
-def _log_normal(residual: Tensor, std: float, factor: Tensor) -> Tensor:
-    """log p(step | steps before it) of residuals [B, H, C] ~ std·L·ξ, L = ``factor``; over channels."""
-    z = torch.linalg.solve_triangular(factor, residual / std, upper=False)
-    normalizer = math.log(std) + factor.diagonal().log() + 0.5 * math.log(2 * math.pi)
-    return -0.5 * (z * z).sum(-1) - residual.shape[-1] * normalizer
+def _log_normal(residual: Tensor, stds: Tensor, factor: Tensor) -> Tensor:
+    """log p(step | steps before it) of residuals [B, H, C] ~ stds·L·ξ, L = ``factor``; over channels."""
+    z = torch.linalg.solve_triangular(factor, residual / stds, upper=False)
+    normalizer = stds.log().sum() + len(stds) * (factor.diagonal().log() + 0.5 * math.log(2 * math.pi))
+    return -0.5 * (z * z).sum(-1) - normalizer

@@ -39,8 +39,6 @@ class ActionSpace:
     real_dim: int
     """Channels the robot sees: the first ``real_dim`` of the model's."""
     loss_terms: tuple[LossTerm, ...]
-    scored_dims: tuple[int, ...]
-    """Channels that carry Gaussian noise and a likelihood: real, not a gripper logit, not an unused arm."""
     zeroed: tuple[int, ...] = ()
     """Gripper channels the network does not see, in the action and in the proprioception."""
     sigmoid: tuple[int, ...] = ()
@@ -94,8 +92,6 @@ def _ee6d(name: str, gripper: LossTerm, *, logits: bool) -> ActionSpace:
             LossTerm("rotate6D_loss", (tuple(range(3, 9)), tuple(range(13, 19))), 10.0),
             gripper,
         ),
-        # X-VLA's single-arm robots use the first arm; the second is padding that nothing executes.
-        scored_dims=tuple(range(9 if logits else 10)),
         zeroed=grippers,
         sigmoid=grippers,
     )
@@ -103,7 +99,7 @@ def _ee6d(name: str, gripper: LossTerm, *, logits: bool) -> ActionSpace:
 
 def _joints_only(name: str, dim_action: int, real_dim: int) -> ActionSpace:
     real = tuple(range(real_dim))
-    return ActionSpace(name, dim_action, real_dim, (LossTerm("joints_loss", (real,), 1.0),), scored_dims=real)
+    return ActionSpace(name, dim_action, real_dim, (LossTerm("joints_loss", (real,), 1.0),))
 
 
 _JOINTS_14 = (*range(6), *range(7, 13))
@@ -119,7 +115,6 @@ FIXED_SPACES: dict[str, ActionSpace] = {
             LossTerm("joints_loss", (_JOINTS_14,), 1.0),
             LossTerm("gripper_loss", ((6,), (13,)), 0.05, _bce_with_logits),
         ),
-        scored_dims=_JOINTS_14,
         zeroed=(6, 13),
         sigmoid=(6, 13),
     ),
@@ -134,7 +129,6 @@ FIXED_SPACES: dict[str, ActionSpace] = {
             LossTerm("left_arm_loss", (tuple(range(6)),), 1.0),
             LossTerm("right_arm_loss", (tuple(range(6, 12)),), 1.0),
         ),
-        scored_dims=(*range(5), *range(6, 11)),
         zeroed=(5, 11),
         sigmoid=(5, 11),
     ),

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax.channels import xvla_groups
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.typing import Array
-from pirl_jax.xvla.actions import action_space, prepare_proprio
+from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, Features, Params
@@ -52,7 +53,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         chunk_size=config.chunk_size,
         n_action_steps=config.n_action_steps,
         dim_action=config.dim_action,
-        scored_dims=action_space(config).scored_dims,
+        channel_groups=xvla_groups(config.action_mode, config.real_action_dim),
     )
 
 

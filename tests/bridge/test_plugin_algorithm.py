@@ -24,7 +24,7 @@ from pirl_jax.recipe import NoiseConfig  # noqa: E402
 def make(stats=None, **settings):
     torch.manual_seed(0)
     policy_config = tiny_policy_config(**settings)
-    config = PiRLConfig(noise=NoiseConfig(std=0.1), dataset_stats=stats)
+    config = PiRLConfig(noise=NoiseConfig(level=0.1), dataset_stats=stats)
     config.policy_config = policy_config
     return make_algorithm(config, XVLAPolicy(policy_config))
 

@@ -54,7 +54,7 @@ def test_the_environment_can_be_used_without_lerobot():
 
 def test_one_json_makes_a_policy_a_recipe_and_an_environment_that_fit(config):
     assert type(config.algorithm) is PiRLConfig
-    assert config.algorithm.noise.std == 0.1
+    assert config.algorithm.noise.level == 0.1
     assert config.algorithm.policy_config is config.policy
     assert config.policy.actor_learner_config.learner_port == 50051
     assert config.policy.num_discrete_actions is None
@@ -93,7 +93,7 @@ def test_an_unknown_key_is_refused(tmp_path):
     ("overrides", "message"),
     [
         ({"algorithm": {"noise": {"mode": "brownian"}}}, "noise.mode"),
-        ({"algorithm": {"noise": {"std": 0.0}}}, "noise.std"),
+        ({"algorithm": {"noise": {"level": 0.0}}}, "noise.level"),
         ({"algorithm": {"concurrency": {"actor": "processes"}}}, "threads"),
         ({"algorithm": {"spool_size": 0}}, "spool_size"),
         ({"env": {"domain_id": 9}}, "num_domains"),

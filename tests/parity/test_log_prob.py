@@ -44,9 +44,12 @@ def preprocessed(observed: Observations) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("mode", "step"), [("terminal", 1), ("flow_sde", 4), ("flow_sde", 1), ("flow_cps", 2)]
+)
 @pytest.mark.parametrize("replay", ["last", "full"])
 @pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
-def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, correlation):
+def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step, correlation):
     torch.manual_seed(0)
     lerobot_config = tiny_policy_config()
     actor = XVLAPolicy(lerobot_config).eval()
@@ -62,13 +65,13 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, correlatio
     for key, tensor in to_torch_state(pushed).items():
         state[key].copy_(tensor)
 
-    noise = NoiseConfig(std=0.1, replay=replay, correlation=correlation)
+    noise = NoiseConfig(mode, replay, level=0.4, correlation=correlation)
     observed = observations()
-    drawn = sample(actor, preprocessed(observed), noise, 1, torch.Generator().manual_seed(1))
+    drawn = sample(actor, preprocessed(observed), noise, step, torch.Generator().manual_seed(1))
     episode = Episode(
         observations=observed,
         latents=np.ascontiguousarray(drawn.latents.numpy().swapaxes(0, 1)),
-        denoise_step=np.ones(T, np.int32),
+        denoise_step=np.full(T, step, np.int32),
         log_prob=drawn.log_prob.numpy(),
         executed=np.array([H, H, 3, H, 1, H], np.int32),
         reward=np.zeros(T, np.float32),
@@ -84,7 +87,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, correlatio
 
 
 def test_a_step_that_was_not_executed_does_not_count():
-    recipe = Recipe(noise=NoiseConfig(std=0.1), max_chunks=T)
+    recipe = Recipe(noise=NoiseConfig(level=0.1), max_chunks=T)
     config = policy_config(tiny_policy_config())
     policy = flow_policy(config)
     actor = XVLAPolicy(tiny_policy_config())

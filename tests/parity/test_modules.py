@@ -24,6 +24,7 @@ from reference import (
 from transformers.activations import ACT2FN
 from xvla_configs import ACTION_MODES, cases
 
+from pirl_jax.channels import xvla_groups
 from pirl_jax.xvla import XVLA, XVLAConfig, action_space
 from pirl_jax.xvla.layers import ACTIVATIONS, attention
 from pirl_jax.xvla.transformer import timestep_embedding
@@ -149,6 +150,6 @@ def test_action_space_equals_lerobot(mode: str, real_dim: int) -> None:
 @pytest.mark.parametrize("mode", ACTION_MODES)
 def test_scored_channels_reach_the_robot_and_are_no_gripper_logits(mode: str) -> None:
     space = action_space(XVLAConfig(action_mode=mode, max_state_dim=20, action_feature_dim=6))
-    scored = set(space.scored_dims)
+    scored = {channel for group in xvla_groups(mode, space.real_dim).values() for channel in group}
     assert scored <= set(range(space.real_dim))
     assert not scored & {*space.sigmoid, *space.zeroed}

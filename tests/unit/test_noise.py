@@ -29,7 +29,7 @@ def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
 
 
 def test_terminal_noises_only_the_last_step():
-    steps = noise.schedule(NoiseConfig(std=0.3), 4, step=1)
+    steps = noise.schedule(NoiseConfig(level=0.3), 4, step=1)
     assert [step.std for step in steps] == [0.0, 0.0, 0.0, 0.3]
     assert (steps[-1].noise_coef, steps[-1].action_coef) == (0.0, 1.0)
     assert noise.MODES["terminal"].sample_step(np.random.default_rng(0), 4) == 1
@@ -41,8 +41,68 @@ def test_a_step_that_the_mode_never_noises_is_refused():
 
 
 def test_unknown_mode_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="must be one of terminal; got 'brownian'"):
+    with pytest.raises(ValueError, match="must be one of flow_cps, flow_sde, terminal; got 'brownian'"):
         noise.validate(NoiseConfig(mode="brownian"))
+
+
+@pytest.mark.parametrize("K", [2, 5, 10])
+def test_flow_sde_is_the_published_step_with_the_first_noise_kept(K):
+    """πRL (arXiv 2510.25889, eq. 9) in x, v: μ = x + [v + σ²/2t·(x + (1-t)v)]·(-δ), std = σ√δ; v = ε₀ - â.
+
+    With the point x_t = t·ε₀ + (1-t)·â of the straight path it is the anchored step.
+    """
+    config = NoiseConfig(mode="flow_sde", level=0.5)
+    rng = np.random.default_rng(0)
+    eps0, action = rng.normal(size=2)
+    for k in range(1, K + 1):
+        step = noise.noised_step(config, k, K)
+        t, delta = k / K, 1 / K
+        sigma = 0.5 * np.sqrt(t / (1 - t if k < K else delta))
+        x, v = t * eps0 + (1 - t) * action, eps0 - action
+        mean = x - delta * (v + sigma**2 / (2 * t) * (x + (1 - t) * v))
+        assert step.noise_coef * eps0 + step.action_coef * action == pytest.approx(mean, abs=1e-7)
+        assert step.std == pytest.approx(sigma * np.sqrt(delta), abs=1e-12)
+
+
+@pytest.mark.parametrize("K", [2, 5, 10])
+def test_flow_cps_keeps_the_noise_of_the_next_time(K):
+    for k in range(2, K + 1):
+        step = noise.noised_step(NoiseConfig(mode="flow_cps", level=0.6), k, K)
+        assert step.noise_coef**2 + step.std**2 == pytest.approx(step.s**2)
+        assert step.action_coef == pytest.approx(1 - step.s)
+
+
+@pytest.mark.parametrize("mode", noise.MODES)
+@pytest.mark.parametrize("K", [2, 5, 10])
+def test_vanishing_noise_leaves_the_anchored_step(mode, K):
+    for k in noise.MODES[mode].noised_steps(K):
+        step, plain = noise.noised_step(NoiseConfig(mode=mode, level=1e-9), k, K), noise.anchored_step(k, K)
+        assert (step.t, step.s, step.action_coef) == (plain.t, plain.s, plain.action_coef)
+        assert step.noise_coef == pytest.approx(plain.noise_coef, abs=1e-7)
+        assert 0 < step.std < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("settings", "K", "message"),
+    [
+        ({"mode": "flow_cps", "level": 1.0}, 5, "below 1 with"),
+        ({"level": 0.0}, 5, "above 0"),
+        ({"mode": "flow_cps"}, 1, "no step to noise in policy.num_denoising_steps=1"),
+    ],
+)
+def test_what_a_mode_cannot_do_is_refused(settings, K, message):
+    with pytest.raises(ValueError, match=message):
+        noise.validate(NoiseConfig(**settings), K)
+
+
+def test_channel_scales_multiply_the_level_group_by_group():
+    groups = {"xyz": (0, 1), "rot6d": (3,)}
+    scale = noise.channel_scale(NoiseConfig(group_scale={"rot6d": 2.5}), groups, 5)
+    np.testing.assert_array_equal(scale, [1, 1, 0, 2.5, 0])
+    with pytest.raises(ValueError, match="names 'joints'; this action space has xyz, rot6d"):
+        noise.channel_scale(NoiseConfig(group_scale={"joints": 1.0}), groups, 5)
+    with pytest.raises(ValueError, match="xyz must be positive"):
+        noise.channel_scale(NoiseConfig(group_scale={"xyz": 0.0}), groups, 5)
 
 
 def test_a_chain_without_steps_is_refused():

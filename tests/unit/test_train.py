@@ -17,7 +17,7 @@ from pirl_jax.scoring import make_scorer
 
 H, A, K, STD = 3, 2, 4, 0.5
 RECIPE = Recipe(
-    noise=NoiseConfig(std=STD),
+    noise=NoiseConfig(level=STD),
     episodes_per_update=3,
     max_chunks=4,
     num_epochs=1,
@@ -45,7 +45,7 @@ def toy_policy() -> FlowPolicy:
         chunk_size=H,
         n_action_steps=H,
         dim_action=A,
-        scored_dims=(0,),
+        channel_groups={"joints": (0,)},
     )
 
 

@@ -22,7 +22,7 @@ from pirl_jax.update import (
 )
 
 H, A, K, P = 3, 2, 2, 2
-SCORED = (0, 1)
+SCALE = np.ones(2)
 CAPACITY = 24
 
 
@@ -37,7 +37,7 @@ def critic(params, features, proprio):
 
 
 def recipe(**changes):
-    noise = NoiseConfig(std=0.3, replay=changes.pop("replay", "last"))
+    noise = NoiseConfig(level=0.3, replay=changes.pop("replay", "last"))
     critic_config = CriticConfig(lr=changes.pop("critic_lr", 1e-2), extra_steps=changes.pop("extra_steps", 0))
     settings_ = {"lr": 1e-2, "num_epochs": 2, "minibatch_size": 8, **changes}
     return Recipe(noise=noise, critic=critic_config, **settings_)
@@ -52,7 +52,7 @@ def new_state(config, seed=0):
 
 
 def update_of(config):
-    return make_update(predict, critic, config, K, SCORED)
+    return make_update(predict, critic, config, K, SCALE)
 
 
 def collect(params, config, n, seed):
@@ -68,9 +68,9 @@ def collect(params, config, n, seed):
         return predict(params, features, x_t, t, proprio, domain_id)
 
     eps0 = jax.random.normal(keys[0], (n, H, A))
-    chunk = flow.sample(head, eps0, keys[1], k, config.noise, K, SCORED)
+    chunk = flow.sample(head, eps0, keys[1], k, config.noise, K, SCALE)
     step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
-    per_step = flow.log_prob(head, chunk.latents, k, config.noise, K, SCORED)
+    per_step = flow.log_prob(head, chunk.latents, k, config.noise, K, SCALE)
     advantages = jnp.asarray(rng.normal(size=n), jnp.float32)
     return Batch(
         features=features,
@@ -102,7 +102,7 @@ def default_update():
     return update_of(recipe())
 
 
-def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=1.0):
+def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=1.0, warmup=1):
     """Clipped Adam in float64, the plain formulas."""
     first = second = np.zeros_like(params)
     for step in range(1, steps + 1):
@@ -111,7 +111,7 @@ def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=
         first = betas[0] * first + (1 - betas[0]) * gradient
         second = betas[1] * second + (1 - betas[1]) * gradient**2
         corrected = first / (1 - betas[0] ** step), second / (1 - betas[1] ** step)
-        params = params - lr * corrected[0] / (np.sqrt(corrected[1]) + eps)
+        params = params - lr * min(1, step / warmup) * corrected[0] / (np.sqrt(corrected[1]) + eps)
     return params
 
 
@@ -128,6 +128,8 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
         aggregation=aggregation,
         decoupled=decoupled,
         max_behaviour_weight=1.5,
+        reference_kl_coef=0.3 * decoupled,
+        lr_warmup_steps=3,
     )
     train_state = new_state(config)
     acted = train_state.params
@@ -141,7 +143,7 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
     offsets = 0.05 * b.latents[:, 1] * (1 / K)
     first = jax.device_get(train_state)
     theta = np.concatenate([first.params["weight"].ravel(), first.params["bias"]]).astype(np.float64)
-    std = config.noise.std
+    std, first_theta = config.noise.level, theta
 
     def residuals(theta):
         weight, bias = theta[: P * A].reshape(P, A), theta[P * A :]
@@ -164,7 +166,8 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
         ratio = np.exp(total(densities(theta)) - proximal)
         unclipped = np.where(gains > 0, ratio < 1.2 + eps, ratio > 0.8 - eps)
         row = -(mask * unclipped * importance * ratio * gains / units)[..., None] * residuals(theta) / std**2
-        row = row.sum(1)
+        moved = residuals(first_theta) - residuals(theta)  # μ - μ_reference of executed steps
+        row = (row + config.reference_kl_coef * moved / std**2 / len(mask)).sum(1)
         return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0)])
 
     phi = np.append(first.critic_params["weight"], first.critic_params["bias"]).astype(np.float64)
@@ -183,7 +186,7 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
         row = np.array(rows) / len(rows)
         return np.concatenate([b.features.T @ row, [row.sum()]])
 
-    expected = adam(policy_gradient, theta, 0.1, 4)
+    expected = adam(policy_gradient, theta, 0.1, 4, warmup=3)
     expected_critic = adam(critic_gradient, phi, 1e-2, 4)
     new, metrics = update_of(config)(train_state, padded(batch), 20)
     assert float(metrics["train/clip_fraction"]) > 0.1
@@ -287,7 +290,7 @@ def test_each_epoch_visits_each_valid_point_once(n, size):
     def flat_predict(params, features, *rest):
         return predict(params, jnp.zeros((len(features), 1)), *rest)
 
-    new, metrics = make_update(flat_predict, table, config, K, SCORED)(train_state, batch, n)
+    new, metrics = make_update(flat_predict, table, config, K, SCALE)(train_state, batch, n)
     expected = np.where(np.arange(CAPACITY) < n, 3 * 0.125, 0.0)
     np.testing.assert_allclose(new.critic_params["table"], expected, rtol=1e-4)
     assert int(metrics["train/policy_steps"]) == 3 * -(-n // min(size, CAPACITY))
@@ -349,7 +352,7 @@ def test_metrics_describe_the_valid_points(default_update):
         1 - errors.var() / targets.var(), abs=1e-5
     )
     executed = np.asarray(batch.step_mask).sum(1)
-    per_step = len(SCORED) * (np.log(0.3) + 0.5 * np.log(2 * np.pi * np.e))
+    per_step = len(SCALE) * (np.log(0.3) + 0.5 * np.log(2 * np.pi * np.e))
     assert float(metrics["train/entropy"]) == pytest.approx(executed.mean() * per_step, rel=1e-5)
 
 
@@ -385,7 +388,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             return predict(params, features, x_t, t, proprio, k)
 
         eps0 = jax.random.normal(keys[1], (256, H, A))
-        chunk = flow.sample(head, eps0, keys[2], k, config.noise, K, SCORED)
+        chunk = flow.sample(head, eps0, keys[2], k, config.noise, K, SCALE)
         reward = -jnp.mean(jnp.sum((chunk.action - (proprio @ target)[:, None]) ** 2, -1), -1)
         zeros, everything = jnp.zeros(256), jnp.ones((256, H), bool)
         batch = Batch(
@@ -407,7 +410,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
         batch, reward = rollout(train_state.params, seed)
         curve.append(float(reward))
         train_state, _ = update(train_state, batch, 256)
-    noise_floor = -A * config.noise.std**2
+    noise_floor = -A * config.noise.level**2
     assert curve[0] < 5 * noise_floor
     assert np.mean(curve[-3:]) > 2 * noise_floor
 

@@ -1,0 +1,54 @@
+"""The recipe's options: each is read by somebody, and a bad value is refused by name."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def attributes_read() -> set[str]:
+    """Names read as ``something.name`` anywhere but where the options are declared and checked."""
+    names = set()
+    for file in [*ROOT.glob("pirl_jax/**/*.py"), *ROOT.glob("bridge/**/*.py")]:
+        if file.name == "recipe.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+    return names
+
+
+@pytest.mark.parametrize("options", [Recipe, NoiseConfig, CriticConfig])
+def test_no_option_does_nothing(options):
+    dead = {field.name for field in dataclasses.fields(options)} - attributes_read()
+    assert not dead, f"{options.__name__} has options that nothing reads"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"episodes_per_update": 0}, "algorithm.episodes_per_update must be positive; got 0"),
+        ({"max_behaviour_weight": 0.0}, "algorithm.max_behaviour_weight must be positive"),
+        ({"gamma": 1.5}, r"algorithm.gamma must be in \[0, 1\]"),
+        ({"max_staleness": -1}, "algorithm.max_staleness must be ≥ 0"),
+        ({"lr_warmup_steps": -1}, "algorithm.lr_warmup_steps must be ≥ 0"),
+        ({"reference_kl_coef": -0.1}, "algorithm.reference_kl_coef must be ≥ 0"),
+        ({"push_dtype": "float16"}, "algorithm.push_dtype must be float32 or bfloat16"),
+        ({"aggregation": "token"}, "algorithm.aggregation must be chunk or action"),
+        ({"adaptive_lr": True}, "needs algorithm.target_kl"),
+        ({"noise": NoiseConfig(correlation=1.0)}, r"algorithm.noise.correlation must be in \[0, 1\)"),
+        ({"noise": NoiseConfig(replay="all")}, "algorithm.noise.replay must be last or full"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**settings).validate()
+
+
+def test_the_defaults_are_valid():
+    Recipe().validate()
