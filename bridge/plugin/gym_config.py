@@ -122,7 +122,7 @@ class ChunkedGymConfig(HILSerlRobotEnvConfig):
             image_keys=self.image_keys,
             image_shapes=dict.fromkeys(self.image_keys.values(), self.image_shape),
             state_dim=self.state_dim,
-            tokens=self._tokens(),
+            tokens=[self._tokens()],
             domain_id=self.domain_id,
             seed=self.seed or 0,
             actor_id=self.actor_id,
