@@ -113,7 +113,8 @@ def prepare() -> None:
     for name in ("bddl_files", "init_states"):
         if not Path(entries.get(name, "")).is_dir():
             raise LiberoError(
-                f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. Run: {SETUP}"
+                f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. "
+                f"Run: {SETUP}"
             )
     import libero.libero as package
 
@@ -135,7 +136,7 @@ def find_assets() -> Path:
     folder = Path(get_assets_path())
     if missing := missing_assets(folder):
         raise LiberoError(
-            f"LIBERO's assets are incomplete: {folder} lacks {', '.join(missing)}. With access to the Hugging "
-            f"Face Hub run: {SETUP}; without, copy them here and run: {SETUP} --assets FOLDER"
+            f"LIBERO's assets are incomplete: {folder} lacks {', '.join(missing)}. With access to the "
+            f"Hugging Face Hub run: {SETUP}; without, copy them here and run: {SETUP} --assets FOLDER"
         )
     return folder

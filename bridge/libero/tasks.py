@@ -30,10 +30,6 @@ from lerobot.envs import libero  # noqa: E402
 
 from bridge.libero.cameras import Cameras  # noqa: E402
 
-HORIZON = 1000
-"""Control steps after which LIBERO's simulator refuses to go on; LeRobot spends ten on letting things settle."""
-SETTLE_STEPS = 10
-
 log = logging.getLogger(__name__)
 
 
