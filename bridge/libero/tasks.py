@@ -11,18 +11,19 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from lerobot.envs.configs import LiberoEnv as LiberoEnvConfig
 from lerobot.policies.xvla.processor_xvla import LiberoProcessorStep
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
 from bridge.libero import installation
 from bridge.libero.schedule import Schedule
+from bridge.libero.suites import TaskId
 
 installation.prepare()  # or the next import asks on stdin
 
@@ -31,19 +32,6 @@ from lerobot.envs import libero  # noqa: E402
 from bridge.libero.cameras import Cameras  # noqa: E402
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TaskId:
-    """One task of LIBERO."""
-
-    suite: str
-    number: int
-
-    @property
-    def label(self) -> str:
-        """Name in metrics, ``<suite>_<number>``."""
-        return f"{self.suite}_{self.number}"
 
 
 class LiberoTasks(gym.Env):
@@ -192,17 +180,28 @@ class _Task:
         self.env.close()
 
 
-def select_tasks(suites: Sequence[str], task_ids: Sequence[int] | None) -> list[TaskId]:
-    """Return the tasks of some suites, all or those with the given numbers.
+def make_env(task: TaskId, config: LiberoEnvConfig, cameras: list[str]) -> libero.LiberoEnv:
+    """Create LeRobot's environment of a task as its ``create_libero_envs`` does.
 
-    Raises:
-        ValueError: A suite or a number does not exist.
+    Args:
+        task: The task.
+        config: LeRobot's LIBERO config.
+        cameras: Names of the observables to show, ``<camera>_image``.
     """
-    return [
-        TaskId(name, number)
-        for name in suites
-        for number in libero._select_task_ids(len(_suite(name).tasks), task_ids)
-    ]
+    (make,) = libero._make_env_fns(
+        suite=_suite(task.suite),
+        suite_name=task.suite,
+        task_id=task.number,
+        n_envs=1,
+        camera_names=cameras,
+        episode_length=config.episode_length,
+        init_states=config.init_states,
+        gym_kwargs={name: value for name, value in config.gym_kwargs.items() if name != "task_ids"},
+        control_mode=config.control_mode,
+        camera_name_mapping=config.camera_name_mapping,
+        is_libero_plus=config.is_libero_plus,
+    )
+    return make()
 
 
 def instruction(task: TaskId) -> str:

@@ -50,6 +50,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
 
     # Of this process, not of the run: without annotations, hence neither fields nor saved.
     actor_id = 0
+    env_action = None
+    """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
     _policy_config = None
 
     @classmethod

@@ -90,7 +90,7 @@ def inner_env(env):
 
 
 def task(suite, number=0):
-    from bridge.libero.tasks import TaskId
+    from bridge.libero.suites import TaskId
 
     return TaskId(suite, number)
 
