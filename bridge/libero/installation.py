@@ -111,7 +111,7 @@ def prepare() -> None:
         log.info("Wrote LIBERO's config file: %s", write_config())
     entries = read_config()
     for name in ("bddl_files", "init_states"):
-        if not Path(entries.get(name, "")).is_dir():
+        if name not in entries or not Path(entries[name]).is_dir():
             raise LiberoError(
                 f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. "
                 f"Run: {SETUP}"

@@ -25,7 +25,7 @@ class ActorSettings:
 
     @property
     def observation_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes of the images (c, h, w) and the state as the environment emits them, by the policy's keys."""
+        """Shapes of images (c, h, w) and state as the environment emits them, by observation key."""
         raise NotImplementedError
 
     @property

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LiberoConfig(ActorSettings, LiberoEnv):
-    """LeRobot's options (``task``: one suite or several, ``task_ids``, ``control_mode``, …) and the actor's."""
+    """LeRobot's options (``task`` (suites), ``task_ids``, ``control_mode``, …) and the actor's."""
 
     task_sampling: str = "uniform"
     """``uniform``, ``round_robin``, or ``weighted`` towards what the actor fails at."""

@@ -3,58 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from chunked import IMAGES, SUITES, chunked, random_chunk, row, stock, task
 from lerobot.envs.utils import preprocess_observation
 from lerobot.policies.xvla.processor_xvla import LiberoProcessorStep
 
-from bridge.plugin.chunk_env import ChunkEnv
-from bridge.record import Record, pack
-
-SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
-SIZE = 96
 SEED = 5
-IMAGES = {name: f"observation.images.{name}" for name in ("image", "image2")}
-
-
-def stock(task, **settings):
-    from lerobot.envs.libero import LiberoEnv, _get_suite
-
-    defaults = {
-        "obs_type": "pixels_agent_pos",
-        "observation_height": SIZE,
-        "observation_width": SIZE,
-        "control_mode": "absolute",
-    }
-    return LiberoEnv(_get_suite(task.suite), task.number, task.suite, **(defaults | settings))
-
-
-def chunked(*tasks, max_cached=4, **settings):
-    from bridge.libero.schedule import Schedule
-    from bridge.libero.tasks import LiberoTasks
-
-    inner = LiberoTasks(
-        tasks, lambda task: stock(task, **settings), Schedule(len(tasks), "round_robin"), max_cached
-    )
-    return ChunkEnv(
-        inner,
-        image_keys=IMAGES,
-        image_shapes=dict.fromkeys(IMAGES.values(), (3, SIZE, SIZE)),
-        state_dim=20,
-        tokens=[[index, 1] for index in range(len(tasks))],
-    )
-
-
-def row(actions):
-    actions = np.asarray(actions, np.float32)
-    latents = np.zeros((3, len(actions), 20), np.float32)
-    return pack(Record(actions, latents, np.zeros(len(actions), np.float32), denoise_step=1, version=1))
-
-
-def random_chunk(rng, steps):
-    """Absolute poses in front of the robot, the gripper opening and closing."""
-    low = (-0.2, -0.2, 0.9, 2.8, -0.3, -0.3)
-    high = (0.1, 0.2, 1.2, 3.2, 0.3, 0.3)
-    gripper = np.where(rng.random((steps, 1)) > 0.5, 1.0, -1.0)
-    return np.hstack([rng.uniform(low, high, (steps, 6)), gripper]).astype(np.float32)
 
 
 def processed(observation):
@@ -87,12 +40,6 @@ def state(env):
 
 def inner_env(env):
     return env.env._current.env
-
-
-def task(suite, number=0):
-    from bridge.libero.suites import TaskId
-
-    return TaskId(suite, number)
 
 
 @pytest.mark.parametrize("suite", SUITES)
