@@ -1,4 +1,4 @@
-"""LIBERO's assets on this machine: those it is set up with, else the development assets beside the repository."""
+"""LIBERO's assets here: those it is set up with, else the development assets beside the repository."""
 
 from __future__ import annotations
 
