@@ -32,6 +32,8 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
     path = write_libero_config(
         tmp_path, learner.port, task="libero_spatial,libero_object", task_ids=[1], task_sampling="round_robin"
     )
+    cfg = TrainRLServerPipelineConfig.from_pretrained(path)
+    cfg.validate()
     command = [sys.executable, "-m", "lerobot.rl.actor", f"--config_path={path}"]
     command += ["--env.discover_packages_path=bridge.plugin"]
     log = tmp_path / "actor.log"
@@ -51,8 +53,6 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
         actor.kill()
         learner.stop()
 
-    cfg = TrainRLServerPipelineConfig.from_pretrained(path)
-    cfg.validate()
     spec = episode_spec(cfg.policy, cfg.algorithm, policy_config(cfg.policy), cfg.env)
     first, second = (decode_episode(transitions_to_bytes(episode), spec) for episode in episodes[:2])
     assert [first.task, second.task] == ["libero_spatial_1", "libero_object_1"]
