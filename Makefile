@@ -5,13 +5,17 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test lint bench install system-packages clean
+.PHONY: demo test test-libero lint bench install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
 
 test: install
 	$(PY) -m pytest -n 2
+
+# Needs LIBERO's assets (pirl-libero-setup); skips without.
+test-libero: install
+	$(PY) -m pytest -n 2 tests/libero
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -20,8 +20,9 @@ STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
 DOMAIN_KEY = "observation.domain_id"
 
-PENALTY_HEADER = 4
-"""`discrete_penalty` = [executed, success, seed low 16 bits, seed high 16 bits, reward of each step]."""
+PENALTY_HEADER = 6
+"""`discrete_penalty` = [executed, success, seed low 16 bits, seed high 16 bits, task, initial state,
+reward of each step]."""
 
 _TRANSITION_OVERHEAD = 64 * 1024
 """Bytes torch.save spends on names and alignment for one transition's dozen tensors, with room to spare."""
@@ -39,7 +40,7 @@ class TransitionError(ValueError):
 
     Attributes:
         reason: A short code to count by: `undecodable`, `too_large`, `empty`, `too_long`, `missing`, `type`,
-            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `boundary`.
+            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `task`, `boundary`.
     """
 
     def __init__(self, reason: str, text: str):
@@ -77,10 +78,13 @@ class EpisodeSpec:
     """K"""
     max_chunks: int
     """T at most."""
+    task_names: tuple[str, ...] = ()
+    """Of the environment's tasks, in the order of the numbers that actors send; () for a single task."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_keys", tuple(self.image_keys))
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "task_names", tuple(self.task_names))
         least = {name: 1 for name, field in self.__dataclass_fields__.items() if field.type == "int"}
         least["proprio_dim"] = 0
         for name, minimum in least.items():
@@ -125,6 +129,7 @@ class _Chunk:
     executed: int
     reward: float
     success: bool
+    task: int
 
 
 def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
@@ -156,6 +161,9 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
             "version",
             f"Policy version changed within the episode: {sorted(versions)}. Load weights between episodes.",
         )
+    tasks = {chunk.task for chunk in chunks}
+    if len(tasks) > 1:
+        raise TransitionError("task", f"The task changed within the episode: {sorted(tasks)}.")
     states = [_mapping(transition, "state", i) for i, transition in enumerate(transitions)]
     states.append(_mapping(transitions[-1], "next_state", len(transitions) - 1))
     return Episode(
@@ -169,6 +177,7 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
         terminated=terminated,
         truncated=truncated,
         success=chunks[-1].success,
+        task=spec.task_names[tasks.pop()] if spec.task_names else "",
     )
 
 
@@ -259,9 +268,9 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
     penalty = penalty.reshape(-1).astype(np.float64)
     if not np.isfinite(penalty).all():
         raise TransitionError(
-            "nan", f"{where}: discrete_penalty (executed, success, seed, rewards) is not finite."
+            "nan", f"{where}: discrete_penalty (executed, success, seed, task, rewards) is not finite."
         )
-    executed, success, rewards = penalty[0], penalty[1], penalty[PENALTY_HEADER:]
+    executed, success, task, rewards = penalty[0], penalty[1], penalty[4], penalty[PENALTY_HEADER:]
     if executed != int(executed) or not 1 <= executed <= spec.n_action_steps:
         raise TransitionError(
             "executed",
@@ -273,6 +282,12 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
         )
     if success not in (0.0, 1.0):
         raise TransitionError("type", f"{where}: success must be 0 or 1; got {success:g}.")
+    if task != int(task) or not 0 <= task < max(len(spec.task_names), 1):
+        raise TransitionError(
+            "task",
+            f"{where}: task {task:g} of {max(len(spec.task_names), 1)}. Start actor and learner from the "
+            "same config.",
+        )
     reward = _number(transition, "reward", where)
     if not math.isfinite(reward):
         raise TransitionError("nan", f"{where}: reward is {reward}.")
@@ -280,7 +295,7 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
         raise TransitionError(
             "reward", f"{where}: reward {reward:g} is not the sum of its steps' rewards {rewards.sum():g}."
         )
-    return _Chunk(record=record, executed=int(executed), reward=reward, success=bool(success))
+    return _Chunk(record=record, executed=int(executed), reward=reward, success=bool(success), task=int(task))
 
 
 def _decode_record(row: np.ndarray, where: str, spec: EpisodeSpec) -> Record:

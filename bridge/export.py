@@ -15,6 +15,7 @@ import draccus
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.envs.configs import LiberoEnv
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig as LeRobotXVLAConfig
 from lerobot.policies.xvla.processor_xvla import (
     XVLAAddDomainIdProcessorStep,
@@ -45,7 +46,7 @@ def export_pretrained(
     *,
     domain_id: int | None = None,
     dataset_stats: Stats | None = None,
-    for_libero: bool = False,
+    for_libero: bool | None = None,
 ) -> None:
     """Write ``config.json``, ``model.safetensors``, the processors and ``train_config.json``.
 
@@ -59,7 +60,7 @@ def export_pretrained(
         dataset_stats: Statistics for ``policy.normalization_mapping``, by feature. None: the recipe's, if
             any.
         for_libero: Leave out what LeRobot's LIBERO processor does itself: scaling and normalising the images
-            and adding the domain id.
+            and adding the domain id. None: if the config's environment is LIBERO.
 
     Raises:
         ValueError: The policy is no X-VLA.
@@ -68,6 +69,8 @@ def export_pretrained(
     if not isinstance(cfg.policy, LeRobotXVLAConfig):
         raise ValueError(f"only X-VLA policies can be exported; got {type(cfg.policy).__name__}.")
     domain = getattr(cfg.env, "domain_id", 0) if domain_id is None else domain_id
+    if for_libero is None:
+        for_libero = isinstance(cfg.env, LiberoEnv)
     if dataset_stats is None:
         dataset_stats = getattr(getattr(cfg, "algorithm", None), "dataset_stats", None)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lerobot.envs.configs import EnvConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig as XVLAPolicyConfig
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.utils.constants import OBS_STATE
 
 from bridge.decode import EpisodeSpec
+from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
 from pirl_jax.noise import NUM_LATENTS
 from pirl_jax.xvla import XVLAConfig
@@ -42,29 +44,36 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
     return policy, recipe, policy.pretrained_path
 
 
-def episode_spec(policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig) -> EpisodeSpec:
+def episode_spec(
+    policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig, env: EnvConfig | None = None
+) -> EpisodeSpec:
     """Return the sizes of the episodes that this config's actors send.
+
+    As for LeRobot, what the environment emits counts, not what the policy's features announce.
 
     Raises:
         ValueError: The camera views differ in size.
     """
-    features = policy.input_features or {}
-    shapes = {key: tuple(features[key].shape) for key in config.image_keys}
+    settings = env if isinstance(env, ActorSettings) else None
+    features = {key: tuple(feature.shape) for key, feature in (policy.input_features or {}).items()}
+    emitted = features if settings is None else settings.observation_shapes
+    shapes = {key: emitted[key] for key in config.image_keys if key in emitted}
     if len(set(shapes.values())) > 1:
         raise ValueError(
             f"all camera views must have one size; got {shapes}. Resize them in the environment."
         )
     channels, height, width = next(iter(shapes.values()))
     return EpisodeSpec(
-        image_keys=config.image_keys,
+        image_keys=tuple(shapes),
         image_shape=(channels, height, width),
         num_tokens=config.tokenizer_max_length,
-        proprio_dim=features[OBS_STATE].shape[0] if config.use_proprio else 0,
+        proprio_dim=emitted[OBS_STATE][0] if config.use_proprio else 0,
         chunk_size=config.chunk_size,
         n_action_steps=config.n_action_steps,
-        env_action_dim=config.real_action_dim,
+        env_action_dim=(settings and settings.env_action_dim) or config.real_action_dim,
         action_dim=config.dim_action,
         num_latents=NUM_LATENTS,
         num_denoising_steps=config.num_denoising_steps,
         max_chunks=recipe.max_chunks,
+        task_names=settings.task_names if settings else (),
     )

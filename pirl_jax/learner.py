@@ -63,9 +63,8 @@ def learn(cfg: Any) -> None:
 
     push_dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
     address = recipe.actor_learner_config
-    with LearnerServer(
-        address.learner_host, address.learner_port, decode=decoder(episode_spec(policy_cfg, recipe, config))
-    ) as server:
+    spec = episode_spec(policy_cfg, recipe, config, cfg.env)
+    with LearnerServer(address.learner_host, address.learner_port, decode=decoder(spec)) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)

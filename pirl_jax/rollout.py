@@ -45,6 +45,8 @@ class Episode:
     terminated: bool
     truncated: bool
     success: bool
+    task: str = ""
+    """Name of the task, where an environment has several."""
 
     def __len__(self) -> int:
         return len(self.executed)

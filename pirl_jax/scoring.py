@@ -39,6 +39,7 @@ class ScoredEpisode:
     reward: Float[np.ndarray, " T"]
     terminated: bool
     success: bool
+    task: str = ""
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -99,6 +100,7 @@ def make_scorer(
             reward=episode.reward,
             terminated=episode.terminated,
             success=episode.success,
+            task=episode.task,
         )
 
     return score

@@ -210,8 +210,13 @@ def make_batch(
 
 def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str]) -> dict[str, float]:
     episodes = [item.episode for item in collected]
+    tasks = {episode.task for episode in episodes if episode.task}
     return {
         "train/success_rate": float(np.mean([episode.success for episode in episodes])),
+        **{
+            f"train/success_rate/{task}": float(np.mean([e.success for e in episodes if e.task == task]))
+            for task in sorted(tasks)
+        },
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),

@@ -55,7 +55,9 @@ def rollout(seed: int, version: int, chunks: int = 2) -> bytes:
                 "done": last and bool(succeeds),
                 "truncated": last and not succeeds,
                 "complementary_info": {
-                    "discrete_penalty": torch.tensor([[CHUNK, succeeds if last else 0.0, 1.0, 0.0, *rewards]])
+                    "discrete_penalty": torch.tensor(
+                        [[CHUNK, succeeds if last else 0.0, 1.0, 0.0, 0.0, -1.0, *rewards]]
+                    )
                 },
             }
         )

@@ -68,9 +68,12 @@ class PiRLAlgorithm(RLAlgorithm):
                 f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations."
             )
         # postprocess works in place; the latents must stay the model's own channels.
-        env_action = self._unnormalize(self.policy.model.action_space.postprocess(drawn.action.clone()))
+        chunk = self._unnormalize(self.policy.model.action_space.postprocess(drawn.action.clone()))
+        env_action = chunk[0, : self.policy.config.n_action_steps]
+        if self.config.env_action is not None:
+            env_action = self.config.env_action(env_action)
         record = Record(
-            env_action=_array(env_action[0, : self.policy.config.n_action_steps]),
+            env_action=_array(env_action),
             latents=_array(drawn.latents[:, 0]),
             log_prob=_array(drawn.log_prob[0]),
             denoise_step=step,

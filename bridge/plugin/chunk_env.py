@@ -17,6 +17,9 @@ from bridge.record import unpack
 TRAINING_SEEDS = 1 << 30
 """Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
 
+NO_INIT_STATE = -1
+"""Where the inner environment has no numbered initial states."""
+
 log = logging.getLogger(__name__)
 
 
@@ -37,14 +40,15 @@ class ChunkEnv(gym.Env):
     Observations are torch tensors with a batch dimension under their final keys, which LeRobot's environment
     processors pass on untouched: uint8 images, float32 state, int64 token ids and domain id. ``info`` carries
     what a transition has no field for as ``discrete_penalty``: steps executed, success, the episode's seed in
-    two 16-bit halves, and the reward of each step.
+    two 16-bit halves, the task, the initial state, and the reward of each step. An inner environment of
+    several tasks says in the ``info`` of its reset which ``task`` it plays, and from which ``init_state``.
 
     Args:
         env: The inner environment; observes ``{"pixels": {name: [h, w, c]} or [h, w, c], "agent_pos": [P]}``.
         image_keys: Inner image name → observation key; "" names a bare ``pixels`` array.
         image_shapes: Observation key → (c, h, w) the policy expects.
         state_dim: Size of ``agent_pos``; 0 if the policy uses none.
-        tokens: Token ids of the instruction, padded, [N].
+        tokens: Token ids of each task's instruction, padded, [tasks, N].
         domain_id: X-VLA's domain.
         seed: Of the run.
         actor_id: Tells the actors of a run apart.
@@ -59,7 +63,7 @@ class ChunkEnv(gym.Env):
         image_keys: Mapping[str, str],
         image_shapes: Mapping[str, Sequence[int]],
         state_dim: int,
-        tokens: Sequence[int],
+        tokens: Sequence[Sequence[int]],
         domain_id: int = 0,
         seed: int = 0,
         actor_id: int = 0,
@@ -72,16 +76,15 @@ class ChunkEnv(gym.Env):
         self._image_keys = dict(image_keys)
         self._image_shapes = {key: tuple(shape) for key, shape in image_shapes.items()}
         self._state_dim = state_dim
-        self._constant = {
-            OBS_LANGUAGE_TOKENS: torch.as_tensor(tokens, dtype=torch.int64)[None],
-            OBS_DOMAIN_ID: torch.tensor([domain_id], dtype=torch.int64),
-        }
+        self._tokens = torch.as_tensor(tokens, dtype=torch.int64)
+        self._domain_id = torch.tensor([domain_id], dtype=torch.int64)
         self._seed = seed
         self._actor_id = actor_id
         self._action_dims = action_dims
         self._before_reset = before_reset
         self._episode = -1
         self.episode_seed = 0
+        self._task, self._init_state = 0, NO_INIT_STATE
         inner = env.unwrapped
         self._renderer = inner if isinstance(inner, SkipsRendering) else None
 
@@ -94,7 +97,9 @@ class ChunkEnv(gym.Env):
         self._episode += 1
         self.episode_seed = episode_seed(self._seed, self._actor_id, self._episode) if seed is None else seed
         self._set_rendering(True)
-        observation, _ = self.env.reset(seed=self.episode_seed, options=options)
+        observation, info = self.env.reset(seed=self.episode_seed, options=options)
+        self._task = int(info.get("task", 0))
+        self._init_state = int(info.get("init_state", NO_INIT_STATE))
         return self._pack(observation), {}
 
     def step(self, row: np.ndarray) -> tuple[dict[str, torch.Tensor], float, bool, bool, dict[str, Any]]:
@@ -123,7 +128,8 @@ class ChunkEnv(gym.Env):
                     observation = self._renderer.observe()
                 break
         low, high = self.episode_seed & 0xFFFF, self.episode_seed >> 16
-        extra = [float(len(rewards)), float(success), float(low), float(high), *rewards]
+        header = (len(rewards), success, low, high, self._task, self._init_state)
+        extra = [*map(float, header), *rewards]
         info = {"discrete_penalty": extra, "is_success": success}
         return self._pack(observation), float(sum(rewards)), terminated, truncated, info
 
@@ -156,7 +162,9 @@ class ChunkEnv(gym.Env):
                 )
             packed[OBS_STATE] = torch.from_numpy(state.copy())[None]
         # Copies: the actor keeps every observation of an episode and may change them in place.
-        return packed | {key: value.clone() for key, value in self._constant.items()}
+        packed[OBS_LANGUAGE_TOKENS] = self._tokens[self._task : self._task + 1].clone()
+        packed[OBS_DOMAIN_ID] = self._domain_id.clone()
+        return packed
 
     def _image(self, observation: Mapping[str, Any], name: str, key: str) -> torch.Tensor:
         pixels = observation["pixels"]

@@ -8,7 +8,7 @@ attributes, which LeRobot neither serialises nor decodes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.gaussian_actor.configuration_gaussian_actor import ActorLearnerConfig, ConcurrencyConfig
@@ -50,6 +50,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
 
     # Of this process, not of the run: without annotations, hence neither fields nor saved.
     actor_id = 0
+    env_action = cast(Any, None)
+    """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
     _policy_config = None
 
     @classmethod

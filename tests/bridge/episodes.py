@@ -64,7 +64,7 @@ def transitions(chunks: int = 3, *, seed: int = 0, version: int = 7, truncated: 
                 "done": last and not truncated,
                 "truncated": last and truncated,
                 "complementary_info": {
-                    "discrete_penalty": torch.tensor([[executed, success, 17, 4, *rewards]]),
+                    "discrete_penalty": torch.tensor([[executed, success, 17, 4, 0, -1, *rewards]]),
                     "is_intervention": torch.tensor(False),
                 },
             }

@@ -61,7 +61,7 @@ def adapt(inner, **settings):
         "image_keys": {"cam": "observation.images.cam"},
         "image_shapes": {"observation.images.cam": (3, 4, 6)},
         "state_dim": 2,
-        "tokens": [0, 7, 2, 1],
+        "tokens": [[0, 7, 2, 1]],
         "domain_id": 3,
     }
     return ChunkEnv(inner, **(defaults | settings))
@@ -96,7 +96,7 @@ def test_a_whole_chunk_is_one_step_with_one_image_and_the_summed_reward():
     assert inner.drawn == 2  # the reset's and the chunk's last
     assert observation["observation.images.cam"].unique().tolist() == [3]
     assert info["discrete_penalty"][0] == 3
-    assert info["discrete_penalty"][4:] == [1.0, 1.0, 1.0]
+    assert info["discrete_penalty"][6:] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("end", ["terminate_at", "truncate_at"])

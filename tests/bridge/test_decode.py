@@ -116,8 +116,8 @@ BAD = {
     "infinite state": ("nan", lambda t: t[LAST]["next_state"][STATE].fill_(torch.inf)),
     "nan in the row": ("nan", poison_row),
     "nan reward": ("nan", lambda t: t[1].update(reward=float("nan"))),
-    "nan step reward": ("nan", lambda t: set_penalty(t, 3, 0, 0, 0, 0, 0, float("nan"))),
-    "nan executed": ("nan", lambda t: set_penalty(t, float("nan"), 0, 0, 0, 0, 0, 0)),
+    "nan step reward": ("nan", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 0, 0, float("nan"))),
+    "nan executed": ("nan", lambda t: set_penalty(t, float("nan"), 0, 0, 0, 0, -1, 0, 0, 0)),
     "huge reward": ("nan", lambda t: t[1].update(reward=10**400)),
     "row changed on its way": ("record", flip_a_bit),
     "short row": ("shape", lambda t: t[1].update(action=t[1]["action"][:, :-1].clone())),
@@ -127,12 +127,14 @@ BAD = {
     "step beyond K": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=6))),
     "step zero": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=0))),
     "version changes": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
-    "nothing executed": ("executed", lambda t: set_penalty(t, 0, 0, 0, 0)),
-    "too much executed": ("executed", lambda t: set_penalty(t, 4, 0, 0, 0, 0, 0, 0)),
-    "half a step executed": ("executed", lambda t: set_penalty(t, 1.5, 0, 0, 0, 0)),
-    "a reward is missing": ("executed", lambda t: set_penalty(t, 3, 0, 0, 0, 0, 0)),
-    "rewards do not add up": ("reward", lambda t: set_penalty(t, 3, 0, 0, 0, 1, 0, 0)),
-    "half a success": ("type", lambda t: set_penalty(t, 3, 0.5, 0, 0, 0, 0, 0)),
+    "nothing executed": ("executed", lambda t: set_penalty(t, 0, 0, 0, 0, 0, -1)),
+    "too much executed": ("executed", lambda t: set_penalty(t, 4, 0, 0, 0, 0, -1, 0, 0, 0)),
+    "half a step executed": ("executed", lambda t: set_penalty(t, 1.5, 0, 0, 0, 0, -1, 0)),
+    "a reward is missing": ("executed", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 0, 0)),
+    "rewards do not add up": ("reward", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 1, 0, 0)),
+    "half a success": ("type", lambda t: set_penalty(t, 3, 0.5, 0, 0, 0, -1, 0, 0, 0)),
+    "no such task": ("task", lambda t: set_penalty(t, 3, 0, 0, 0, 1, -1, 0, 0, 0)),
+    "half a task": ("task", lambda t: set_penalty(t, 3, 0, 0, 0, 0.5, -1, 0, 0, 0)),
     "stock penalty": ("shape", lambda t: set_penalty(t, 0.0)),
     "endless penalty": (
         "shape",
@@ -173,6 +175,18 @@ def test_a_bad_transition_is_refused_with_its_reason(name: str):
     episode = transitions(3)
     spoil(episode)
     assert reason_of(episode) == reason
+
+
+def test_an_episode_carries_the_name_of_its_task():
+    spec = dataclasses.replace(SPEC, task_names=("stack_0", "stack_1"))
+    episode = transitions(3)
+    for transition in episode:
+        transition["complementary_info"]["discrete_penalty"][0, 4] = 1
+    assert decode_episode(transitions_to_bytes(episode), spec).task == "stack_1"
+    episode[1]["complementary_info"]["discrete_penalty"][0, 4] = 0
+    with pytest.raises(TransitionError, match="changed within"):
+        decode_episode(transitions_to_bytes(episode), spec)
+    assert decode_episode(message(), SPEC).task == ""
 
 
 def test_a_message_longer_than_any_episode_is_not_even_read():

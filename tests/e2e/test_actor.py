@@ -121,7 +121,7 @@ def check_episode(episode):
         assert state["observation.images.front"].shape == (1, 3, 64, 64)
         assert state["observation.language.tokens"].shape == (1, 10)
         assert not any(torch.isnan(value).any() for value in state.values())
-        executed, success, _, _, *rewards = (
+        executed, success, _, _, _, _, *rewards = (
             transition["complementary_info"]["discrete_penalty"].flatten().tolist()
         )
         assert len(rewards) == executed <= 8

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,22 @@ def test_scoring_recomputes_the_log_prob_of_what_was_executed():
         np.abs(expected.sum(1)).max(), rel=1e-5
     )  # the actor claimed 0
     assert len(scored.features) == 3
+
+
+def test_success_is_reported_for_each_task_that_was_played():
+    score = make_scorer(toy_policy(), FROZEN, RECIPE)
+    played = [("goal_0", True), ("goal_0", False), ("goal_3", True), ("", False)]
+    items = [
+        dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
+    ]
+    collected = [train._Collected(score(item, PARAMS), False) for item in items]
+    metrics = train._episode_metrics(collected, Counter())
+    rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
+    assert rates == {
+        "train/success_rate": 0.5,
+        "train/success_rate/goal_0": 0.5,
+        "train/success_rate/goal_3": 1.0,
+    }
 
 
 def test_a_batch_holds_every_decision_point_with_its_advantage():

@@ -1,0 +1,142 @@
+"""Where LIBERO keeps its files: the config file it would ask about, and the assets.
+
+The ``libero`` package asks questions on stdin when it is imported without a config file, and ignores the
+``assets`` entry of that file. Here the file is written without questions, and the entry counts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+import yaml
+
+ASSET_FOLDERS = (
+    "articulated_objects",
+    "scenes",
+    "stable_hope_objects",
+    "stable_scanned_objects",
+    "textures",
+    "turbosquid_objects",
+)
+"""What a complete assets folder holds."""
+
+SETUP = "pirl-libero-setup"
+
+log = logging.getLogger(__name__)
+
+
+class LiberoError(RuntimeError):
+    """LIBERO cannot run here; the message names what is missing and the command that fixes it."""
+
+
+def package_root() -> Path:
+    """Return the folder of the ``libero.libero`` package, found without importing it.
+
+    Raises:
+        LiberoError: It is not installed.
+    """
+    spec = importlib.util.find_spec("libero")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        root = Path(location) / "libero"
+        if (root / "bddl_files").is_dir():
+            return root
+    raise LiberoError("LIBERO is not installed. Run: pip install 'pirl-jax[libero]'")
+
+
+def config_file() -> Path:
+    """Return the path of LIBERO's config file, which need not exist."""
+    return Path(os.environ.get("LIBERO_CONFIG_PATH", Path.home() / ".libero")) / "config.yaml"
+
+
+def cached_assets() -> Path:
+    """Return where LIBERO's own download goes."""
+    return Path.home() / ".cache" / "libero" / "assets"
+
+
+def write_config(assets: Path | None = None) -> Path:
+    """Write the config file that LIBERO's questions would have led to; returns its path.
+
+    Args:
+        assets: Folder of the assets. None keeps what an existing file says, else LIBERO's default. So does
+            the folder of its data sets.
+    """
+    root, path = package_root(), config_file()
+    old = read_config() if path.exists() else {}
+    paths = {
+        "benchmark_root": root,
+        "bddl_files": root / "bddl_files",
+        "init_states": root / "init_files",
+        "datasets": old.get("datasets", root.parent / "datasets"),
+        "assets": assets.resolve() if assets else old.get("assets", root / "assets"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")  # actors may start at the same time
+    partial.write_text(yaml.safe_dump({name: str(value) for name, value in paths.items()}), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_config() -> dict[str, str]:
+    """Return the config file's entries.
+
+    Raises:
+        LiberoError: It is no mapping of names to paths.
+    """
+    path = config_file()
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        entries = None
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise LiberoError(f"{path} is not a config file of LIBERO. Delete it and run: {SETUP}")
+    return entries
+
+
+def missing_assets(folder: Path) -> list[str]:
+    """Return which of the assets' folders are not there."""
+    return [name for name in ASSET_FOLDERS if not (folder / name).is_dir()]
+
+
+def prepare() -> None:
+    """Make ``import libero`` free of questions, and its config file's ``assets`` count, in this process.
+
+    Raises:
+        LiberoError: LIBERO is not installed, or its config file names files that do not exist.
+    """
+    root = package_root()
+    if not config_file().exists():
+        log.info("Wrote LIBERO's config file: %s", write_config())
+    entries = read_config()
+    for name in ("bddl_files", "init_states"):
+        if name not in entries or not Path(entries[name]).is_dir():
+            raise LiberoError(
+                f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. "
+                f"Run: {SETUP}"
+            )
+    import libero.libero as package
+
+    # Looked up at every use; LIBERO itself fills it by looking beside the package, then in its cache.
+    assets = Path(entries.get("assets", root / "assets"))
+    if not missing_assets(assets):
+        package._assets_path_cache = str(assets)
+
+
+def find_assets() -> Path:
+    """Return the folder of the assets, downloaded by LIBERO itself where there is none.
+
+    Raises:
+        LiberoError: There is none, and the download failed.
+    """
+    prepare()
+    from libero.libero import get_assets_path
+
+    folder = Path(get_assets_path())
+    if missing := missing_assets(folder):
+        raise LiberoError(
+            f"LIBERO's assets are incomplete: {folder} lacks {', '.join(missing)}. With access to the "
+            f"Hugging Face Hub run: {SETUP}; without, copy them here and run: {SETUP} --assets FOLDER"
+        )
+    return folder

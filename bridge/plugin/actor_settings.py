@@ -1,0 +1,84 @@
+"""What every environment of this plugin needs to know besides what it simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer
+
+
+@dataclass
+class ActorSettings:
+    """Fields that an environment's config has for the actor's sake."""
+
+    actor_id: int = 0
+    """Give each actor of a run its own: it makes the episodes' seeds and the policy's noise."""
+    seed: int | None = None
+    """Of the episodes; None takes the run's ``seed``."""
+    tokenizer_name: str | None = None
+    """Folder or hub id; None, like the next three, takes the policy's."""
+    tokenizer_max_length: int | None = None
+    tokenizer_padding: str | None = None
+    tokenizer_padding_side: str | None = None
+
+    @property
+    def observation_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of images (c, h, w) and state as the environment emits them, by observation key."""
+        raise NotImplementedError
+
+    @property
+    def env_action_dim(self) -> int | None:
+        """Channels of an executed action; None: those of the policy's action."""
+        return None
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Of the tasks in the order of their numbers; () where there is one."""
+        return ()
+
+    @property
+    def max_steps(self) -> int | None:
+        """Control steps of the longest episode, if known."""
+        return None
+
+    def take_defaults_from(self, policy: Any, seed: int | None) -> None:
+        """Fill what is None from the run's policy config and seed, and check the rest against the policy.
+
+        Raises:
+            ValueError: Policy and environment do not fit each other.
+        """
+        if self.actor_id < 0:
+            raise ValueError(f"env.actor_id must be ≥ 0; got {self.actor_id}.")
+        self.seed = (seed or 0) if self.seed is None else self.seed
+        for own, theirs in (
+            ("tokenizer_name", "tokenizer_name"),
+            ("tokenizer_max_length", "tokenizer_max_length"),
+            ("tokenizer_padding", "pad_language_to"),
+            ("tokenizer_padding_side", "tokenizer_padding_side"),
+        ):
+            if getattr(self, own) is None:
+                setattr(self, own, getattr(policy, theirs))
+        if self.tokenizer_max_length != policy.tokenizer_max_length:
+            raise ValueError(
+                f"env.tokenizer_max_length={self.tokenizer_max_length} differs from the policy's "
+                f"{policy.tokenizer_max_length}. Leave the environment's unset."
+            )
+
+    def tokenize(self, instructions: Iterable[str]) -> list[list[int]]:
+        """Return each instruction's token ids, as LeRobot's TokenizerProcessorStep makes them.
+
+        Raises:
+            ValueError: No tokenizer is known.
+        """
+        if self.tokenizer_name is None:
+            raise ValueError("env.tokenizer_name is not set: the instruction cannot become token ids.")
+        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_name)
+        return tokenizer(
+            list(instructions),
+            max_length=self.tokenizer_max_length,
+            truncation=True,
+            padding=self.tokenizer_padding or "max_length",
+            padding_side=self.tokenizer_padding_side or "right",
+        )["input_ids"]

@@ -1,0 +1,29 @@
+"""LIBERO's assets here: those it is set up with, else the development assets beside the repository."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+DEVELOPMENT_ASSETS = Path(__file__).resolve().parents[3] / "shared" / "libero" / "libero_assets"
+
+
+def point_libero_at_assets(folder: Path | None = None) -> str | None:
+    """Set LIBERO up for this process and those it starts; returns why that is impossible, if it is.
+
+    Args:
+        folder: For a config file of LIBERO's, where one is needed; None makes a temporary one.
+    """
+    if importlib.util.find_spec("libero") is None:
+        return "LIBERO is not installed: pip install 'pirl-jax[libero]'"
+    from bridge.libero import installation
+
+    if "LIBERO_CONFIG_PATH" not in os.environ and DEVELOPMENT_ASSETS.is_dir():
+        os.environ["LIBERO_CONFIG_PATH"] = str(folder or tempfile.mkdtemp(prefix="libero"))
+        installation.write_config(DEVELOPMENT_ASSETS)
+    elif not installation.config_file().exists():
+        return "LIBERO has no assets here: run pirl-libero-setup, or set LIBERO_CONFIG_PATH"
+    installation.prepare()
+    return None

@@ -1,0 +1,65 @@
+"""LeRobot's own actor, started by its own command line, on LIBERO."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from fake_learner import FakeLearner
+from lerobot.policies.xvla import XVLAPolicy
+from tiny_libero import CHUNK, LENGTH, SIZE, libero_policy_config, write_libero_config
+
+from bridge import plugin
+from bridge.decode import decode_episode
+from bridge.export import policy_config
+from bridge.learner_config import episode_spec
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_path):
+    from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+    from lerobot.transport.utils import transitions_to_bytes
+
+    plugin.register()
+    learner = FakeLearner()
+    torch.manual_seed(1)
+    state = XVLAPolicy(libero_policy_config()).state_dict()
+    head = {key: value for key, value in state.items() if key.startswith("model.transformer.")}
+    learner.push({"version": torch.tensor(3), "policy": head})
+    path = write_libero_config(
+        tmp_path, learner.port, task="libero_spatial,libero_object", task_ids=[1], task_sampling="round_robin"
+    )
+    cfg = TrainRLServerPipelineConfig.from_pretrained(path)
+    cfg.validate()
+    command = [sys.executable, "-m", "lerobot.rl.actor", f"--config_path={path}"]
+    command += ["--env.discover_packages_path=bridge.plugin"]
+    log = tmp_path / "actor.log"
+    with log.open("w") as file:
+        actor = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    try:
+        episodes = learner.wait_for_episodes(2, 600)
+        actor.send_signal(signal.SIGTERM)
+        assert actor.wait(60) == 0, log.read_text()
+    finally:
+        actor.kill()
+        learner.stop()
+
+    spec = episode_spec(cfg.policy, cfg.algorithm, policy_config(cfg.policy), cfg.env)
+    first, second = (decode_episode(transitions_to_bytes(episode), spec) for episode in episodes[:2])
+    assert [first.task, second.task] == ["libero_spatial_1", "libero_object_1"]
+    assert first.version == 3
+    assert first.executed.tolist() == [CHUNK] * (LENGTH // CHUNK) + [LENGTH % CHUNK]
+    assert (first.truncated, first.success) == (True, False)
+    assert first.observations.images.shape[1:] == (2, 3, SIZE, SIZE)
+    assert first.observations.proprio.shape[1] == 20
+    assert len({tuple(tokens) for tokens in first.observations.tokens}) == 1
+    assert first.observations.tokens[0].tolist() != second.observations.tokens[0].tolist()
