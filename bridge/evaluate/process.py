@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+_MODULE = "lerobot.scripts.lerobot_eval"
 _BAR = re.compile(r"(Running rollout with|Stepping through eval batches)[^\r\n\]]*\]")
 _ROLLOUTS = re.compile(r"Stepping through eval batches:[^\r\n\]]*?(\d+)/(\d+) \[")
 _BREAK = re.compile(r"[\r\n]+|\x1b\[A")
@@ -31,7 +32,7 @@ class LerobotEval:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path):
-        self.command = ["python", "-m", "lerobot.scripts.lerobot_eval", *arguments]
+        self.command = ["python", "-m", _MODULE, *arguments]
         self.log = log
         self.rollouts = 0
         """Batches of episodes it has finished."""
