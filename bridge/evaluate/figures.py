@@ -77,7 +77,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
             axis.plot(result["difference"], height, marker, color=colour, markersize=6)
         axis.axvline(0, color="0.6", linewidth=0.8)
         axis.set_yticks(range(len(rows)), [label for label, _, _ in rows], fontsize=8)
-        axis.invert_yaxis()
+        axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlim(-1.02, 1.02)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axis.set_xlabel("success of B minus success of A, points", fontsize=9)

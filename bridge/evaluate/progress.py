@@ -25,17 +25,18 @@ class Progress:
         self._rollouts = {group: len(group.task_ids) * settings.rollouts for group in waiting}
         self._total = sum(self._rollouts.values())
         self._done = 0
-        self._groups = (len(groups) - len(waiting), len(groups))
+        self._tasks = sum(len(group.task_ids) for group in groups)
+        self._finished = self._tasks - sum(len(group.task_ids) for group in waiting)
         self._started = self._shown = time.monotonic()
         self._terminal = sys.stdout.isatty()
         self._width = 0
-        if self._groups[0]:
-            self._print(f"{self._groups[0]} of {self._groups[1]} groups of tasks were finished before")
+        if self._finished:
+            self._print(f"{self._finished} of {self._tasks} tasks were finished before")
 
     def finished(self, group: Group, episodes: Sequence[Episode], seconds: float) -> None:
         """Tell that a group has been evaluated."""
         self._done += self._rollouts[group]
-        self._groups = (self._groups[0] + 1, self._groups[1])
+        self._finished += len(group.task_ids)
         won = sum(episode.success for episode in episodes)
         self._print(f"{group}: {won} of {len(episodes)} episodes successful ({seconds:.0f} s)")
 
@@ -49,8 +50,8 @@ class Progress:
         elapsed = now - self._started
         left = _duration(elapsed / done * (self._total - done)) if done else "unknown"
         line = (
-            f"{self._groups[0]} of {self._groups[1]} groups finished, {len(running)} running, "
-            f"{_duration(elapsed)} so far, time left {left}"
+            f"{self._finished} of {self._tasks} tasks finished, {sum(len(group.task_ids) for group in running)} "
+            f"running, {_duration(elapsed)} so far, time left {left}"
         )
         if self._terminal:
             print(f"\r{line:<{self._width}}", end="", flush=True)
