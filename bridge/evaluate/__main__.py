@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, passed_on = argv[:split], argv[split + 1 :]
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells ignore it in background jobs
+        signal.signal(ending, _interrupt)
     try:
         if options.compare:
             return _compare(options)
@@ -72,10 +73,8 @@ def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Seque
     default = Path("outputs/eval") / f"{settings.checkpoint.label}-{fingerprint(identity)[:8]}"
     output_dir: Path = options.output_dir or default
     tasks = sum(len(group.task_ids) for group in groups)
-    print(
-        f"{settings.checkpoint.path}: {tasks} tasks, {n_episodes} episodes each, into {output_dir}/",
-        flush=True,
-    )
+    print(f"{settings.checkpoint.path}: {tasks * n_episodes} episodes, {n_episodes} of each task")
+    print(f"results go to {output_dir}/", flush=True)
     try:
         results = evaluate(settings, identity, groups, output_dir, options.processes)
     except (KeyboardInterrupt, RuntimeError):

@@ -49,9 +49,10 @@ class Progress:
         done = self._done + sum(running.values())
         elapsed = now - self._started
         left = _duration(elapsed / done * (self._total - done)) if done else "unknown"
+        at_work = sum(len(group.task_ids) for group in running)
         line = (
-            f"{self._finished} of {self._tasks} tasks finished, {sum(len(group.task_ids) for group in running)} "
-            f"running, {_duration(elapsed)} so far, time left {left}"
+            f"{self._finished} of {self._tasks} tasks finished, {at_work} at work, "
+            f"{_duration(elapsed)} so far, time left {left}"
         )
         if self._terminal:
             print(f"\r{line:<{self._width}}", end="", flush=True)

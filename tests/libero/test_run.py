@@ -166,6 +166,7 @@ sys.path.insert(0, {str(HERE)!r})
 from pathlib import Path
 from test_run import *
 process._MODULE = "stand_in_lerobot_eval"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 of = settings()
 evaluate(of, identity(of), GROUPS, Path(sys.argv[1]), 2)
 """
