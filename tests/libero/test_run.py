@@ -132,7 +132,7 @@ def test_a_failure_shows_the_end_of_the_log_and_keeps_what_is_finished(tmp_path,
     evaluate_groups(tmp_path, GROUPS[:1])
     stand_in("fail")
     with pytest.raises(RuntimeError, match="libero_goal task 2") as error:
-        evaluate_groups(tmp_path)
+        evaluate_groups(tmp_path, GROUPS[:2])
     assert "the simulator is on fire" in str(error.value)
     stand_in("")
     before = started(tmp_path)["libero_goal_0-1"]
