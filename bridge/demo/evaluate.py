@@ -6,7 +6,6 @@ Stock ``XVLAPolicy``, stock zero-noise sampler, the processors of the export its
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from bridge.demo.record import IMAGE_KEY, environment
+from bridge.evaluate.statistics import wilson
 
 logger = logging.getLogger(__name__)
 
-_Z95 = 1.959963984540054
 _REPORT_SECONDS = 10.0
 _SHARE = 5  # episodes a worker plays before it reports
 _FRAMES_PER_SECOND = 10  # of simulated time, hence real time
@@ -69,20 +68,6 @@ class Evaluation:
             "mean_length": sum(episode.length for episode in self.episodes) / n,
             "seconds": round(self.seconds, 1),
         }
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a proportion (E. B. Wilson, JASA 1927).
-
-    Raises:
-        ValueError: ``n`` is 0, or ``successes`` not in [0, n].
-    """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"wilson needs 0 ≤ successes ≤ n and n > 0; got {successes} of {n}.")
-    rate, weight = successes / n, _Z95**2 / n
-    centre = (rate + weight / 2) / (1 + weight)
-    half = math.sqrt(rate * (1 - rate) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 class Evaluator:

@@ -28,7 +28,7 @@ SETUP = "pirl-libero-setup"
 log = logging.getLogger(__name__)
 
 
-class LiberoError(RuntimeError):
+class LiberoError(ValueError):
     """LIBERO cannot run here; the message names what is missing and the command that fixes it."""
 
 

@@ -1,4 +1,4 @@
-"""Evaluation with the stock policy, its video, and the interval that goes with every rate."""
+"""Evaluation with the stock policy, and its video."""
 
 import os
 
@@ -10,7 +10,7 @@ import pytest
 from lerobot.configs.default import DatasetConfig
 from tiny import build_tokenizer, tiny_policy_config
 
-from bridge.demo.evaluate import Evaluator, evaluate, record_video, wilson
+from bridge.demo.evaluate import Evaluator, evaluate, record_video
 from bridge.demo.figures import learning_curve
 from bridge.export import export_pretrained, policy_config
 from bridge.sft_config import SFTConfig
@@ -75,21 +75,6 @@ def test_a_video_shows_the_episodes_it_reports(folders, tmp_path):
 def test_no_seeds_is_an_error(folders):
     with pytest.raises(ValueError, match="at least one seed"):
         evaluate(folders[0], [], workers=0)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    # statsmodels.stats.proportion.proportion_confint(method="wilson")
-    [(71, 200, 0.2919, 0.4235), (0, 50, 0.0, 0.0713), (50, 50, 0.9287, 1.0), (490, 500, 0.9636, 0.9891)],
-)
-def test_wilson_intervals_are_the_published_ones(successes, n, low, high):
-    assert wilson(successes, n) == pytest.approx((low, high), abs=2e-4)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(1, 0), (3, 2), (-1, 5)])
-def test_impossible_counts_are_refused(successes, n):
-    with pytest.raises(ValueError, match="wilson"):
-        wilson(successes, n)
 
 
 def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):

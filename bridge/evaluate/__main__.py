@@ -1,0 +1,169 @@
+"""``pirl-eval``: evaluate a checkpoint on LIBERO with ``lerobot-eval``, or compare two evaluations."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bridge.evaluate import compare as comparing
+from bridge.evaluate import report as reporting
+from bridge.evaluate.benchmark import MATRIX, check_configured
+from bridge.evaluate.run import evaluate
+from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
+from bridge.libero.installation import package_root
+from bridge.libero.suites import SUITES
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"suites": ("libero_object",), "n_episodes": 3},
+    "matrix": {"suites": MATRIX, "n_episodes": 50},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``pirl-eval``; return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments, passed_on = argv[:split], argv[split + 1 :]
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells ignore it in background jobs
+        signal.signal(ending, _interrupt)
+    try:
+        if options.compare:
+            return _compare(options)
+        return _evaluate(options, passed_on, argv)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"pirl-eval: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pirl-eval: interrupted", file=sys.stderr)
+        return 130
+
+
+def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Sequence[str]) -> int:
+    if options.checkpoint is None:
+        raise ValueError("give the checkpoint to evaluate, or --compare A B.")
+    preset = PRESETS.get(options.preset, {})
+    suites, n_episodes = (
+        options.suites or preset.get("suites"),
+        options.n_episodes or preset.get("n_episodes"),
+    )
+    if not suites or not n_episodes:
+        raise ValueError("say what to evaluate: --preset, or --suites and --n_episodes.")
+    if options.processes < 1:
+        raise ValueError(f"--processes must be at least 1; got {options.processes}.")
+    package_root()
+    check_configured()
+    settings = Settings.make(
+        Checkpoint.read(Path(options.checkpoint)),
+        n_episodes=n_episodes,
+        seed=options.seed,
+        control_mode=options.control_mode,
+        episode_length=options.episode_length,
+        batch_size=options.batch_size,
+        tasks_per_process=options.tasks_per_process,
+        arguments=passed_on,
+    )
+    groups = group_tasks(suites, options.tasks, settings.tasks_per_process)
+    identity = settings.identity()
+    default = Path("outputs/eval") / f"{settings.checkpoint.label}-{fingerprint(identity)[:8]}"
+    output_dir: Path = options.output_dir or default
+    tasks = sum(len(group.task_ids) for group in groups)
+    print(f"{settings.checkpoint.path}: {tasks * n_episodes} episodes, {n_episodes} of each task")
+    print(f"results go to {output_dir}/", flush=True)
+    try:
+        results = evaluate(settings, identity, groups, output_dir, options.processes)
+    except (KeyboardInterrupt, RuntimeError):
+        # `last` may have moved by then, and a default folder may depend on what is installed.
+        again = [str(settings.checkpoint.path) if word == options.checkpoint else word for word in argv]
+        if options.output_dir is None:
+            again.insert(0, f"--output_dir={output_dir}")
+        print(
+            f"pirl-eval: stopping; results so far are in {output_dir}/. Continue with:\n"
+            f"  {shlex.join(['pirl-eval', *again])}",
+            file=sys.stderr,
+        )
+        raise
+    report = reporting.make_report(settings, identity, results)
+    reporting.write_report(report, output_dir)
+    print(f"\n{reporting.summary(report)}\n")
+    if report["notice"]:
+        print(f"{report['notice']}\n")
+    files = (reporting.JSON, reporting.MARKDOWN, reporting.PICTURE)
+    print(f"report: {output_dir}/", *files, sep="\n  ")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    a, b = options.compare
+    comparison = comparing.compare(a, b)
+    output_dir: Path = options.output_dir or b / f"compared-with-{a.resolve().name}"
+    comparing.write_comparison(comparison, output_dir)
+    print(comparing.markdown(comparison))
+    files = (comparing.JSON, comparing.MARKDOWN, comparing.PICTURE)
+    print(f"comparison: {output_dir}/", *files, sep="\n  ")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pirl-eval",
+        description="Evaluate a LeRobot checkpoint on LIBERO with lerobot-eval, or compare two evaluations.",
+        epilog="Arguments after -- go to lerobot-eval as they are. The same command continues an evaluation "
+        "that was interrupted.",
+    )
+    parser.add_argument("checkpoint", nargs="?", help="folder, as …/checkpoints/000010/pretrained_model")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="; ".join(
+            f"{name}: {', '.join(preset['suites'])}, {preset['n_episodes']} episodes a task"
+            for name, preset in PRESETS.items()
+        ),
+    )
+    parser.add_argument("--suites", type=_names, help=f"comma-separated, of {', '.join(SUITES)}")
+    parser.add_argument(
+        "--tasks", type=_numbers, help="comma-separated task ids, of every suite; default: all"
+    )
+    parser.add_argument("--n_episodes", type=int, help="of each task")
+    parser.add_argument("--seed", type=int, default=1000, help="of each task's first episode (default: 1000)")
+    parser.add_argument(
+        "--control_mode", choices=CONTROL_MODES, help="default: absolute for X-VLA, else relative"
+    )
+    parser.add_argument("--episode_length", type=int, help="steps; default: 800 for X-VLA, else LeRobot's")
+    parser.add_argument("--batch_size", type=int, default=1, help="environments a process steps together")
+    parser.add_argument("--tasks_per_process", type=int, default=1, help="tasks one lerobot-eval evaluates")
+    parser.add_argument("--processes", type=int, default=1, help="lerobot-eval processes at a time")
+    parser.add_argument(
+        "--output_dir", type=Path, help="default: a folder in outputs/eval for these settings"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="two folders with a report; evaluates nothing",
+    )
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

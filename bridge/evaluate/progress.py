@@ -1,0 +1,77 @@
+"""How far an evaluation is, for a person at a terminal or reading a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from bridge.evaluate.results import Episode
+from bridge.evaluate.settings import Group, Settings
+
+_SECONDS_BETWEEN_LINES = 60.0  # where a line cannot be rewritten
+
+
+class Progress:
+    """Prints a line a finished group, and one with the time left, which a terminal shows in place.
+
+    Args:
+        groups: All there are.
+        waiting: Those that have to be evaluated.
+        settings: Of all.
+    """
+
+    def __init__(self, groups: Sequence[Group], waiting: Sequence[Group], settings: Settings):
+        self._rollouts = {group: len(group.task_ids) * settings.rollouts for group in waiting}
+        self._total = sum(self._rollouts.values())
+        self._done = 0
+        self._tasks = sum(len(group.task_ids) for group in groups)
+        self._finished = self._tasks - sum(len(group.task_ids) for group in waiting)
+        self._started = self._shown = time.monotonic()
+        self._terminal = sys.stdout.isatty()
+        self._width = 0
+        if self._finished:
+            self._print(f"{self._finished} of {self._tasks} tasks were finished before")
+
+    def finished(self, group: Group, episodes: Sequence[Episode], seconds: float) -> None:
+        """Tell that a group has been evaluated."""
+        self._done += self._rollouts[group]
+        self._finished += len(group.task_ids)
+        won = sum(episode.success for episode in episodes)
+        self._print(f"{group}: {won} of {len(episodes)} episodes successful ({seconds:.0f} s)")
+
+    def show(self, running: Mapping[Group, int]) -> None:
+        """Tell how many batches of episodes the groups at work have finished."""
+        now = time.monotonic()
+        if not self._terminal and now - self._shown < _SECONDS_BETWEEN_LINES:
+            return
+        self._shown = now
+        done = self._done + sum(running.values())
+        elapsed = now - self._started
+        left = _duration(elapsed / done * (self._total - done)) if done else "unknown"
+        at_work = sum(len(group.task_ids) for group in running)
+        line = (
+            f"{self._finished} of {self._tasks} tasks finished, {at_work} at work, "
+            f"{_duration(elapsed)} so far, time left {left}"
+        )
+        if self._terminal:
+            print(f"\r{line:<{self._width}}", end="", flush=True)
+            self._width = len(line)
+        else:
+            self._print(line)
+
+    def close(self) -> None:
+        """Leave the terminal's line empty."""
+        if self._width:
+            print(f"\r{'':<{self._width}}\r", end="", flush=True)
+            self._width = 0
+
+    def _print(self, line: str) -> None:
+        self.close()
+        print(line, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

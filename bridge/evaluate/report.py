@@ -1,0 +1,190 @@
+"""One report of an evaluation: ``report.json``, ``report.md``, ``report.png``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bridge.evaluate.assets import NOTICE
+from bridge.evaluate.benchmark import INIT_STATES, instructions
+from bridge.evaluate.results import Episode
+from bridge.evaluate.run import Finished
+from bridge.evaluate.settings import Settings
+from bridge.evaluate.statistics import wilson
+from bridge.evaluate.storage import read_json, write_file, write_json, write_text
+
+FORMAT = 1
+JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
+
+_SUCCESS, _FAILURE = "●", "○"
+_ASSETS = {"lerobot": "LeRobot's own", "development": "development stand-ins"}
+
+
+def make_report(
+    settings: Settings, identity: Mapping[str, Any], results: Sequence[Finished]
+) -> dict[str, Any]:
+    """Return the content of ``report.json``.
+
+    Rates are shares in [0, 1] with ``ci95``, Wilson's interval, of ``n`` episodes. ``overall`` counts all
+    episodes; ``suite_average`` is the mean of the suites' rates, which papers report: the same number where
+    the suites have as many episodes.
+    """
+    episodes = [episode for result in results for episode in result.episodes]
+    suites = {}
+    for suite in dict.fromkeys(episode.suite for episode in episodes):
+        mine = [episode for episode in episodes if episode.suite == suite]
+        tasks = instructions(suite)
+        suites[suite] = {
+            **rate(mine),
+            "horizon": settings.horizon(suite),
+            "tasks": [
+                {"task_id": task_id, "instruction": tasks[task_id], **rate(of_task)}
+                for task_id in dict.fromkeys(episode.task_id for episode in mine)
+                if (of_task := [episode for episode in mine if episode.task_id == task_id])
+            ],
+        }
+    assets = identity["assets"]
+    comparable = assets["kind"] == "lerobot"
+    return {
+        "format": FORMAT,
+        "notice": None if comparable else NOTICE,
+        "label": settings.checkpoint.label,
+        "overall": rate(episodes),
+        "suite_average": sum(suite["success"] for suite in suites.values()) / len(suites),
+        "suites": suites,
+        "episodes": [asdict(episode) for episode in episodes],
+        "settings": {
+            "checkpoint": {
+                "path": str(settings.checkpoint.path),
+                "policy": settings.checkpoint.policy,
+                "sha256": settings.checkpoint.digest,
+            },
+            **{
+                key: value
+                for key, value in identity.items()
+                if key not in ("checkpoint", "assets", "versions")
+            },
+        },
+        "assets": {**assets, "comparable_with_published": comparable},
+        "versions": identity["versions"],
+        "commands": [result.command for result in results],
+        "seconds": round(sum(result.seconds for result in results), 1),
+    }
+
+
+def rate(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Return ``{"success", "successes", "n", "ci95"}`` of episodes."""
+    n, successes = len(episodes), sum(episode.success for episode in episodes)
+    return {"success": successes / n, "successes": successes, "n": n, "ci95": list(wilson(successes, n))}
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read ``report.json`` from a folder.
+
+    Raises:
+        ValueError: There is none of a format that is known here.
+    """
+    file = folder / JSON
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no {JSON}; run pirl-eval on a checkpoint to make one.")
+    report = read_json(file)
+    if report.get("format") != FORMAT:
+        raise ValueError(f"{file} has format {report.get('format')!r}; only {FORMAT} can be read.")
+    return report
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write the three files."""
+    from bridge.evaluate.figures import draw_report  # matplotlib takes a second to load
+
+    write_json(folder / JSON, report)
+    write_text(folder / MARKDOWN, markdown(report))
+    write_file(folder / PICTURE, lambda path: draw_report(report, path))
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return the table that a person wants to see first."""
+    rows = [(suite, result) for suite, result in report["suites"].items()]
+    lines = ["| suite | success | 95 % interval | n |", "|---|---|---|---|"]
+    lines += [
+        f"| {suite} | {percent(result)} | {interval(result)} | {result['n']} |" for suite, result in rows
+    ]
+    if len(rows) > 1:
+        overall = report["overall"]
+        lines.append(f"| all episodes | {percent(overall)} | {interval(overall)} | {overall['n']} |")
+        lines.append(f"| average of suites | {100 * report['suite_average']:.1f} % | | |")
+    return "\n".join(lines)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the content of ``report.md``."""
+    settings, assets = report["settings"], report["assets"]
+    lines = [f"# LIBERO: {report['label']}", ""]
+    if report["notice"]:
+        lines += [f"> **{report['notice']}**", ""]
+    lines += [summary(report), "", "Intervals are Wilson's.", "", "## Tasks", ""]
+    lines += [
+        f"Outcomes ({_SUCCESS} success, {_FAILURE} failure) are in the order of the initial states, from 0.",
+        "",
+        "| suite | task | instruction | success | 95 % interval | n | outcomes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for suite, result in report["suites"].items():
+        lines += [
+            f"| {suite} | {task['task_id']} | {task['instruction']} "
+            f"| {percent(task)} | {interval(task)} | {task['n']} "
+            f"| {_outcomes(report['episodes'], suite, task['task_id'])} |"
+            for task in result["tasks"]
+        ]
+    horizons = ", ".join(f"{suite} {result['horizon']}" for suite, result in report["suites"].items())
+    first, n = settings["seed"], settings["n_episodes"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += [
+        "",
+        "## How it was measured",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| checkpoint | `{settings['checkpoint']['path']}` ({settings['checkpoint']['policy']}) |",
+        f"| its SHA-256 | `{settings['checkpoint']['sha256']}` |",
+        f"| assets | {_ASSETS[assets['kind']]} ({assets['reason']}) |",
+        f"| control mode | {settings['control_mode']} |",
+        f"| horizon (steps) | {horizons} |",
+        f"| seeds | {first} to {first + n - 1}, the same for every task |",
+        f"| policy's noise | torch's generator, seeded with {first} at the start of each process |",
+        f"| initial states | LIBERO's own: a task's episode e begins in its state e mod {INIT_STATES} |",
+        f"| environments at a time | {settings['batch_size']} |",
+        f"| tasks a process | {settings['tasks_per_process']} |",
+        f"| versions | {versions} |",
+        f"| time in lerobot-eval | {report['seconds']:.0f} s |",
+        "",
+        "One of the commands; the others differ in suite and tasks:",
+        "",
+        "```bash",
+        report["commands"][0],
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def percent(result: Mapping[str, Any]) -> str:
+    """Return a rate in percent."""
+    return f"{100 * result['success']:.1f} %"
+
+
+def interval(result: Mapping[str, Any]) -> str:
+    """Return a rate's interval in percent."""
+    low, high = result["ci95"]
+    return f"{100 * low:.1f} – {100 * high:.1f}"
+
+
+def _outcomes(episodes: Sequence[Mapping[str, Any]], suite: str, task_id: int) -> str:
+    marks = [
+        _SUCCESS if episode["success"] else _FAILURE
+        for episode in episodes
+        if (episode["suite"], episode["task_id"]) == (suite, task_id)
+    ]
+    return " ".join("".join(marks[i : i + 10]) for i in range(0, len(marks), 10))

@@ -1,0 +1,181 @@
+"""The evaluation itself: one ``lerobot-eval`` a group of tasks, each result kept as soon as it exists.
+
+A group's folder counts as finished once ``result.json`` is in it, which names the settings it was made with
+and the hash of the ``eval_info.json`` beside it. Groups and their command lines depend on the settings alone,
+so that an evaluation that was interrupted ends with the result it would have had.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.evaluate.process import LerobotEval, tail
+from bridge.evaluate.progress import Progress
+from bridge.evaluate.results import EVAL_INFO, Episode, read_episodes
+from bridge.evaluate.settings import Group, Settings, fingerprint
+from bridge.evaluate.storage import digest, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+TASKS = "tasks"
+RESULT = "result.json"
+LOG = "lerobot-eval.log"
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A group's result."""
+
+    group: Group
+    episodes: tuple[Episode, ...]
+    command: str
+    seconds: float
+
+
+def evaluate(
+    settings: Settings,
+    identity: dict[str, Any],
+    groups: Sequence[Group],
+    output_dir: Path,
+    processes: int = 1,
+) -> list[Finished]:
+    """Evaluate all groups that the folder does not hold yet, and return the results of all.
+
+    Args:
+        settings: Of all groups.
+        identity: ``settings.identity()``.
+        groups: What to evaluate.
+        output_dir: Made if missing; ``tasks/`` in it keeps the results.
+        processes: How many ``lerobot-eval`` run at a time.
+
+    Raises:
+        ValueError: The folder holds results of other settings.
+        RuntimeError: ``lerobot-eval`` failed. Results so far are kept.
+        BlockingIOError: Another evaluation is writing to the folder.
+        KeyboardInterrupt: Passed on after the processes have been ended.
+    """
+    with _lock(output_dir):
+        _claim(output_dir, identity)
+        name = fingerprint(identity)
+        found = {group: _load(output_dir, group, settings, name) for group in groups}
+        waiting = [group for group in groups if found[group] is None]
+        progress = Progress(groups, waiting, settings)
+        running: dict[Group, tuple[LerobotEval, float]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    group = waiting.pop(0)
+                    running[group] = (_start(output_dir, group, settings), time.monotonic())
+                time.sleep(_POLL_SECONDS)
+                for group, (process, started) in list(running.items()):
+                    if (status := process.poll()) is not None:
+                        del running[group]
+                        seconds = time.monotonic() - started
+                        _finish(output_dir, group, process, status, settings, name, seconds)
+                        found[group] = finished = _load(output_dir, group, settings, name)
+                        assert finished is not None
+                        progress.finished(group, finished.episodes, seconds)
+                progress.show({group: process.rollouts for group, (process, _) in running.items()})
+        finally:
+            progress.close()
+            for process, _ in running.values():
+                process.stop()
+    return [finished for finished in found.values() if finished is not None]
+
+
+def _start(output_dir: Path, group: Group, settings: Settings) -> LerobotEval:
+    folder = output_dir / TASKS / group.name
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that did not finish
+    folder.mkdir(parents=True)
+    return LerobotEval(settings.command(group, folder), folder / LOG)
+
+
+def _finish(
+    output_dir: Path,
+    group: Group,
+    process: LerobotEval,
+    status: int,
+    settings: Settings,
+    name: str,
+    seconds: float,
+) -> None:
+    folder = output_dir / TASKS / group.name
+    info = folder / EVAL_INFO
+    try:
+        if status:
+            raise ValueError(f"exit status {status}")
+        read_episodes(info, group, settings)
+    except ValueError as error:
+        raise RuntimeError(
+            f"lerobot-eval failed on {group} ({error}); {process.log} ends:\n{tail(process.log)}"
+        ) from error
+    result = {
+        "fingerprint": name,
+        "command": shlex.join(process.command),
+        "seconds": round(seconds, 1),
+        "eval_info_sha256": digest(info),
+    }
+    write_json(folder / RESULT, result)
+
+
+def _load(output_dir: Path, group: Group, settings: Settings, name: str) -> Finished | None:
+    """Return a group's result; None if there is none, or it cannot be trusted."""
+    folder = output_dir / TASKS / group.name
+    if not (folder / RESULT).exists():
+        return None
+    try:
+        result = read_json(folder / RESULT)
+        if result.get("fingerprint") != name:
+            raise ValueError(f"{folder / RESULT} is of other settings")
+        episodes = read_episodes(folder / EVAL_INFO, group, settings)
+        if result.get("eval_info_sha256") != digest(folder / EVAL_INFO):
+            raise ValueError(f"{folder / EVAL_INFO} has changed since it was written")
+        return Finished(group, tuple(episodes), str(result["command"]), float(result["seconds"]))
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s will be evaluated again: %s", group, error)
+        return None
+
+
+def _claim(output_dir: Path, identity: dict[str, Any]) -> None:
+    """Write the identity into a new folder, or compare it with the one that is there."""
+    file = output_dir / SETTINGS
+    if not file.exists():
+        if (output_dir / TASKS).exists():
+            raise ValueError(
+                f"{file} is missing, so what {output_dir} holds is unknown. Use another --output_dir."
+            )
+        write_json(file, identity)
+        return
+    before = read_json(file)
+    changed = [
+        f"{key} was {before.get(key)!r}, now {identity.get(key)!r}"
+        for key in sorted(before.keys() | identity.keys())
+        if before.get(key) != identity.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"{output_dir} holds results of other settings: {'; '.join(changed)}. Use another --output_dir."
+        )
+
+
+@contextmanager
+def _lock(output_dir: Path) -> Iterator[None]:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"another pirl-eval is writing to {output_dir}.") from error
+        yield

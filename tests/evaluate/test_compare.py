@@ -1,0 +1,97 @@
+"""Two evaluations are compared episode by episode."""
+
+import json
+
+import imageio.v2 as imageio
+import pytest
+from libero_episodes import identity, results, settings
+from scipy.stats import binomtest
+
+from bridge.evaluate.__main__ import main
+from bridge.evaluate.compare import compare
+from bridge.evaluate.report import make_report, write_report
+from bridge.evaluate.statistics import paired_difference
+
+T, F = True, False
+A = {"libero_object": [[T, F, F, F, F, F], [T, T, F, F, T, T]], "libero_goal": [[F, F, F, T, T, T]]}
+B = {"libero_object": [[T, T, T, T, T, T], [T, T, F, T, F, T]], "libero_goal": [[F, F, F, F, T, T]]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, outcomes, identity_changes=None, **values):
+        of = settings(name, n_episodes=6, **values)
+        report = make_report(of, identity(of, **(identity_changes or {})), results(of, outcomes))
+        write_report(report, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_pairs_are_counted_by_task_suite_and_overall(folder):
+    comparison = compare(folder("a", A), folder("b", B))
+    first, second = comparison["suites"]["libero_object"]["tasks"]
+    assert (first["pairs"], first["only_a"], first["only_b"]) == (6, 0, 5)
+    assert (second["only_a"], second["only_b"]) == (1, 1)
+    suite, overall = comparison["suites"]["libero_object"], comparison["overall"]
+    assert (suite["pairs"], suite["only_a"], suite["only_b"]) == (12, 1, 6)
+    assert (overall["pairs"], overall["only_a"], overall["only_b"]) == (18, 2, 6)
+    assert overall["success_a"] == pytest.approx(8 / 18)
+    assert overall["success_b"] == pytest.approx(12 / 18)
+    difference, limits = paired_difference(6, 2, 6, 4)
+    assert overall["difference"] == pytest.approx(difference)
+    assert overall["difference_ci95"] == pytest.approx(list(limits))
+    assert overall["p_mcnemar"] == pytest.approx(binomtest(2, 8).pvalue)
+    assert first["p_mcnemar"] == pytest.approx(2 / 2**5)
+
+
+def test_pairing_goes_by_initial_state_not_by_rate(folder):
+    # Equal rates, but never in the same episode.
+    a, b = {"libero_goal": [[T, F, T, F, T, F]]}, {"libero_goal": [[F, T, F, T, F, T]]}
+    overall = compare(folder("a", a), folder("b", b))["overall"]
+    assert (overall["difference"], overall["only_a"], overall["only_b"]) == (0.0, 3, 3)
+
+
+def test_only_shared_episodes_count_and_the_rest_is_told(folder):
+    fewer = {"libero_object": [B["libero_object"][0]]}
+    comparison = compare(folder("a", A), folder("b", fewer))
+    assert comparison["overall"]["pairs"] == 6
+    assert (comparison["a"]["unpaired"], comparison["b"]["unpaired"]) == (12, 0)
+
+
+def test_other_seeds_make_no_pairs(folder):
+    with pytest.raises(ValueError, match="no episode of the same task"):
+        compare(folder("a", A), folder("b", B, seed=99))
+
+
+def test_other_conditions_are_warned_about(folder):
+    changes = {"control_mode": "relative", "versions": {"lerobot": "0.6.1", "torch": "2.12.0"}}
+    warnings = compare(folder("a", A), folder("b", B, changes))["warnings"]
+    assert warnings == [
+        "control_mode differs: A 'absolute', B 'relative'",
+        "version of torch differs: A '2.11.0', B '2.12.0'",
+    ]
+    assert compare(folder("c", A), folder("d", B))["warnings"] == []
+
+
+def test_the_command_writes_and_prints_the_comparison(folder, tmp_path, capsys):
+    a, b = folder("a", A), folder("b", B)
+    assert main(["--compare", str(a), str(b), f"--output_dir={tmp_path / 'out'}"]) == 0
+    printed = capsys.readouterr().out
+    written = (tmp_path / "out" / "compare.md").read_text()
+    assert written in printed
+    for part in (
+        "| **all pairs** | 18 | 44.4 % | 66.7 % | +22.2 |",
+        "not comparable with published",
+        "method 10",
+    ):
+        assert part in written
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["overall"]["pairs"] == 18
+    assert imageio.imread(tmp_path / "out" / "compare.png").std() > 5
+
+
+def test_a_folder_without_a_report_is_an_error_of_one_line(folder, tmp_path, capsys):
+    assert main(["--compare", str(folder("a", A)), str(tmp_path / "nothing")]) == 1
+    error = capsys.readouterr().err
+    assert "nothing holds no report.json" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,111 @@
+"""What a person reads in a report is what the episodes say."""
+
+import json
+
+import imageio.v2 as imageio
+import pytest
+from libero_episodes import identity, results, settings
+
+from bridge.evaluate.assets import NOTICE
+from bridge.evaluate.report import make_report, markdown, read_report, write_report
+from bridge.evaluate.statistics import wilson
+
+T, F = True, False
+OUTCOMES = {"libero_object": [[T, T, T, F], [T, F, F, F]], "libero_10": [[F, F, F, F]]}
+
+
+@pytest.fixture
+def report():
+    of = settings(seed=7)
+    return make_report(of, identity(of), results(of, OUTCOMES))
+
+
+def test_rates_intervals_and_numbers_of_episodes(report):
+    suites = report["suites"]
+    assert suites["libero_object"]["successes"] == 4
+    assert suites["libero_object"]["n"] == 8
+    assert suites["libero_object"]["ci95"] == list(wilson(4, 8))
+    assert [task["success"] for task in suites["libero_object"]["tasks"]] == [0.75, 0.25]
+    assert suites["libero_object"]["tasks"][1]["ci95"] == list(wilson(1, 4))
+    assert report["overall"] == {"success": 4 / 12, "successes": 4, "n": 12, "ci95": list(wilson(4, 12))}
+    assert report["suite_average"] == pytest.approx((0.5 + 0.0) / 2)
+    assert report["seconds"] == 30.0
+
+
+def test_every_episode_is_there_with_initial_state_and_seed(report):
+    got = [(e["suite"], e["task_id"], e["init_state"], e["seed"], e["success"]) for e in report["episodes"]]
+    want = [
+        (suite, task_id, i, 7 + i, success)
+        for suite, tasks in OUTCOMES.items()
+        for task_id, successes in enumerate(tasks)
+        for i, success in enumerate(successes)
+    ]
+    assert got == want
+
+
+def test_tasks_have_their_instructions(report):
+    tasks = report["suites"]["libero_object"]["tasks"]
+    assert tasks[0]["instruction"] == "pick up the alphabet soup and place it in the basket"
+    # Of LIBERO-10's names, the scene is no part of the instruction.
+    assert report["suites"]["libero_10"]["tasks"][0]["instruction"].startswith("put both the alphabet soup")
+
+
+def test_the_three_files_are_written_and_read_back(report, tmp_path):
+    write_report(report, tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.json", "report.md", "report.png"}
+    assert read_report(tmp_path / "out") == json.loads(json.dumps(report))
+    image = imageio.imread(tmp_path / "out" / "report.png")
+    assert image.shape[0] > 200
+    assert image.std() > 10
+
+
+def test_the_text_says_how_it_was_measured(report):
+    text = markdown(report)
+    for part in (
+        "| libero_object | 50.0 % | 21.5 – 78.5 | 8 |",
+        "| average of suites | 25.0 % |",
+        "●●●○",
+        "absolute",
+        "libero_object 800, libero_10 800",
+        "7 to 10",
+        "torch 2.11.0",
+        "sha-a",
+    ):
+        assert part in text
+
+
+def test_development_assets_are_called_that_everywhere(report, tmp_path):
+    assert report["notice"] == NOTICE
+    assert report["assets"]["comparable_with_published"] is False
+    assert NOTICE in markdown(report)
+    write_report(report, tmp_path / "development")
+    write_report(report | {"notice": None}, tmp_path / "silent")
+    with_notice, without = (
+        imageio.imread(tmp_path / name / "report.png")[-40:] for name in ("development", "silent")
+    )
+    assert ((with_notice[..., 0] > 140) & (with_notice[..., 1] < 60)).any()  # red letters in the last rows
+    assert not ((without[..., 0] > 140) & (without[..., 1] < 60)).any()
+
+
+def test_lerobots_own_assets_carry_no_notice():
+    of = settings()
+    assets = {"kind": "lerobot", "revision": "abc", "reason": "hub download, revision abc"}
+    report = make_report(of, identity(of, assets=assets), results(of, OUTCOMES))
+    assert report["notice"] is None
+    assert report["assets"]["comparable_with_published"] is True
+    assert "revision abc" in markdown(report)
+    assert "comparable" not in markdown(report)
+
+
+def test_more_episodes_than_initial_states_begin_again():
+    of = settings(n_episodes=52)
+    report = make_report(of, identity(of), results(of, {"libero_goal": [[T] * 52]}))
+    assert [episode["init_state"] for episode in report["episodes"][48:]] == [48, 49, 0, 1]
+
+
+def test_a_folder_without_a_report_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no report"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="format 99"):
+        read_report(tmp_path)
