@@ -162,7 +162,7 @@ def test_progress_counts_the_episodes_of_all_tasks_of_a_process(tmp_path, stand_
 
 DRIVER = f"""
 import sys
-sys.path.insert(0, {str(HERE)!r})
+sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]
 from pathlib import Path
 from test_run import *
 process._MODULE = "stand_in_lerobot_eval"
