@@ -6,6 +6,9 @@ physics. Here that moment only records what there is to draw (MuJoCo's scene: a 
 nothing, so that a success inside a chunk can still be shown.
 """
 
+# MuJoCo is a binary module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -124,7 +124,7 @@ class LiberoTasks(gym.Env):
         return self._built[index]
 
     def _present(self) -> dict[str, Any]:
-        return self.observe() if self._rendering else self._process(self._observation | {"pixels": {}})
+        return self.observe() if self._rendering else self._process({**self._observation, "pixels": {}})
 
     def _process(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Apply LeRobot's processor, and take the batch dimension off again."""
