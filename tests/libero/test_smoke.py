@@ -1,0 +1,102 @@
+"""The whole path on LIBERO with real parts: learner, stock actor, checkpoint, resume, evaluation, report."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v2 as imageio
+import pytest
+import torch
+from lerobot.policies.xvla import XVLAPolicy
+from tiny_libero import libero_policy_config, write_libero_config
+
+from bridge.demo.processes import free_port
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+class Processes:
+    """Starts commands of a run; kills what is left at the end."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.running: list[subprocess.Popen] = []
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+            )
+        self.running.append(process)
+        return process
+
+    def wait(self, process: subprocess.Popen, name: str, seconds: float) -> None:
+        assert process.wait(seconds) == 0, (self.folder / f"{name}.log").read_text()[-3000:]
+
+
+@pytest.fixture
+def processes(tmp_path, libero_environment):
+    started = Processes(tmp_path, libero_environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"})
+    yield started
+    for process in started.running:
+        process.kill()
+
+
+def read_metrics(output_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_resuming_and_evaluating_on_libero(tmp_path, processes):
+    port = free_port()
+    path = write_libero_config(tmp_path, port, task_ids=[0], episode_length=12)
+    config = json.loads(path.read_text())
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    XVLAPolicy(libero_policy_config(tokenizer_name=config["policy"]["tokenizer_name"])).save_pretrained(base)
+    config |= {"policy": {"path": str(base)}, "steps": 2, "save_freq": 1}
+    config["algorithm"]["episodes_per_update"] = 2
+    path.write_text(json.dumps(config))
+
+    learner = processes.start("learner", "pirl_jax.learner", f"--config_path={path}")
+    actor = processes.start(
+        "actor",
+        "lerobot.rl.actor",
+        f"--config_path={path}",
+        "--env.discover_packages_path=bridge.plugin",
+        f"--output_dir={tmp_path / 'actor'}",
+    )
+    output_dir = tmp_path / "output"
+    processes.wait(learner, "learner", 300)
+    # The same actor goes on with the resumed learner.
+    last = output_dir / "checkpoints" / "last"
+    resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
+    learner = processes.start("learner", "pirl_jax.learner", resume, "--resume=true", "--steps=3")
+    processes.wait(learner, "learner", 200)
+    actor.send_signal(signal.SIGTERM)
+    processes.wait(actor, "actor", 60)
+
+    rows = read_metrics(output_dir)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert sum(row["train/episodes"] for row in rows) == 6
+    assert all(row["train/success_rate/libero_object_0"] == row["train/success_rate"] for row in rows)
+    assert max(row["train/actor_learner_logprob_gap"] for row in rows) < 1e-3
+    assert last.readlink() == Path("000003")
+
+    arguments = ["--preset=smoke", "--tasks=0", "--n_episodes=3", "--episode_length=5"]
+    evaluation = processes.start(
+        "evaluation", "bridge.evaluate", str(last), *arguments, f"--output_dir={tmp_path / 'evaluation'}"
+    )
+    processes.wait(evaluation, "evaluation", 300)
+    report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
+    assert report["overall"]["n"] == 3
+    assert "libero_object" in (tmp_path / "evaluation" / "report.md").read_text()
+    assert imageio.imread(tmp_path / "evaluation" / "report.png").ndim == 3
