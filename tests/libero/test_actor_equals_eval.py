@@ -97,7 +97,7 @@ def act(cfg, export, task_id):
     policy.load_state_dict(XVLAPolicy.from_pretrained(export).state_dict())
     policy.eval()
     algorithm = make_algorithm(cfg=cfg.algorithm, policy=policy)
-    cfg.algorithm.noise.std = 0.0
+    cfg.algorithm.noise.level = 0.0
     algorithm._generator.manual_seed(NOISE_SEED)
     pre, post = make_pre_post_processors(policy_cfg=cfg.policy, dataset_stats=None)
     env = cfg.env.make()
