@@ -130,6 +130,7 @@ class _Chunk:
     reward: float
     success: bool
     task: int
+    seed: int
 
 
 def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
@@ -177,6 +178,7 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
         terminated=terminated,
         truncated=truncated,
         success=chunks[-1].success,
+        seed=chunks[0].seed,
         task=spec.task_names[tasks.pop()] if spec.task_names else "",
     )
 
@@ -288,6 +290,8 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
             f"{where}: task {task:g} of {max(len(spec.task_names), 1)}. Start actor and learner from the "
             "same config.",
         )
+    if not all(half == int(half) and 0 <= half < 1 << 16 for half in penalty[2:4]):
+        raise TransitionError("type", f"{where}: the episode's seed is not two 16-bit halves.")
     reward = _number(transition, "reward", where)
     if not math.isfinite(reward):
         raise TransitionError("nan", f"{where}: reward is {reward}.")
@@ -295,7 +299,14 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
         raise TransitionError(
             "reward", f"{where}: reward {reward:g} is not the sum of its steps' rewards {rewards.sum():g}."
         )
-    return _Chunk(record=record, executed=int(executed), reward=reward, success=bool(success), task=int(task))
+    return _Chunk(
+        record=record,
+        executed=int(executed),
+        reward=reward,
+        success=bool(success),
+        task=int(task),
+        seed=int(penalty[2]) + (int(penalty[3]) << 16),
+    )
 
 
 def _decode_record(row: np.ndarray, where: str, spec: EpisodeSpec) -> Record:

@@ -1,4 +1,4 @@
-"""Generalised advantage estimation over chunks."""
+"""Advantages: generalised advantage estimation over chunks, or relative to a group of episodes."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ def gae(
 
     _, advantages = jax.lax.scan(step, jnp.zeros_like(deltas[:, 0]), (deltas.T, valid.T), reverse=True)
     return advantages.T, advantages.T + current
+
+
+@typed
+def group_relative(returns: Float[Array, "G S"], eps: float = 1e-6) -> Float[Array, "G S"]:
+    """Compute GRPO's advantages: (R - mean)/(std + ε) within each group (Shao et al. 2024, §4.1.2)."""
+    mean = jnp.mean(returns, axis=1, keepdims=True)
+    return (returns - mean) / (jnp.std(returns, axis=1, keepdims=True) + eps)
 
 
 @typed

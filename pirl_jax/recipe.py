@@ -67,6 +67,14 @@ class Recipe:
     huber_delta: float = 10.0
     value_coef: float = 1.0
     normalize_advantages: bool = True
+    """Of ``gae``: over all chunks of the batch."""
+    advantage: str = "gae"
+    """``gae`` with the critic (PPO), or ``group`` without one (GRPO): an episode's return relative to those
+    of the same initial state."""
+    group_size: int = 1
+    """Episodes that an actor plays from one initial state before it goes on to the next."""
+    group_return_range: tuple[float, float] = (0.1, 0.9)
+    """``group``: groups whose mean return lies outside teach nothing and are dropped, and counted."""
 
     lr: float = 5e-6
     lr_warmup_steps: int = 0
@@ -89,7 +97,7 @@ class Recipe:
 
     def validate(self) -> None:
         """Raise ``ValueError`` naming the field, the value and the remedy."""
-        positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size")
+        positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size", "group_size")
         positive += ("grad_clip_norm", "max_behaviour_weight")
         for name in positive:
             if getattr(self, name) <= 0:
@@ -109,6 +117,13 @@ class Recipe:
             raise ValueError(f"algorithm.push_dtype must be float32 or bfloat16; got {self.push_dtype!r}.")
         if self.noise.replay not in ("last", "full"):
             raise ValueError(f"algorithm.noise.replay must be last or full; got {self.noise.replay!r}.")
+        if self.advantage not in ("gae", "group"):
+            raise ValueError(f"algorithm.advantage must be gae or group; got {self.advantage!r}.")
+        if self.advantage == "group" and (self.group_size < 2 or self.episodes_per_update % self.group_size):
+            raise ValueError(
+                "algorithm.advantage=group needs algorithm.group_size ≥ 2 that divides "
+                f"episodes_per_update={self.episodes_per_update}; got {self.group_size}."
+            )
         if self.aggregation not in ("chunk", "action"):
             raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")
         if self.adaptive_lr and self.target_kl is None:

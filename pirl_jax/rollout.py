@@ -45,6 +45,8 @@ class Episode:
     terminated: bool
     truncated: bool
     success: bool
+    seed: int = 0
+    """Of the episode: episodes of one seed and task begin in the same state."""
     task: str = ""
     """Name of the task, where an environment has several."""
 

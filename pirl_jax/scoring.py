@@ -39,6 +39,7 @@ class ScoredEpisode:
     reward: Float[np.ndarray, " T"]
     terminated: bool
     success: bool
+    seed: int = 0
     task: str = ""
 
     def __len__(self) -> int:
@@ -100,6 +101,7 @@ def make_scorer(
             reward=episode.reward,
             terminated=episode.terminated,
             success=episode.success,
+            seed=episode.seed,
             task=episode.task,
         )
 

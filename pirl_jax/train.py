@@ -16,6 +16,7 @@ import numpy as np
 
 from pirl_jax import advantage
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.groups import Groups
 from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
@@ -30,6 +31,10 @@ PyTree = Any
 
 GAP_WARNING = 0.05
 """Nats a chunk between the actor's log-probability and ours above which more than rounding is wrong."""
+
+
+DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group")
+"""Why the loop drops an episode, as counted under ``dropped/``."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ def run(
     values = jax.jit(critic)
     score = make_scorer(policy, frozen, recipe)
     behaviours = Behaviours(recipe.max_staleness)
+    groups = None
+    if recipe.advantage == "group":
+        groups = Groups[_Collected](recipe.group_size, recipe.group_return_range)
 
     def push(state: TrainState) -> TrainState:
         version = versions.next()
@@ -89,20 +97,20 @@ def run(
 
     while int(state.step) < total_steps:
         started = time.monotonic()
-        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop)
+        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop, groups)
         if stop.is_set():
             return
         collected = time.monotonic()
         batch, n_valid = make_batch(episodes, recipe, values, state)
         state, metrics = update(state, batch, n_valid)
-        if recipe.critic.extra_steps:
+        if recipe.critic.extra_steps and recipe.advantage == "gae":
             points = CriticBatch(batch.features, batch.proprio, batch.value_targets)
             state, extra = critic_update(state, points, n_valid)
             metrics |= extra
         metrics = {name: float(value) for name, value in metrics.items()}
         state = push(state)
         finished = time.monotonic()
-        metrics |= _episode_metrics(episodes, dropped)
+        metrics |= _episode_metrics(episodes, dropped, int(state.step) - 1)
         metrics |= {
             "train/collect_s": collected - started,
             "train/update_s": finished - collected,
@@ -114,7 +122,16 @@ def run(
 @dataclass(frozen=True)
 class _Collected:
     episode: ScoredEpisode
-    is_stale: bool
+    update: int
+    """Updates done when the policy that acted was pushed."""
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.episode.task, self.episode.seed
+
+    @property
+    def total_return(self) -> float:
+        return float(self.episode.reward.sum())
 
 
 def _collect(
@@ -124,9 +141,12 @@ def _collect(
     behaviours: Behaviours,
     step: int,
     stop: threading.Event,
+    groups: Groups[_Collected] | None,
 ) -> tuple[list[_Collected], Counter[str]]:
     collected: list[_Collected] = []
     dropped: Counter[str] = Counter()
+    if groups is not None:
+        dropped["stale"] += groups.drop_before(step - recipe.max_staleness)
     while len(collected) < recipe.episodes_per_update and not stop.is_set():
         episode = receive(0.5)
         if episode is None:
@@ -151,7 +171,13 @@ def _collect(
                 "do both run the same config and base checkpoint?",
                 scored.log_prob_gap,
             )
-        collected.append(_Collected(scored, behaviour.update < step))
+        item = _Collected(scored, behaviour.update)
+        if groups is None:
+            collected.append(item)
+        else:
+            members, uniform = groups.add(item)
+            collected += members
+            dropped["uniform_group"] += uniform
     return collected, dropped
 
 
@@ -187,13 +213,33 @@ def make_batch(
         **{name: acted(name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
     }
     rows = jax.device_put(pad_rows(rows, capacity))
-    row_values = values(state.critic_params, rows["features"], rows["proprio"])
-
-    host_values = np.asarray(row_values)
-    rewards, grid = np.zeros((E, T), np.float32), np.zeros((E, T + 1), np.float32)
+    rewards = np.zeros((E, T), np.float32)
     rewards[points] = acted("reward")
-    grid[points] = host_values[:n_valid]
-    grid[np.arange(E), lengths] = host_values[n_valid : n_valid + E]
+    if recipe.advantage == "group":
+        relative = advantage.group_relative(jnp.asarray(rewards.sum(1)).reshape(-1, recipe.group_size))
+        advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
+        targets, row_values = np.zeros((E, T), np.float32), jnp.zeros(capacity)
+    else:
+        row_values = values(state.critic_params, rows["features"], rows["proprio"])
+        advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, recipe)
+    estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
+    return Batch(**rows, **jax.device_put(pad_rows(estimates, capacity)), old_values=row_values), n_valid
+
+
+def _gae(
+    episodes: Sequence[ScoredEpisode],
+    rewards: np.ndarray,
+    row_values: np.ndarray,
+    points: tuple[np.ndarray, ...],
+    recipe: Recipe,
+) -> tuple[Any, Any]:
+    """Advantages and value targets [E, T] from the values of ``make_batch``'s rows."""
+    E, T = rewards.shape
+    lengths = np.array([len(episode) for episode in episodes])
+    n_valid = len(points[0])
+    grid = np.zeros((E, T + 1), np.float32)
+    grid[points] = row_values[:n_valid]
+    grid[np.arange(E), lengths] = row_values[n_valid : n_valid + E]
     advantages, targets = advantage.gae(
         jnp.asarray(rewards),
         jnp.asarray(grid),
@@ -204,11 +250,10 @@ def make_batch(
     )
     if recipe.normalize_advantages:
         advantages = advantage.normalize(advantages, jnp.asarray(np.arange(T) < lengths[:, None]))
-    estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
-    return Batch(**rows, **jax.device_put(pad_rows(estimates, capacity)), old_values=row_values), n_valid
+    return advantages, targets
 
 
-def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str]) -> dict[str, float]:
+def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str], step: int) -> dict[str, float]:
     episodes = [item.episode for item in collected]
     tasks = {episode.task for episode in episodes if episode.task}
     return {
@@ -220,7 +265,7 @@ def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str]) -> 
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),
-        "train/stale_fraction": float(np.mean([item.is_stale for item in collected])),
+        "train/stale_fraction": float(np.mean([item.update < step for item in collected])),
         "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
-        **{f"dropped/{reason}": dropped[reason] for reason in ("stale", "unknown_version", "not_finite")},
+        **{f"dropped/{reason}": dropped[reason] for reason in DROPPED},
     }

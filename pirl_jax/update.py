@@ -249,7 +249,8 @@ def make_update(
                 progress = jax.lax.cond(
                     progress.stopped, lambda p: p, lambda p: policy_step(p, points, near, weight), progress
                 )
-                return critic_step(progress, points, weight)
+                # A group's advantages need no critic, and there are no targets to fit one to.
+                return progress if recipe.advantage == "group" else critic_step(progress, points, weight)
 
             progress = progress._replace(
                 kl_sum=jnp.where(progress.stopped, progress.kl_sum, 0.0),

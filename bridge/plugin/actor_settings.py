@@ -23,6 +23,8 @@ class ActorSettings:
     tokenizer_padding: str | None = None
     tokenizer_padding_side: str | None = None
 
+    group_size = 1  # of the recipe, not of the environment: no annotation, hence no field
+
     @property
     def observation_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes of images (c, h, w) and state as the environment emits them, by observation key."""

@@ -52,6 +52,7 @@ class ChunkEnv(gym.Env):
         domain_id: X-VLA's domain.
         seed: Of the run.
         actor_id: Tells the actors of a run apart.
+        group_size: Consecutive episodes from one initial state.
         action_dims: (steps, channels) of an executed chunk; None accepts any the environment does.
         before_reset: Called before each episode; may wait.
     """
@@ -67,6 +68,7 @@ class ChunkEnv(gym.Env):
         domain_id: int = 0,
         seed: int = 0,
         actor_id: int = 0,
+        group_size: int = 1,
         action_dims: tuple[int, int] | None = None,
         before_reset: Callable[[], None] | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class ChunkEnv(gym.Env):
         self._domain_id = torch.tensor([domain_id], dtype=torch.int64)
         self._seed = seed
         self._actor_id = actor_id
+        self._group_size = group_size
         self._action_dims = action_dims
         self._before_reset = before_reset
         self._episode = -1
@@ -95,7 +98,12 @@ class ChunkEnv(gym.Env):
         if self._before_reset is not None:
             self._before_reset()
         self._episode += 1
-        self.episode_seed = episode_seed(self._seed, self._actor_id, self._episode) if seed is None else seed
+        group, place = divmod(self._episode, self._group_size)
+        if seed is None:
+            seed = episode_seed(self._seed, self._actor_id, group)
+            if place > 0 and self._init_state != NO_INIT_STATE:
+                options = {"task": self._task, "init_state": self._init_state}
+        self.episode_seed = seed
         self._set_rendering(True)
         observation, info = self.env.reset(seed=self.episode_seed, options=options)
         self._task = int(info.get("task", 0))

@@ -103,6 +103,7 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
             domain_id=self.domain_id,
             seed=self.seed or 0,
             actor_id=self.actor_id,
+            group_size=self.group_size,
             action_dims=getattr(self, "_action_dims", None),
             before_reset=None if channel is None else channel.wait_for_room,
         )

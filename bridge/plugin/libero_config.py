@@ -165,6 +165,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
             domain_id=DOMAIN_ID,
             seed=self.seed or 0,
             actor_id=self.actor_id,
+            group_size=self.group_size,
             action_dims=self._action_dims,
             before_reset=None if channel is None else channel.wait_for_room,
         )

@@ -24,6 +24,7 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
         algorithm.actor_id = cfg.env.actor_id
+        cfg.env.group_size = algorithm.group_size
         _check_length(cfg.env, algorithm.policy_config.n_action_steps, algorithm.max_chunks)
     if isinstance(cfg.env, LiberoConfig):
         algorithm.env_action = partial(cfg.env.env_action, cfg.policy)

@@ -146,6 +146,16 @@ def test_seeds_are_a_fixed_function_of_run_actor_and_episode_and_are_recorded():
     assert len({seed for run in runs for seed in run}) == 12
 
 
+def test_a_group_begins_in_one_state_and_the_next_in_another():
+    inner = Counter()
+    env = adapt(inner, group_size=3)
+    for _ in range(7):
+        env.reset()
+    groups = [inner.seeds[:3], inner.seeds[3:6], inner.seeds[6:]]
+    assert [len(set(group)) for group in groups] == [1, 1, 1]
+    assert len(set(inner.seeds)) == 3
+
+
 def test_training_never_draws_an_evaluation_seed():
     drawn = [episode_seed(s, a, e) for s in range(3) for a in range(3) for e in range(50)]
     assert all(TRAINING_SEEDS <= seed < 2 * TRAINING_SEEDS for seed in drawn)

@@ -133,6 +133,8 @@ BAD = {
     "a reward is missing": ("executed", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 0, 0)),
     "rewards do not add up": ("reward", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 1, 0, 0)),
     "half a success": ("type", lambda t: set_penalty(t, 3, 0.5, 0, 0, 0, -1, 0, 0, 0)),
+    "half a seed": ("type", lambda t: set_penalty(t, 3, 0, 0.5, 0, 0, -1, 0, 0, 0)),
+    "a seed of more than 32 bits": ("type", lambda t: set_penalty(t, 3, 0, 0, 65536, 0, -1, 0, 0, 0)),
     "no such task": ("task", lambda t: set_penalty(t, 3, 0, 0, 0, 1, -1, 0, 0, 0)),
     "half a task": ("task", lambda t: set_penalty(t, 3, 0, 0, 0, 0.5, -1, 0, 0, 0)),
     "stock penalty": ("shape", lambda t: set_penalty(t, 0.0)),
@@ -187,6 +189,10 @@ def test_an_episode_carries_the_name_of_its_task():
     with pytest.raises(TransitionError, match="changed within"):
         decode_episode(transitions_to_bytes(episode), spec)
     assert decode_episode(message(), SPEC).task == ""
+
+
+def test_an_episode_carries_its_seed():
+    assert decode_episode(message(), SPEC).seed == 17 + (4 << 16)
 
 
 def test_a_message_longer_than_any_episode_is_not_even_read():

@@ -76,3 +76,12 @@ def test_normalize_of_equal_or_of_no_advantages_is_zero():
     nothing = advantage.normalize(jnp.full((2, 3), jnp.nan), jnp.zeros((2, 3), bool))
     np.testing.assert_allclose(equal, 0.0, atol=1e-6)
     np.testing.assert_array_equal(nothing, 0.0)
+
+
+def test_group_advantages_are_standard_scores_within_each_group():
+    returns = np.random.default_rng(0).normal(size=(3, 5))
+    with jax.enable_x64(True):
+        actual = advantage.group_relative(jnp.asarray(returns))
+    for row, group in zip(actual, returns, strict=True):
+        np.testing.assert_allclose(row, (group - group.mean()) / (group.std() + 1e-6), rtol=1e-12)
+    assert not np.asarray(advantage.group_relative(jnp.ones((1, 4)))).any()

@@ -12,7 +12,7 @@ import pytest
 from pirl_jax import state, train
 from pirl_jax.behaviour import Versions
 from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import NoiseConfig, Recipe
+from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
 from pirl_jax.rollout import Episode, Observations
 from pirl_jax.scoring import make_scorer
 
@@ -30,6 +30,11 @@ RECIPE = Recipe(
 PARAMS = {"w": jnp.float32(0.3)}
 FROZEN = {"scale": jnp.float32(2.0)}
 CRITIC = {"v": jnp.float32(0.7)}
+
+
+def fresh_state(recipe: Recipe) -> state.TrainState:
+    """Of copies: an update donates them."""
+    return state.create(*jax.tree.map(jnp.copy, (PARAMS, CRITIC)), recipe, seed=0)
 
 
 def toy_policy() -> FlowPolicy:
@@ -100,8 +105,8 @@ def test_success_is_reported_for_each_task_that_was_played():
     items = [
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
-    collected = [train._Collected(score(item, PARAMS), False) for item in items]
-    metrics = train._episode_metrics(collected, Counter())
+    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    metrics = train._episode_metrics(collected, Counter(), step=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
         "train/success_rate": 0.5,
@@ -114,8 +119,8 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     """Terminated and truncated episodes of different lengths, against the textbook recursion in float64."""
     items = [episode(0, 2, terminated=True), episode(1, 4, terminated=False), episode(2, 1, terminated=False)]
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
-    collected = [train._Collected(score(item, PARAMS), False) for item in items]
-    initial = state.create(PARAMS, CRITIC, RECIPE, seed=0)
+    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    initial = fresh_state(RECIPE)
     batch, n_valid = train.make_batch(collected, RECIPE, jax.jit(critic), initial)
 
     assert n_valid == 7
@@ -157,7 +162,7 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
         FROZEN,
         # One minibatch an update: the ratio is that before the first step.
         dataclasses.replace(RECIPE, minibatch_size=64),
-        state.create(PARAMS, CRITIC, RECIPE, seed=0),
+        fresh_state(RECIPE),
         total_steps=2,
         receive=receive,
         publish=lambda version, params: published.append(version),
@@ -171,3 +176,59 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
     assert metrics[0]["dropped/stale"] == 0
     assert metrics[1]["dropped/stale"] >= 1
     assert metrics[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
+
+
+GROUPED = dataclasses.replace(
+    RECIPE, advantage="group", group_size=2, episodes_per_update=4, minibatch_size=64, max_staleness=1
+)
+
+
+def played(seed: int, success: bool, T: int = 2, version: int = 1) -> Episode:
+    reward = np.zeros(T, np.float32)
+    reward[-1] = success
+    item = episode(seed, T, terminated=success, version=version)
+    return dataclasses.replace(item, reward=reward, seed=seed)
+
+
+def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk():
+    items = [played(5, True, T=1), played(5, False, T=3), played(6, False, T=2), played(6, True, T=4)]
+    score = make_scorer(toy_policy(), FROZEN, GROUPED)
+    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    initial = fresh_state(GROUPED)
+    batch, n_valid = train.make_batch(collected, GROUPED, jax.jit(critic), initial)
+    assert n_valid == 10
+    np.testing.assert_allclose(batch.advantages[:10], [1] + 3 * [-1] + 2 * [-1] + 4 * [1], atol=1e-5)
+    assert not np.asarray(batch.value_targets).any()
+
+
+def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path):
+    """Seed 0: both succeed. Seed 1: one does. Seed 2: none. Then mixed ones."""
+    outcomes = [(0, True), (1, True), (0, True), (2, False), (1, False), (2, False), (3, False), (3, True)]
+    versions: list[int] = []
+    remaining = iter(outcomes)
+
+    def receive(timeout: float) -> Episode:
+        seed, success = next(remaining)
+        return played(seed, success, version=versions[-1])
+
+    updates = list(
+        train.run(
+            toy_policy(),
+            critic,
+            FROZEN,
+            dataclasses.replace(GROUPED, critic=CriticConfig(extra_steps=3)),
+            fresh_state(GROUPED),
+            total_steps=1,
+            receive=receive,
+            publish=lambda version, params: versions.append(version),
+            versions=Versions(tmp_path / "versions.txt"),
+            stop=threading.Event(),
+        )
+    )
+    metrics = updates[-1].metrics
+    assert metrics["train/episodes"] == 4
+    assert metrics["dropped/uniform_group"] == 4
+    assert metrics["train/success_rate"] == 0.5
+    assert metrics["train/grad_norm"] > 0
+    assert float(updates[-1].state.critic_params["v"]) == float(CRITIC["v"])
+    assert float(updates[-1].state.params["w"]) != float(np.float32(0.3))
