@@ -16,6 +16,7 @@ FILES = {
     "turbosquid_objects/mug/visual/mug.msh": b"\0" * 2000,
     "stable_hope_objects/soup.xml": b"",
     "scenes/floor.xml": b"<mujoco/>",
+    "textures/wood.png": b"png",
 }
 
 
