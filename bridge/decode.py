@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bridge.protocol import STEP_INFO_HEADER
 from bridge.record import Record, RecordDims, RecordError, unpack
 from pirl_jax.rollout import Episode, Observations
 
 STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
 DOMAIN_KEY = "observation.domain_id"
-
-PENALTY_HEADER = 6
-"""`discrete_penalty` = [executed, success, seed low 16 bits, seed high 16 bits, task, initial state,
-reward of each step]."""
 
 _TRANSITION_OVERHEAD = 64 * 1024
 """Bytes torch.save spends on names and alignment for one transition's dozen tensors, with room to spare."""
@@ -261,10 +258,11 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
     record = _decode_record(_array(transition, "action", where, np.float32), where, spec)
     info = _mapping(transition, "complementary_info", i)
     penalty = _array(info, "discrete_penalty", where, np.float32)
-    if not PENALTY_HEADER <= penalty.size <= PENALTY_HEADER + spec.n_action_steps:
+    header = len(STEP_INFO_HEADER)
+    if not header <= penalty.size <= header + spec.n_action_steps:
         raise TransitionError(
             "shape",
-            f"{where}: discrete_penalty must hold {PENALTY_HEADER} numbers and one reward per executed step "
+            f"{where}: discrete_penalty must hold {header} numbers and one reward per executed step "
             f"(at most {spec.n_action_steps}); got {penalty.size} numbers.",
         )
     penalty = penalty.reshape(-1).astype(np.float64)
@@ -272,7 +270,9 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
         raise TransitionError(
             "nan", f"{where}: discrete_penalty (executed, success, seed, task, rewards) is not finite."
         )
-    executed, success, task, rewards = penalty[0], penalty[1], penalty[4], penalty[PENALTY_HEADER:]
+    numbers, rewards = dict(zip(STEP_INFO_HEADER, penalty)), penalty[header:]
+    executed, success, task = numbers["executed"], numbers["success"], numbers["task"]
+    seed_halves = numbers["seed_low"], numbers["seed_high"]
     if executed != int(executed) or not 1 <= executed <= spec.n_action_steps:
         raise TransitionError(
             "executed",
@@ -290,7 +290,7 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
             f"{where}: task {task:g} of {max(len(spec.task_names), 1)}. Start actor and learner from the "
             "same config.",
         )
-    if not all(half == int(half) and 0 <= half < 1 << 16 for half in penalty[2:4]):
+    if not all(half == int(half) and 0 <= half < 1 << 16 for half in seed_halves):
         raise TransitionError("type", f"{where}: the episode's seed is not two 16-bit halves.")
     reward = _number(transition, "reward", where)
     if not math.isfinite(reward):
@@ -305,7 +305,7 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
         reward=reward,
         success=bool(success),
         task=int(task),
-        seed=int(penalty[2]) + (int(penalty[3]) << 16),
+        seed=int(seed_halves[0]) + (int(seed_halves[1]) << 16),
     )
 
 

@@ -20,12 +20,10 @@ from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_
 
 from bridge.broadcast import Broadcast, serialise
 from bridge.inbox import Counts, Inbox, assemble
+from bridge.protocol import MESSAGE_ID_KEY
 from pirl_jax.rollout import Episode
 
 logger = logging.getLogger(__name__)
-
-MESSAGE_ID_KEY = "pirl-message-id"
-"""Metadata key of a `SendTransitions` call that carries exactly one message."""
 
 PORT_KEY = "algorithm.actor_learner_config.learner_port"
 

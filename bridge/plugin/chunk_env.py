@@ -12,6 +12,7 @@ import torch
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
 
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
+from bridge.protocol import STEP_INFO_HEADER
 from bridge.record import unpack
 
 TRAINING_SEEDS = 1 << 30
@@ -136,8 +137,15 @@ class ChunkEnv(gym.Env):
                     observation = self._renderer.observe()
                 break
         low, high = self.episode_seed & 0xFFFF, self.episode_seed >> 16
-        header = (len(rewards), success, low, high, self._task, self._init_state)
-        extra = [*map(float, header), *rewards]
+        numbers = {
+            "executed": len(rewards),
+            "success": success,
+            "seed_low": low,
+            "seed_high": high,
+            "task": self._task,
+            "init_state": self._init_state,
+        }
+        extra = [*(float(numbers[name]) for name in STEP_INFO_HEADER), *rewards]
         info = {"discrete_penalty": extra, "is_success": success}
         return self._pack(observation), float(sum(rewards)), terminated, truncated, info
 

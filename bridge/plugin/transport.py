@@ -28,9 +28,9 @@ import grpc
 from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
 
-services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
+from bridge.protocol import MESSAGE_ID_KEY
 
-MESSAGE_ID_KEY = "pirl-message-id"
+services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 
 _PATIENT = frozenset(
     {

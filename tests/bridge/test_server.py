@@ -30,7 +30,8 @@ from lerobot.transport.utils import (
 from bridge.broadcast import serialise
 from bridge.decode import decode_episode
 from bridge.plugin.transport import LearnerChannel
-from bridge.server import MESSAGE_ID_KEY, PORT_KEY, LearnerServer
+from bridge.protocol import MESSAGE_ID_KEY
+from bridge.server import PORT_KEY, LearnerServer
 
 START_SERVER = partial(LearnerServer, "127.0.0.1", 0, decode=partial(decode_episode, spec=SPEC))
 WAIT_S = 20.0

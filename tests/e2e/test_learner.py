@@ -124,6 +124,25 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     assert steps == [1, 2, 3, 4]
 
 
+def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
+    port = free_port()
+    config = write_config(tmp_path, port)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"save_freq": 100}))
+    process = start(tmp_path / "log", f"--config_path={config}")
+    actor = FakeActor(port)
+    try:
+        feed(actor, range(1), after=0)
+        process.terminate()
+        assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-2000:]
+    finally:
+        process.kill()
+        actor.close()
+    last = tmp_path / "output" / "checkpoints" / "last"
+    assert last.readlink() == Path("000001")
+    assert (last / "pretrained_model" / "model.safetensors").exists()
+    assert int(checkpoint.load(last / "training_state" / "orbax")["step"]) == 1
+
+
 def run_main(monkeypatch, *arguments: str) -> str:
     """Run ``main()`` in this process; return the one line it ends with."""
     monkeypatch.setattr(sys, "argv", ["learner", *arguments])
