@@ -67,6 +67,12 @@ class LiberoTasks(gym.Env):
         # An OpenGL context that outlives the interpreter's shutdown prints errors.
         atexit.register(_close, weakref.ref(self))
 
+    @property
+    def simulator(self) -> Any:
+        """LeRobot's environment of the task being played."""
+        assert self._current is not None
+        return self._current.env
+
     def set_rendering(self, enabled: bool) -> None:
         """Draw images from now on, or leave ``pixels`` out of the observations."""
         self._rendering = enabled
