@@ -91,11 +91,11 @@ def _success(
         )
         axis.annotate(
             f"{100 * rate:.0f}%",
-            (step, rate),
-            xytext=(9 if step == 0 else -9, 0),
+            (step, high),
+            xytext=(0, 4),
             textcoords="offset points",
-            ha="left" if step == 0 else "right",
-            va="center",
+            ha="center",
+            va="bottom",
             fontsize=10,
             fontweight="bold",
             color=_EVAL,
