@@ -265,6 +265,21 @@ def deterministic(predict: Predict, eps0: Float[Array, "B H A"], K: int) -> Floa
 
 
 @typed
+def finish(
+    predict: Predict, latents: Float[Array, "B L H A"], denoise_step: Int[Array, " B"], K: int
+) -> Float[Array, "B H A"]:
+    """Go on from the noised step's outcome without noise: the action that was executed."""
+    table = _anchored_table(K, latents.dtype)
+    eps0, x_s = latents[:, 0], latents[:, 2]
+
+    def step(x, k):
+        action = predict(x, jnp.full(x.shape[0], table.t[k])).astype(x.dtype)
+        return jnp.where(_per_chunk(k < denoise_step), _mean(table, k, eps0, action), x), None
+
+    return jax.lax.scan(step, x_s, jnp.arange(K, 0, -1))[0]
+
+
+@typed
 def entropy(
     denoise_step: Int[Array, " B"], noise: NoiseConfig, K: int, H: int, scale: np.ndarray
 ) -> Float[Array, "B H"]:

@@ -8,17 +8,79 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 logger = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """What a config stands for, loaded and checked."""
+
+    policy: FlowPolicy
+    recipe: Any
+    """The ``Recipe`` with the actor's settings (``bridge.plugin.recipe_config.PiRLConfig``)."""
+    frozen: Params
+    state: state.TrainState
+    """Before the first update."""
+    spec: Any
+    """Sizes of the episodes to come (``bridge.decode.EpisodeSpec``)."""
+
+
+def load(cfg: Any) -> Run:
+    """Read the base checkpoint of a validated ``TrainRLServerPipelineConfig``.
+
+    Raises:
+        ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
+    """
+    from bridge.export import policy_config
+    from bridge.learner_config import check, episode_spec
+    from bridge.state_dict import check_params
+    from bridge.weights import load_params
+
+    policy_cfg, recipe, base = check(cfg)
+    # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
+    # sides.
+    config = policy_config(policy_cfg)
+    params = check_params(load_params(base)[1], config)
+    policy = flow_policy(config)
+    trainable, frozen = policy.split(params)
+    critic_params = init_critic(config, recipe.critic.hidden_dims, jax.random.PRNGKey(cfg.seed))
+    train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
+    return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
+
+
+def serve(run: Run) -> Any:
+    """Listen for the run's actors; a context manager.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    from bridge.decode import decoder
+    from bridge.server import LearnerServer
+
+    address = run.recipe.actor_learner_config
+    return LearnerServer(address.learner_host, address.learner_port, decode=decoder(run.spec))
+
+
+def publish(server: Any, recipe: Any, version: int, params: Params) -> None:
+    """Push trainable parameters to every actor, rounded as the recipe says."""
+    import torch
+
+    from bridge.state_dict import to_torch_state
+
+    dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
+    server.publish(version, to_torch_state(params, dtype=dtype))
 
 
 def learn(cfg: Any) -> None:
@@ -28,27 +90,11 @@ def learn(cfg: Any) -> None:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
         OSError: The port is taken.
     """
-    import torch
+    from bridge.export import export_pretrained
 
-    from bridge.decode import decoder
-    from bridge.export import export_pretrained, policy_config
-    from bridge.learner_config import check, episode_spec
-    from bridge.server import LearnerServer
-    from bridge.state_dict import check_params, to_torch_state
-    from bridge.weights import load_params
-
-    policy_cfg, recipe, base = check(cfg)
+    run = load(cfg)
+    policy, recipe, frozen, train_state = run.policy, run.recipe, run.frozen, run.state
     output_dir = Path(cfg.output_dir)
-    # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
-    # sides.
-    config = policy_config(policy_cfg)
-    params = check_params(load_params(base)[1], config)
-    policy = flow_policy(config)
-    trainable, frozen = policy.split(params)
-
-    run_key = jax.random.PRNGKey(cfg.seed)
-    critic_params = init_critic(config, recipe.critic.hidden_dims, run_key)
-    train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
     if cfg.resume:
         training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
         train_state = checkpoint.restore(training_state / checkpoint.ORBAX, train_state)
@@ -61,10 +107,7 @@ def learn(cfg: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
-    push_dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
-    address = recipe.actor_learner_config
-    spec = episode_spec(policy_cfg, recipe, config, cfg.env)
-    with LearnerServer(address.learner_host, address.learner_port, decode=decoder(spec)) as server:
+    with serve(run) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
@@ -80,7 +123,7 @@ def learn(cfg: Any) -> None:
                 train_state,
                 total_steps=cfg.steps,
                 receive=server.get,
-                publish=lambda version, tree: server.publish(version, to_torch_state(tree, dtype=push_dtype)),
+                publish=partial(publish, server, recipe),
                 versions=Versions(output_dir / "versions.txt"),
                 stop=stop,
             )
@@ -104,8 +147,8 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Parse the command line in LeRobot's dialect and run the learner."""
+def command(run: Callable[[Any], None]) -> None:
+    """Parse the command line in LeRobot's dialect and ``run`` its config; an error ends the process."""
     from lerobot.configs import parser
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
     from lerobot.utils.utils import init_logging
@@ -115,17 +158,22 @@ def main() -> None:
     plugin.register()
 
     @parser.wrap()
-    def run(cfg: TrainRLServerPipelineConfig) -> None:
+    def parsed(cfg: TrainRLServerPipelineConfig) -> None:
         cfg.validate()
         init_logging()
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
-        learn(cfg)
+        run(cfg)
 
     try:
-        run()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
+        parsed()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
     except (ValueError, OSError) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {error}")
+
+
+def main() -> None:
+    """Run the learner."""
+    command(learn)
 
 
 if __name__ == "__main__":

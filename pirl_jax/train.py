@@ -81,7 +81,7 @@ def run(
     behaviours = Behaviours(recipe.max_staleness)
     groups = None
     if recipe.advantage == "group":
-        groups = Groups[_Collected](recipe.group_size, recipe.group_return_range)
+        groups = Groups[Collected](recipe.group_size, recipe.group_return_range)
 
     def push(state: TrainState) -> TrainState:
         version = versions.next()
@@ -120,7 +120,9 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Collected:
+class Collected:
+    """An episode to learn from."""
+
     episode: ScoredEpisode
     update: int
     """Updates done when the policy that acted was pushed."""
@@ -141,9 +143,9 @@ def _collect(
     behaviours: Behaviours,
     step: int,
     stop: threading.Event,
-    groups: Groups[_Collected] | None,
-) -> tuple[list[_Collected], Counter[str]]:
-    collected: list[_Collected] = []
+    groups: Groups[Collected] | None,
+) -> tuple[list[Collected], Counter[str]]:
+    collected: list[Collected] = []
     dropped: Counter[str] = Counter()
     if groups is not None:
         dropped["stale"] += groups.drop_before(step - recipe.max_staleness)
@@ -171,7 +173,7 @@ def _collect(
                 "do both run the same config and base checkpoint?",
                 scored.log_prob_gap,
             )
-        item = _Collected(scored, behaviour.update)
+        item = Collected(scored, behaviour.update)
         if groups is None:
             collected.append(item)
         else:
@@ -182,7 +184,7 @@ def _collect(
 
 
 def make_batch(
-    collected: Sequence[_Collected], recipe: Recipe, values: Callable[..., Any], state: TrainState
+    collected: Sequence[Collected], recipe: Recipe, values: Callable[..., Any], state: TrainState
 ) -> tuple[Batch, int]:
     """Lay episodes out as decision points with advantages.
 
@@ -253,7 +255,7 @@ def _gae(
     return advantages, targets
 
 
-def _episode_metrics(collected: Sequence[_Collected], dropped: Counter[str], step: int) -> dict[str, float]:
+def _episode_metrics(collected: Sequence[Collected], dropped: Counter[str], step: int) -> dict[str, float]:
     episodes = [item.episode for item in collected]
     tasks = {episode.task for episode in episodes if episode.task}
     return {

@@ -156,6 +156,15 @@ def test_scoring_a_sample_returns_the_samplers_own_density(mode, replay):
     np.testing.assert_allclose(again, chunk.log_prob, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_executed_action_follows_from_the_latents(mode):
+    params = weights()
+    k = steps_of(mode, B, K)
+    _, chunk = sampled(NoiseConfig(mode=mode, level=MODES[mode]), params, k=k)
+    executed = flow.finish(make_predict(to_jax(params), jnp), chunk.latents, k, K)
+    np.testing.assert_allclose(executed, chunk.action, atol=1e-6)
+
+
 @pytest.mark.parametrize("replay", ["last", "full"])
 @pytest.mark.parametrize("mode", MODES)
 def test_gradient_equals_central_differences(mode, replay):

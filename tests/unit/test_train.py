@@ -105,7 +105,7 @@ def test_success_is_reported_for_each_task_that_was_played():
     items = [
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
-    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
     metrics = train._episode_metrics(collected, Counter(), step=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
@@ -119,7 +119,7 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     """Terminated and truncated episodes of different lengths, against the textbook recursion in float64."""
     items = [episode(0, 2, terminated=True), episode(1, 4, terminated=False), episode(2, 1, terminated=False)]
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
-    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
     initial = fresh_state(RECIPE)
     batch, n_valid = train.make_batch(collected, RECIPE, jax.jit(critic), initial)
 
@@ -193,7 +193,7 @@ def played(seed: int, success: bool, T: int = 2, version: int = 1) -> Episode:
 def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk():
     items = [played(5, True, T=1), played(5, False, T=3), played(6, False, T=2), played(6, True, T=4)]
     score = make_scorer(toy_policy(), FROZEN, GROUPED)
-    collected = [train._Collected(score(item, PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
     initial = fresh_state(GROUPED)
     batch, n_valid = train.make_batch(collected, GROUPED, jax.jit(critic), initial)
     assert n_valid == 10

@@ -1,0 +1,39 @@
+"""``python -m pirl_jax.doctor`` with a stock actor of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from test_learner import write_config
+
+pytestmark = pytest.mark.e2e
+
+
+def doctor(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pirl_jax.doctor", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        timeout=300,
+    )
+
+
+def test_the_doctor_examines_a_run_and_leaves_nothing_behind(tmp_path):
+    config = write_config(tmp_path, 1)
+    result = doctor(f"--config_path={config}", "--episodes=3")
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("ok  actor and learner agree") for line in lines), result.stderr[-2000:]
+    assert any(line.startswith("ok  the ratio is one before the first step") for line in lines)
+    # An untrained policy never succeeds, and the doctor says so.
+    assert any(line.startswith("!!  episodes differ in return") for line in lines)
+    assert result.returncode == 1
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_config_that_does_not_fit_ends_in_one_line(tmp_path):
+    config = write_config(tmp_path, 1)
+    result = doctor(f"--config_path={config}", "--algorithm.noise.mode=brownian")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("error: algorithm.noise.mode must be one of")

@@ -1,0 +1,93 @@
+"""What the doctor says of healthy and of broken runs of a toy policy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_train import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
+
+from pirl_jax import flow
+from pirl_jax.diagnosis import diagnose
+from pirl_jax.noise import channel_scale
+from pirl_jax.recipe import NoiseConfig
+
+HEALTHY = dataclasses.replace(RECIPE, lr=1e-3, noise=NoiseConfig(level=0.5))
+
+
+def played(seed, recipe, success):
+    """An episode whose chunks and log-probabilities come from the policy itself."""
+    policy, item = toy_policy(), episode(seed, 3, terminated=success)
+    # Small features: the toy's actions are then about as large as its noise.
+    images = (item.observations.images / 100).astype(np.uint8)
+    observations = dataclasses.replace(item.observations, images=images)
+    features = FROZEN["scale"] * images.astype(np.float32).mean((1, 2, 3, 4))[:3]
+
+    def predict(x_t, t):
+        return policy.predict(PARAMS, jnp.asarray(features), x_t, t, item.observations.proprio[:3], None)
+
+    k = jnp.ones(3, jnp.int32)
+    keys = jax.random.split(jax.random.PRNGKey(seed))
+    scale = channel_scale(recipe.noise, policy.channel_groups, A)
+    chunk = flow.sample(predict, jax.random.normal(keys[0], (3, H, A)), keys[1], k, recipe.noise, K, scale)
+    reward = np.zeros(3, np.float32)
+    reward[-1] = success
+    return dataclasses.replace(
+        item,
+        observations=observations,
+        latents=np.asarray(chunk.latents),
+        log_prob=np.asarray(chunk.log_prob),
+        reward=reward,
+    )
+
+
+def findings(recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4):
+    episodes = [change(played(i, recipe, won)) for i, won in enumerate(outcomes)]
+    found = diagnose(toy_policy(), critic, FROZEN, recipe, fresh_state(recipe), episodes, PARAMS)
+    return {finding.name: finding for finding in found}
+
+
+def bad(found):
+    return [name for name, finding in found.items() if not finding.ok]
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    return findings()
+
+
+def test_a_healthy_run_has_no_complaints(healthy):
+    assert bad(healthy) == []
+    assert "nats a chunk" in healthy["actor and learner agree on log-probabilities"].value
+    assert any(name.startswith("noise reaching the executed action, joints") for name in healthy)
+    assert "of 8" in healthy["episodes differ in return"].value
+
+
+def test_the_noise_reported_is_the_noise_that_was_drawn(healthy):
+    text = healthy["noise reaching the executed action, joints"].value
+    std = float(text.split()[1])
+    assert abs(std / 0.5 - 1) < 0.3  # some fifty draws
+
+
+def test_an_actor_with_other_log_probabilities_is_noticed():
+    found = findings(change=lambda item: dataclasses.replace(item, log_prob=item.log_prob + 0.5))
+    assert bad(found) == ["actor and learner agree on log-probabilities"]
+    assert "same config and base checkpoint" in str(found["actor and learner agree on log-probabilities"])
+
+
+def test_episodes_without_a_difference_are_noticed():
+    assert "episodes differ in return" in bad(findings(outcomes=(False,) * 4))
+
+
+def test_noise_that_is_too_small_is_noticed():
+    quiet = dataclasses.replace(HEALTHY, noise=NoiseConfig(level=1e-5))
+    assert "noise reaching the executed action, joints" in bad(findings(quiet))
+
+
+def test_an_update_that_goes_too_far_is_noticed_and_the_state_is_left_alone():
+    wild = dataclasses.replace(HEALTHY, lr=5.0, num_epochs=8)
+    found = findings(wild)
+    assert "one update of this recipe" in bad(found)
+    assert float(PARAMS["w"]) == pytest.approx(0.3)
+    assert float(CRITIC["v"]) == pytest.approx(0.7)
