@@ -44,7 +44,7 @@ def choose_middling(candidates: Sequence[Path], success: Callable[[Path], Evalua
     nearest = min(rates, key=lambda index: abs(rates[index] - MIDDLING), default=None)
     if nearest is None or abs(rates[nearest] - MIDDLING) > TOLERANCE:
         raise RuntimeError(
-            f"no warm-start checkpoint is within {TOLERANCE:.0%} of {MIDDLING:.0%} success; train longer or save "
-            "more often (steps, save_freq in configs/panda_pick_cube_sft.json)."
+            f"no warm-start checkpoint is within {TOLERANCE:.0%} of {MIDDLING:.0%} success; train longer or "
+            "save more often (steps, save_freq in configs/panda_pick_cube_sft.json)."
         )
     return candidates[nearest]
