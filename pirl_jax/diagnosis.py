@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -143,12 +144,9 @@ def _noise(
     moved, actions = [], []
     for episode in scored:
         T = len(episode)
-        features = jax.tree.map(lambda x, T=T: jnp.asarray(x[:T]), episode.features)
-
-        def predict(x_t: Any, t: Any, episode: ScoredEpisode = episode, features: Any = features) -> Any:
-            T = len(episode)
-            return policy.predict(params, features, x_t, t, episode.proprio[:T], episode.domain_id[:T])
-
+        observed = (episode.features, episode.proprio, episode.domain_id)
+        features, proprio, domain_id = jax.tree.map(lambda x, T=T: jnp.asarray(x[:T]), observed)
+        predict = partial(_predict, policy, params, features, proprio, domain_id)
         latents = jnp.asarray(episode.latents)
         clean = flow.deterministic(predict, latents[:, 0], K)
         executed = flow.finish(predict, latents, jnp.asarray(episode.denoise_step), K)
@@ -170,6 +168,12 @@ def _noise(
             )
         )
     return findings
+
+
+def _predict(
+    policy: FlowPolicy, params: Params, features: Any, proprio: Any, domain_id: Any, x_t: Any, t: Any
+) -> Any:
+    return policy.predict(params, features, x_t, t, proprio, domain_id)
 
 
 def _signal(scored: Sequence[ScoredEpisode]) -> Finding:
