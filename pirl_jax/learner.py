@@ -147,8 +147,17 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def reason(error: BaseException) -> str:
+    """Return an error's text with that of what caused it first, which LeRobot's parser leaves out."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return str(error) if str(first) in str(error) else f"{str(error).strip()} {first}"
+
+
 def command(run: Callable[[Any], None]) -> None:
     """Parse the command line in LeRobot's dialect and ``run`` its config; an error ends the process."""
+    from draccus.utils import DraccusException
     from lerobot.configs import parser
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
     from lerobot.utils.utils import init_logging
@@ -166,9 +175,9 @@ def command(run: Callable[[Any], None]) -> None:
 
     try:
         parsed()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DraccusException) as error:
         logger.debug("details", exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {reason(error)}")
 
 
 def main() -> None:

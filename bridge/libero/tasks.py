@@ -10,7 +10,8 @@ import atexit
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -90,6 +91,11 @@ class LiberoTasks(gym.Env):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         options = options or {}
+        with _callers_random_numbers():
+            init_state = self._begin(seed, options)
+        return self._present(), {"task": self._task, "init_state": init_state}
+
+    def _begin(self, seed: int, options: Mapping[str, Any]) -> int:
         self._task = options["task"] if "task" in options else self._schedule.next_task(seed)
         self._current = self._open(self._task)
         num_states = self._current.num_init_states
@@ -101,7 +107,7 @@ class LiberoTasks(gym.Env):
             init_state = self._schedule.init_state(seed, self._task, num_states)
         self._steps = 0
         self._observation = self._current.reset(seed, init_state)
-        return self._present(), {"task": self._task, "init_state": init_state}
+        return init_state
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Act for one control period. Reward is 1 on success, which ends the episode."""
@@ -169,12 +175,7 @@ class _Task:
         # would place the furniture differently after every episode.
         self._domain.object_property_initializers = list(self._initializers)
         self.env.init_state_id = init_state
-        # LIBERO seeds and uses NumPy's global generator: give the caller's back.
-        state = np.random.get_state()
-        try:
-            return self.env.reset(seed=seed)[0]
-        finally:
-            np.random.set_state(state)
+        return self.env.reset(seed=seed)[0]
 
     def drawn(self, observation: Mapping[str, Any]) -> Mapping[str, Any]:
         names = self.env.camera_name_mapping
@@ -225,6 +226,16 @@ def _batched(values: Mapping[str, Any]) -> dict[str, Any]:
         key: _batched(value) if isinstance(value, Mapping) else torch.from_numpy(np.asarray(value))[None]
         for key, value in values.items()
     }
+
+
+@contextmanager
+def _callers_random_numbers() -> Iterator[None]:
+    """LIBERO seeds and uses NumPy's global generator, when it builds a scene too: give the caller's back."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def _close(env: weakref.ref[LiberoTasks]) -> None:

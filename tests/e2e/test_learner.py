@@ -164,6 +164,11 @@ def test_an_existing_output_dir_is_refused_and_left_alone(tmp_path, monkeypatch)
     assert (tmp_path / "output" / "precious").read_text() == "data"
 
 
+def test_the_reason_why_a_setting_is_refused_is_given(tmp_path, monkeypatch):
+    config = write_config(tmp_path, free_port(), env={"actor_id": -1})
+    assert "env.actor_id must be ≥ 0; got -1" in run_main(monkeypatch, f"--config_path={config}")
+
+
 def test_an_unknown_key_is_named(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, free_port(), algorithm={"clip_ration": 0.1})
     run_main(monkeypatch, f"--config_path={config}")

@@ -47,7 +47,7 @@ def test_every_task_is_evaluated_in_the_order_asked_for(tmp_path):
     got = [(e.task_id, e.episode, e.init_state, e.seed, e.success) for e in results[0].episodes]
     assert got == [(task, i, i, 1000 + i, i % 2 == 0) for task in (0, 1) for i in range(4)]
     assert "--env.task_ids=[0, 1]" in results[0].command
-    assert results[0].seconds > 0
+    assert results[0].seconds >= 0
 
 
 def test_finished_tasks_are_not_repeated(tmp_path, stand_in):

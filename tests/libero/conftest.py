@@ -17,6 +17,16 @@ def libero_assets(tmp_path_factory):
         os.environ.pop("LIBERO_CONFIG_PATH", None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_actor():
+    """Other folders' tests import LeRobot's actor, by which a process is taken for one."""
+    from bridge.plugin import transport
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "is_actor", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def libero_environment(libero_assets, tmp_path_factory) -> dict[str, str]:
     """Environment variables with which an unmodified ``lerobot-eval`` finds the same assets."""

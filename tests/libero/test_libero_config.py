@@ -2,6 +2,7 @@
 
 import draccus
 import pytest
+from draccus.utils import DraccusException
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig, LiberoEnv
 from lerobot.envs.utils import env_to_policy_features
@@ -11,6 +12,7 @@ from tiny_libero import LENGTH, SIZE, libero_policy_config, write_libero_config
 from bridge import plugin
 from bridge.export import policy_config
 from bridge.learner_config import episode_spec
+from pirl_jax.learner import reason
 
 plugin.register()
 
@@ -85,8 +87,9 @@ def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, env, mes
     ],
 )
 def test_a_rule_that_does_not_exist_is_refused_when_the_config_is_read(tmp_path, env, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(DraccusException) as caught:
         load(write_libero_config(tmp_path, **env))
+    assert message in reason(caught.value)
 
 
 def test_a_policy_whose_actions_are_not_ee6d_is_refused():
