@@ -75,11 +75,6 @@ def pad_rows(tree: PyTree, capacity: int) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def make_values(critic: Critic) -> Callable[[PyTree, PyTree, Array], Array]:
-    """Build ``values(critic_params, features, proprio) -> Float[B]``, jitted."""
-    return jax.jit(critic)
-
-
 def _in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
     """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
     n = jax.tree.leaves(rows)[0].shape[0]

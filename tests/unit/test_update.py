@@ -17,7 +17,6 @@ from pirl_jax.update import (
     _permutation,
     make_critic_update,
     make_update,
-    make_values,
     pad_rows,
 )
 
@@ -366,7 +365,7 @@ def test_value_only_steps_fit_the_critic_and_leave_the_rest():
     points = CriticBatch(jnp.asarray(features), jnp.zeros((CAPACITY, P)), jnp.asarray(targets))
     before = jax.device_get(train_state)
     new, metrics = make_critic_update(critic, config)(train_state, points, 20)
-    values = make_values(critic)(new.critic_params, points.features, points.proprio)
+    values = critic(new.critic_params, points.features, points.proprio)
     assert np.abs(np.asarray(values - points.value_targets))[:20].max() < 0.15
     assert int(metrics["train/extra_skipped_steps"]) == 0
     kept = ("params", "opt_state", "key", "step", "version", "lr")
