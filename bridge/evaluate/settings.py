@@ -51,6 +51,8 @@ class Checkpoint:
     """LeRobot's name of the policy's type."""
     digest: str
     """SHA-256 over the contents of its files."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of the images it takes; None: of any, which it scales itself."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -80,7 +82,8 @@ class Checkpoint:
         total = hashlib.sha256()
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             total.update(f"{file.relative_to(folder)}\0{digest(file)}\n".encode())
-        return cls(folder, str(read_json(folder / "config.json").get("type")), total.hexdigest())
+        config = read_json(folder / "config.json")
+        return cls(folder, str(config.get("type")), total.hexdigest(), _image_size(config))
 
     @property
     def label(self) -> str:
@@ -89,6 +92,15 @@ class Checkpoint:
         if folder.parent.name == "checkpoints":
             return f"{folder.parent.parent.name}-{folder.name}"
         return folder.name
+
+
+def _image_size(config: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the size that an X-VLA without a resizing step was trained with: it fails at any other."""
+    if config.get("type") != "xvla" or config.get("resize_imgs_with_padding"):
+        return None
+    features = (config.get("input_features") or {}).values()
+    sizes = {tuple(feature["shape"][1:]) for feature in features if feature["type"] == "VISUAL"}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -211,14 +223,17 @@ class Settings:
 
     def command(self, group: Group, output_dir: Path) -> list[str]:
         """Return lerobot-eval's arguments for a group."""
-        length = [] if self.episode_length is None else [f"--env.episode_length={self.episode_length}"]
+        optional = [] if self.episode_length is None else [f"--env.episode_length={self.episode_length}"]
+        if self.checkpoint.image_size is not None:
+            height, width = self.checkpoint.image_size
+            optional += [f"--env.observation_height={height}", f"--env.observation_width={width}"]
         return [
             f"--policy.path={self.checkpoint.path}",
             "--env.type=libero",
             f"--env.task={group.suite}",
             f"--env.task_ids={list(group.task_ids)}",
             f"--env.control_mode={self.control_mode}",
-            *length,
+            *optional,
             f"--eval.n_episodes={self.n_episodes}",
             f"--eval.batch_size={self.batch_size}",
             f"--seed={self.seed}",

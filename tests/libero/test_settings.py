@@ -88,6 +88,22 @@ def test_the_command_is_lerobots_own():
     ]
 
 
+def test_a_policy_that_does_not_resize_images_gets_those_of_its_own_size(copy):
+    def sizes():
+        of = Settings.make(Checkpoint.read(copy), n_episodes=1)
+        words = of.command(Group("libero_goal", (0,)), Path("out"))
+        return [word.removeprefix("--env.observation_") for word in words if "observation" in word]
+
+    file = copy / "config.json"
+    config = json.loads(file.read_text()) | {"resize_imgs_with_padding": None}
+    for name in ("image", "image2"):
+        config["input_features"][f"observation.images.{name}"]["shape"] = [3, 96, 128]
+    file.write_text(json.dumps(config))
+    assert sizes() == ["height=96", "width=128"]
+    file.write_text(json.dumps(config | {"resize_imgs_with_padding": [224, 224]}))
+    assert sizes() == []
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
