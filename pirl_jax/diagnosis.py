@@ -59,9 +59,15 @@ def diagnose(
         episodes: at least one.
         behaviour: the trainable parameters as pushed.
     """
-    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
+    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one, and
+    # the policy is tried at once.
     trial = dataclasses.replace(
-        recipe, episodes_per_update=len(episodes), advantage="gae", group_size=1, lr_warmup_steps=0
+        recipe,
+        critic=dataclasses.replace(recipe.critic, warmup_updates=0),
+        episodes_per_update=len(episodes),
+        advantage="gae",
+        group_size=1,
+        lr_warmup_steps=0,
     )
     score = make_scorer(policy, frozen, trial)
     scored = [score(episode, behaviour) for episode in episodes]

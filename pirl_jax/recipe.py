@@ -34,6 +34,9 @@ class CriticConfig:
     lr: float = 1e-4
     extra_steps: int = 0
     """Value-only minibatch steps after each update, on the same rollouts."""
+    warmup_updates: int = 0
+    """First updates of a run in which the critic learns alone: a fresh critic's advantages are noise that
+    would move the policy all the same."""
 
 
 @dataclass
@@ -123,6 +126,14 @@ class Recipe:
             raise ValueError(
                 "algorithm.advantage=group needs algorithm.group_size ≥ 2 that divides "
                 f"episodes_per_update={self.episodes_per_update}; got {self.group_size}."
+            )
+        for name in ("extra_steps", "warmup_updates"):
+            if getattr(self.critic, name) < 0:
+                raise ValueError(f"algorithm.critic.{name} must be ≥ 0; got {getattr(self.critic, name)}.")
+        if self.advantage == "group" and self.critic.warmup_updates:
+            raise ValueError(
+                f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "
+                "advantage=group has no critic. Set it to 0, or advantage=gae."
             )
         if self.aggregation not in ("chunk", "action"):
             raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")

@@ -98,7 +98,7 @@ class _Progress(NamedTuple):
 
     state: TrainState
     stopped: Array
-    """Set once the KL has passed its target: no policy steps any more in this update."""
+    """No policy steps (any more) in this update: the critic warms up, or the KL has passed its target."""
     policy_sums: Metrics
     """Sums of the metrics over the policy minibatches evaluated so far, and their count ``n``."""
     critic_sums: Metrics
@@ -124,6 +124,8 @@ def make_update(
     * **Adaptive lr**: with the KL averaged over the last epoch that had policy minibatches, lr is divided by
       1.5 above ``target_kl``, multiplied by 1.5 below a third of it, within a factor 10 of ``Recipe.lr``. It
       acts on the next update.
+    * **Critic warm-up**: the first ``Recipe.critic.warmup_updates`` updates have no policy steps at all, and the
+      metrics of those steps are 0.
     * **Non-finite** losses or gradients: that step is skipped, and counted in ``train/skipped_steps``.
 
     Args:
@@ -254,9 +256,10 @@ def make_update(
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
         reference_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
+        warming_up = state.step < recipe.critic.warmup_updates
         progress = _Progress(
             state=state,
-            stopped=jnp.bool_(False),
+            stopped=warming_up,
             policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
@@ -272,7 +275,7 @@ def make_update(
             **_batch_metrics(batch, n_valid),
             "approx_kl": kl,
             "lr": state.lr,
-            "kl_stopped": progress.stopped,
+            "kl_stopped": progress.stopped & ~warming_up,
             "policy_steps": progress.policy_steps,
             "skipped_steps": progress.skipped_steps,
         }
