@@ -260,5 +260,7 @@ def _memory(state: TrainState, frozen: Params, scored: Sequence[ScoredEpisode], 
     )
     rows = recipe.episodes_per_update * (recipe.max_chunks + 1)
     parts = {"training state": size(state), "frozen": size(frozen), "batch": rows * point}
+    if recipe.anchor.coef:
+        parts["demonstrations"] = recipe.anchor.max_samples * size(episode.features) / (len(episode) + 1)
     text = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in parts.items())
     return Finding("memory of the learner, without activations", text)

@@ -17,6 +17,7 @@ import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
+from pirl_jax.demonstrations import Demonstrations, encode
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
@@ -60,6 +61,23 @@ def load(cfg: Any) -> Run:
     return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
 
 
+def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
+    """Read and encode what ``algorithm.anchor`` wants of the dataset; nothing if it is off.
+
+    Raises:
+        ValueError: The dataset is missing or does not fit; says why.
+    """
+    anchor = run.recipe.anchor
+    if not anchor.coef:
+        return None
+    from bridge.demonstrations import load_demonstrations
+    from bridge.export import policy_config
+
+    frames = load_demonstrations(cfg, policy_config(cfg.policy), run.spec, anchor.max_samples)
+    logger.info("%d frames of %s anchor the policy", len(frames.action), cfg.dataset.repo_id)
+    return encode(run.policy, encoder, frames)
+
+
 def serve(run: Run) -> Any:
     """Listen for the run's actors; a context manager.
 
@@ -94,6 +112,8 @@ def learn(cfg: Any) -> None:
 
     run = load(cfg)
     policy, recipe, frozen, train_state = run.policy, run.recipe, run.frozen, run.state
+    encoder = jax.device_put(frozen)
+    demonstrations = demonstrations_of(cfg, run, encoder)
     output_dir = Path(cfg.output_dir)
     if cfg.resume:
         training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
@@ -118,7 +138,7 @@ def learn(cfg: Any) -> None:
             updates = train.run(
                 policy,
                 critic_fn(recipe.critic.hidden_dims),
-                jax.device_put(frozen),
+                encoder,
                 recipe,
                 train_state,
                 total_steps=cfg.steps,
@@ -126,6 +146,7 @@ def learn(cfg: Any) -> None:
                 publish=partial(publish, server, recipe),
                 versions=Versions(output_dir / "versions.txt"),
                 stop=stop,
+                demonstrations=demonstrations,
             )
             update, saved = None, None
             for update in updates:

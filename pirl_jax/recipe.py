@@ -40,11 +40,31 @@ class CriticConfig:
 
 
 @dataclass
+class AnchorConfig:
+    """The policy's own supervised loss on demonstrations, beside the policy objective: against forgetting.
+
+    They are the config's ``dataset``; with ``coef`` 0 it is not looked at.
+    """
+
+    coef: float = 0.0
+    """Weight of the loss, which has the units of the policy's supervised training."""
+    final_coef: float = 0.0
+    """Weight once ``decay_updates`` updates are done."""
+    decay_updates: int = 0
+    """Updates over which the weight falls linearly from ``coef`` to ``final_coef``; 0: it stays."""
+    batch_size: int = 64
+    """Frames of each policy step, drawn with replacement."""
+    max_samples: int = 1024
+    """Frames kept, encoded, in the learner's device memory: a random subset of a larger dataset."""
+
+
+@dataclass
 class Recipe:
     """Chunk-level PPO for flow policies, with πRL's settings as defaults (arXiv 2510.25889, LIBERO)."""
 
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
 
     episodes_per_update: int = 512
     max_chunks: int = 64
@@ -130,6 +150,18 @@ class Recipe:
         for name in ("extra_steps", "warmup_updates"):
             if getattr(self.critic, name) < 0:
                 raise ValueError(f"algorithm.critic.{name} must be ≥ 0; got {getattr(self.critic, name)}.")
+        anchor = self.anchor
+        if not 0 <= anchor.final_coef <= anchor.coef or (anchor.final_coef and not anchor.decay_updates):
+            raise ValueError(
+                "algorithm.anchor falls from coef to final_coef in decay_updates: 0 ≤ final_coef ≤ coef, and a "
+                f"final_coef needs decay_updates > 0; got coef={anchor.coef}, final_coef={anchor.final_coef}, "
+                f"decay_updates={anchor.decay_updates}."
+            )
+        if anchor.decay_updates < 0:
+            raise ValueError(f"algorithm.anchor.decay_updates must be ≥ 0; got {anchor.decay_updates}.")
+        for name in ("batch_size", "max_samples"):
+            if getattr(anchor, name) <= 0:
+                raise ValueError(f"algorithm.anchor.{name} must be positive; got {getattr(anchor, name)}.")
         if self.advantage == "group" and self.critic.warmup_updates:
             raise ValueError(
                 f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "

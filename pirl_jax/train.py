@@ -16,6 +16,7 @@ import numpy as np
 
 from pirl_jax import advantage
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.demonstrations import Demonstrations, make_anchor
 from pirl_jax.groups import Groups
 from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
@@ -58,6 +59,7 @@ def run(
     publish: Callable[[int, Params], None],
     versions: Versions,
     stop: threading.Event,
+    demonstrations: Demonstrations | None = None,
 ) -> Iterator[Update]:
     """Train until ``total_steps`` updates are done or ``stop`` is set, yielding after each update.
 
@@ -72,9 +74,11 @@ def run(
         publish: ``(version, trainable parameters)``; must be done with the arrays when it returns.
         versions: source of version numbers.
         stop: ends the loop between two episodes.
+        demonstrations: for ``recipe.anchor``, on the device.
     """
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
-    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale)
+    anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
+    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale, anchor)
     critic_update = make_critic_update(critic, recipe)
     values = jax.jit(critic)
     score = make_scorer(policy, frozen, recipe)
@@ -102,7 +106,7 @@ def run(
             return
         collected = time.monotonic()
         batch, n_valid = make_batch(episodes, recipe, values, state)
-        state, metrics = update(state, batch, n_valid)
+        state, metrics = update(state, batch, n_valid, demonstrations)
         if recipe.critic.extra_steps and recipe.advantage == "gae":
             points = CriticBatch(batch.features, batch.proprio, batch.value_targets)
             state, extra = critic_update(state, points, n_valid)

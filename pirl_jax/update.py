@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax import flow, loss
+from pirl_jax.demonstrations import AnchorLoss, Demonstrations, anchor_coef
 from pirl_jax.optim import clip_by_global_norm, descend, warmup
 from pirl_jax.recipe import Recipe
 from pirl_jax.state import TrainState, optimizer
@@ -28,6 +29,8 @@ PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
 Critic = Callable[[PyTree, PyTree, Array], Array]
 Metrics = dict[str, Array]
+Imitation = Callable[[PyTree], tuple[Array, Array]]
+"""``params -> `` the weighted supervised loss of a minibatch of demonstrations, and the loss itself."""
 
 LR_STEP = 1.5
 """Factor of one adaptation of the learning rate (``Recipe.adaptive_lr``)."""
@@ -110,9 +113,14 @@ class _Progress(NamedTuple):
 
 
 def make_update(
-    predict: Predict, critic: Critic, recipe: Recipe, K: int, scale: np.ndarray
-) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
-    """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
+    predict: Predict,
+    critic: Critic,
+    recipe: Recipe,
+    K: int,
+    scale: np.ndarray,
+    anchor: AnchorLoss | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``: jitted, ``state`` donated.
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
     minibatches of (within one) equal size; the trip count is data, so one compilation serves every
@@ -134,6 +142,8 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
+        anchor: with the weight of ``recipe.anchor`` part of each policy step's objective; needs
+            ``demonstrations``. Its draws are a function of the state's key and step.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
@@ -147,7 +157,9 @@ def make_update(
     def log_prob(mean: Array, points: Batch) -> Array:
         return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
 
-    def policy_objective(params: PyTree, points: Batch, anchors: _Anchors, weight: Array):
+    def policy_objective(
+        params: PyTree, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
+    ):
         mean = step_mean(params, points)
         value, metrics = loss.policy_loss(
             log_prob(mean, points),
@@ -162,6 +174,9 @@ def make_update(
             steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
             kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
+        if imitation is not None:
+            weighted, plain = imitation(params)
+            value, metrics = value + weighted, metrics | {"anchor_loss": plain}
         return value, metrics
 
     def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
@@ -184,11 +199,13 @@ def make_update(
             recipe.huber_delta,
         )
 
-    def policy_step(progress: _Progress, points: Batch, anchors: _Anchors, weight: Array) -> _Progress:
+    def policy_step(
+        progress: _Progress, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
+    ) -> _Progress:
         state = progress.state
         with jax.named_scope("policy_step"):
             (value, metrics), grads = jax.value_and_grad(policy_objective, has_aux=True)(
-                state.params, points, anchors, weight
+                state.params, points, anchors, weight, imitation
             )
             grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
             direction, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -222,7 +239,12 @@ def make_update(
             skipped_steps=progress.skipped_steps + ~finite,
         )
 
-    def update(state: TrainState, batch: Batch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
+    def update(
+        state: TrainState,
+        batch: Batch,
+        n_valid: Array | int,
+        demonstrations: Demonstrations | None = None,
+    ) -> tuple[TrainState, Metrics]:
         capacity = batch.old_log_prob.shape[0]
         size = min(recipe.minibatch_size, capacity)
         n_valid = jnp.asarray(n_valid, jnp.int32)
@@ -230,6 +252,19 @@ def make_update(
         with jax.named_scope("anchors"):
             anchors = make_anchors(state, batch, size)
         key = jax.random.fold_in(state.key, state.step)
+        # Epochs fold their index into the key, value-only steps the number of epochs.
+        anchor_key = jax.random.fold_in(key, recipe.num_epochs + 1)
+        coef = anchor_coef(recipe.anchor, state.step)
+
+        def imitation_of(number: Array) -> Imitation | None:
+            if anchor is None:
+                return None
+
+            def imitation(params: PyTree) -> tuple[Array, Array]:
+                plain = anchor(params, demonstrations, jax.random.fold_in(anchor_key, number))
+                return coef * plain, plain
+
+            return imitation
 
         def epoch(index: Array, progress: _Progress) -> _Progress:
             order = _permutation(jax.random.fold_in(key, index), capacity, n_valid)
@@ -243,8 +278,12 @@ def make_update(
                 rows = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, size), order[0])
                 points, near = jax.tree.map(lambda x: x[rows], (batch, anchors))
                 weight = counts.astype(jnp.float32)
+                imitation = imitation_of(index * num_minibatches + i)
                 progress = jax.lax.cond(
-                    progress.stopped, lambda p: p, lambda p: policy_step(p, points, near, weight), progress
+                    progress.stopped,
+                    lambda p: p,
+                    lambda p: policy_step(p, points, near, weight, imitation),
+                    progress,
                 )
                 # A group's advantages need no critic, and there are no targets to fit one to.
                 return progress if recipe.advantage == "group" else critic_step(progress, points, weight)
@@ -255,12 +294,12 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
-        reference_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
+        optional = ("reference_kl",) * bool(recipe.reference_kl_coef) + ("anchor_loss",) * (anchor is not None)
         warming_up = state.step < recipe.critic.warmup_updates
         progress = _Progress(
             state=state,
             stopped=warming_up,
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
+            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *optional),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
@@ -273,6 +312,7 @@ def make_update(
             **_means(progress.policy_sums),
             **_means(progress.critic_sums),
             **_batch_metrics(batch, n_valid),
+            **({} if anchor is None else {"anchor_coef": coef}),
             "approx_kl": kl,
             "lr": state.lr,
             "kl_stopped": progress.stopped & ~warming_up,

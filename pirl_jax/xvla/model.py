@@ -171,9 +171,21 @@ class XVLA(nn.Module):
         Returns:
             The parts whose sum LeRobot minimises.
         """
+        return self.head_loss(self.encode(images, tokens, image_mask), proprio, domain_id, action, noise, t)
+
+    @typed
+    def head_loss(
+        self,
+        features: Features,
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+        action: Float[Array, "B H2 n"],
+        noise: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+    ) -> dict[str, Float[Array, ""]]:
+        """``supervised_loss`` of observations that are encoded already."""
         target = prepare_targets(action, self.config)
         time = t[:, None, None]
-        features = self.encode(images, tokens, image_mask)
         pred = self.predict(features, noise * time + target * (1 - time), t, proprio, domain_id)
         return action_space(self.config).compute_loss(pred, target)
 

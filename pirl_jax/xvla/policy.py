@@ -15,7 +15,7 @@ from pirl_jax.typing import Array
 from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
-from pirl_jax.xvla.model import XVLA, Features, Params
+from pirl_jax.xvla.model import XVLA, Features, Params, sample_times
 from pirl_jax.xvla.value import Critic
 
 HEAD = "transformer"
@@ -43,11 +43,22 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         inputs = (features, x_t, t, proprio, domain_id)
         return cast(Array, model.apply({"params": trainable}, *inputs, method="predict"))
 
+    def supervised_loss(
+        trainable: Params, features: Features, proprio: Array, domain_id: Array, action: Array, key: Array
+    ) -> Array:
+        size = action.shape[0]
+        time_key, noise_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (size, config.chunk_size, config.dim_action))
+        inputs = (features, proprio, domain_id, action, noise, sample_times(time_key, size))
+        parts = cast(dict, model.apply({"params": trainable}, *inputs, method="head_loss"))
+        return jnp.stack(list(parts.values())).sum()
+
     return FlowPolicy(
         split=split,
         merge=merge,
         encode=encode,
         predict=predict,
+        supervised_loss=supervised_loss,
         prepare_proprio=lambda state: np.asarray(prepare_proprio(jnp.asarray(state), config.dim_proprio)),
         num_denoising_steps=config.num_denoising_steps,
         chunk_size=config.chunk_size,

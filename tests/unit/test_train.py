@@ -46,6 +46,9 @@ def toy_policy() -> FlowPolicy:
         predict=lambda params, features, x_t, t, proprio, domain_id: (
             (params["w"] * features + proprio[:, 0] + t)[:, None, None] + 0 * x_t
         ),
+        supervised_loss=lambda params, features, proprio, domain_id, action, key: (
+            ((params["w"] * features[:, None, None] - action) ** 2).mean()
+        ),
         prepare_proprio=lambda raw: raw,
         num_denoising_steps=K,
         chunk_size=H,
