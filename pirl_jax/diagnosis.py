@@ -22,6 +22,7 @@ from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.train import Collected, make_batch
 from pirl_jax.update import make_update
+from pirl_jax.values import make_evaluate
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def diagnose(
 
     Args:
         policy: the flow policy's functions and sizes.
-        critic: ``(critic params, features, proprio) -> values``.
+        critic: ``(critic params, inputs, proprio) -> values``.
         frozen: the encoder's parameters.
         recipe: every number of the method.
         state: before the first update; copied, not donated.
@@ -96,10 +97,11 @@ class _Probe:
     ) -> None:
         self.recipe = recipe
         self._arguments = (policy.predict, critic)
+        evaluate = make_evaluate(policy, critic, recipe)
         self._K = policy.num_denoising_steps
         self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
         self._state = state
-        self._batch, self._n = make_batch(collected, recipe, jax.jit(critic), state)
+        self._batch, self._n = make_batch(collected, recipe, evaluate, state)
 
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)

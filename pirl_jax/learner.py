@@ -56,7 +56,7 @@ def load(cfg: Any) -> Run:
     params = check_params(load_params(base)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
-    critic_params = init_critic(config, recipe.critic.hidden_dims, jax.random.PRNGKey(cfg.seed))
+    critic_params = init_critic(config, recipe.critic, jax.random.PRNGKey(cfg.seed))
     train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
     return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
 

@@ -34,6 +34,8 @@ class FlowPolicy:
     supervised_loss: Callable[..., Any]
     """``(trainable, features, proprio Float[B P], domain_id Int[B], action Float[B H n], key) -> `` the loss of
     supervised training, a scalar; its noise and times are drawn with ``key``."""
+    critic_inputs: Mapping[str, Callable[..., Any]]
+    """``Recipe.critic.input`` → ``(trainable, features, proprio Float[B P], domain_id Int[B]) -> Float[B D]``."""
     prepare_proprio: Callable[[np.ndarray], np.ndarray]
     """Raw state ``[B P']`` to what ``predict`` takes."""
     num_denoising_steps: int

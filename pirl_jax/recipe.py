@@ -28,8 +28,12 @@ class NoiseConfig:
 
 @dataclass
 class CriticConfig:
-    """V(s): an MLP on mean-pooled VLM features and proprioception (πRL's V_vlm)."""
+    """V(s): an MLP on features of the policy's networks, to which no gradient flows, and proprioception."""
 
+    input: str = "vlm"
+    """``vlm``: the mean of the VLM's output tokens (πRL's V_vlm). ``expert``: the mean of the flow head's last
+    hidden states over the chunk's tokens (V_expert), at x_t = 0, t = 1 and the parameters that an update begins
+    with: a function of the observation alone, for one head call an observation and update."""
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
     lr: float = 1e-4
     extra_steps: int = 0
@@ -147,6 +151,8 @@ class Recipe:
                 "algorithm.advantage=group needs algorithm.group_size ≥ 2 that divides "
                 f"episodes_per_update={self.episodes_per_update}; got {self.group_size}."
             )
+        if self.critic.input not in ("vlm", "expert"):
+            raise ValueError(f"algorithm.critic.input must be vlm or expert; got {self.critic.input!r}.")
         for name in ("extra_steps", "warmup_updates"):
             if getattr(self.critic, name) < 0:
                 raise ValueError(f"algorithm.critic.{name} must be ≥ 0; got {getattr(self.critic, name)}.")

@@ -25,6 +25,7 @@ from pirl_jax.rollout import Episode
 from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.update import Batch, CriticBatch, make_critic_update, make_update, pad_rows
+from pirl_jax.values import Evaluate, make_evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def run(
 
     Args:
         policy: the flow policy's functions and sizes.
-        critic: ``(critic params, features, proprio) -> values``.
+        critic: ``(critic params, inputs, proprio) -> values``.
         frozen: the encoder's parameters, on the device.
         recipe: every number of the method.
         state: where to start, fresh or restored; donated.
@@ -80,7 +81,7 @@ def run(
     anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
     update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale, anchor)
     critic_update = make_critic_update(critic, recipe)
-    values = jax.jit(critic)
+    evaluate = make_evaluate(policy, critic, recipe)
     score = make_scorer(policy, frozen, recipe)
     behaviours = Behaviours(recipe.max_staleness)
     groups = None
@@ -105,10 +106,12 @@ def run(
         if stop.is_set():
             return
         collected = time.monotonic()
-        batch, n_valid = make_batch(episodes, recipe, values, state)
+        batch, n_valid = make_batch(episodes, recipe, evaluate, state)
         state, metrics = update(state, batch, n_valid, demonstrations)
         if recipe.critic.extra_steps and recipe.advantage == "gae":
-            points = CriticBatch(batch.features, batch.proprio, batch.value_targets)
+            # The next update's values will be asked of the policy as it is now.
+            inputs, _ = evaluate(state, batch.features, batch.proprio, batch.domain_id)
+            points = CriticBatch(inputs, batch.proprio, batch.value_targets)
             state, extra = critic_update(state, points, n_valid)
             metrics |= extra
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -188,7 +191,7 @@ def _collect(
 
 
 def make_batch(
-    collected: Sequence[Collected], recipe: Recipe, values: Callable[..., Any], state: TrainState
+    collected: Sequence[Collected], recipe: Recipe, evaluate: Evaluate, state: TrainState
 ) -> tuple[Batch, int]:
     """Lay episodes out as decision points with advantages.
 
@@ -224,12 +227,13 @@ def make_batch(
     if recipe.advantage == "group":
         relative = advantage.group_relative(jnp.asarray(rewards.sum(1)).reshape(-1, recipe.group_size))
         advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
-        targets, row_values = np.zeros((E, T), np.float32), jnp.zeros(capacity)
+        targets, inputs, row_values = np.zeros((E, T), np.float32), None, jnp.zeros(capacity)
     else:
-        row_values = values(state.critic_params, rows["features"], rows["proprio"])
+        inputs, row_values = evaluate(state, rows["features"], rows["proprio"], rows["domain_id"])
         advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, recipe)
     estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
-    return Batch(**rows, **jax.device_put(pad_rows(estimates, capacity)), old_values=row_values), n_valid
+    estimates = jax.device_put(pad_rows(estimates, capacity))
+    return Batch(**rows, **estimates, old_values=row_values, critic_input=inputs), n_valid
 
 
 def _gae(

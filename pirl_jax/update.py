@@ -3,7 +3,7 @@
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
     predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> clean action â [B H A]
-    critic(critic_params, features, proprio[B P]) -> values [B]
+    critic(critic_params, critic_input[B D], proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
 """
@@ -27,7 +27,7 @@ from pirl_jax.typing import Array, Bool, Float, Int
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
-Critic = Callable[[PyTree, PyTree, Array], Array]
+Critic = Callable[[PyTree, Array, Array], Array]
 Metrics = dict[str, Array]
 Imitation = Callable[[PyTree], tuple[Array, Array]]
 """``params -> `` the weighted supervised loss of a minibatch of demonstrations, and the loss itself."""
@@ -53,12 +53,14 @@ class Batch(flax.struct.PyTreeNode):
     advantages: Float[Array, " N"]
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
+    critic_input: Float[Array, "N D"] | None = None
+    """What the critic sees of each observation (``values.py``); None without a critic."""
 
 
 class CriticBatch(flax.struct.PyTreeNode):
     """What the value-only steps need of N observations, the valid ones first."""
 
-    features: PyTree
+    critic_input: Float[Array, "N D"]
     proprio: Float[Array, "N P"]
     value_targets: Float[Array, " N"]
 
@@ -78,7 +80,7 @@ def pad_rows(tree: PyTree, capacity: int) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def _in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
+def in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
     """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
     n = jax.tree.leaves(rows)[0].shape[0]
     blocks = -(-n // size)
@@ -182,16 +184,16 @@ def make_update(
     def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
         proximal, reference = batch.old_log_prob, None
         if recipe.decoupled:
-            proximal = _in_blocks(
+            proximal = in_blocks(
                 lambda points: log_prob(step_mean(state.params, points), points), batch, size
             )
         if recipe.reference_kl_coef:
-            reference = _in_blocks(lambda points: step_mean(state.reference, points), batch, size)
+            reference = in_blocks(lambda points: step_mean(state.reference, points), batch, size)
         return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
         return recipe.value_coef * loss.value_loss(
-            critic(params, points.features, points.proprio),
+            critic(params, points.critic_input, points.proprio),
             points.old_values,
             points.value_targets,
             weight,
@@ -351,7 +353,7 @@ def make_critic_update(
     tx = optimizer(recipe)
 
     def objective(params: PyTree, points: CriticBatch) -> Array:
-        error = critic(params, points.features, points.proprio) - points.value_targets
+        error = critic(params, points.critic_input, points.proprio) - points.value_targets
         return recipe.value_coef * jnp.mean(loss.huber(error, recipe.huber_delta))
 
     def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:

@@ -138,11 +138,34 @@ class XVLA(nn.Module):
         Returns:
             The clean action, computed in float32 whatever the VLM's dtype (float64 if ``x_t`` is).
         """
+        return self._head(features, x_t, t, proprio, domain_id)
+
+    @typed
+    def hidden(
+        self,
+        features: Features,
+        x_t: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+    ) -> Float[Array, "B H D"]:
+        """Return the head's last hidden states at the action tokens: what ``predict`` decodes, same arguments."""
+        return self._head(features, x_t, t, proprio, domain_id, hidden=True)
+
+    def _head(
+        self,
+        features: Features,
+        x_t: Array,
+        t: Array,
+        proprio: Array,
+        domain_id: Array,
+        hidden: bool = False,
+    ) -> Array:
         dtype = jnp.promote_types(x_t.dtype, jnp.float32)
         proprio, x_t = action_space(self.config).preprocess(proprio.astype(dtype), x_t.astype(dtype))
         vlm, aux = (part.astype(dtype) for part in features)
         with full_precision():
-            return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id)
+            return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id, hidden)
 
     @typed
     def supervised_loss(

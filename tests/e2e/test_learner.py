@@ -84,11 +84,11 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
-    """With a critic that warms up and demonstrations."""
+    """With a critic on the head's features that warms up, and demonstrations."""
     results = {}
     dataset = write_dataset(tmp_path / "dataset")
     algorithm = {
-        "critic": {"hidden_dims": [16], "warmup_updates": 1},
+        "critic": {"hidden_dims": [16], "input": "expert", "warmup_updates": 1},
         "anchor": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
     }
     for name in ("whole", "killed"):

@@ -44,6 +44,7 @@ def test_no_option_does_nothing(options):
         ({"advantage": "montecarlo"}, "algorithm.advantage must be gae or group"),
         ({"advantage": "group"}, "needs algorithm.group_size ≥ 2"),
         ({"advantage": "group", "group_size": 5}, "divides episodes_per_update=512; got 5"),
+        ({"critic": CriticConfig(input="dit")}, "algorithm.critic.input must be vlm or expert; got 'dit'"),
         ({"critic": CriticConfig(extra_steps=-1)}, "algorithm.critic.extra_steps must be ≥ 0; got -1"),
         ({"critic": CriticConfig(warmup_updates=-1)}, "algorithm.critic.warmup_updates must be ≥ 0; got -1"),
         (
