@@ -82,6 +82,9 @@ class Recipe:
     aggregation: str = "chunk"
     """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
     executed action given those before it, all with the chunk's advantage."""
+    loss_weighting: str = "chunk"
+    """``chunk``: all chunks count the same in the losses of policy and critic, and long episodes more than short
+    ones. ``episode``: all episodes do, πRL's choice."""
     decoupled: bool = False
     """For stale episodes (Hilton et al. 2022): the ratio, its clipping and the KL stop refer to the policy at
     the start of the update, and points are weighted by how much likelier it makes them than the policy that
@@ -175,5 +178,9 @@ class Recipe:
             )
         if self.aggregation not in ("chunk", "action"):
             raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")
+        if self.loss_weighting not in ("chunk", "episode"):
+            raise ValueError(
+                f"algorithm.loss_weighting must be chunk or episode; got {self.loss_weighting!r}."
+            )
         if self.adaptive_lr and self.target_kl is None:
             raise ValueError("algorithm.adaptive_lr needs algorithm.target_kl; set it, e.g. to 0.05.")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax import advantage
+from pirl_jax import advantage, loss
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
 from pirl_jax.demonstrations import Demonstrations, make_anchor
 from pirl_jax.groups import Groups
@@ -111,7 +111,7 @@ def run(
         if recipe.critic.extra_steps and recipe.advantage == "gae":
             # The next update's values will be asked of the policy as it is now.
             inputs, _ = evaluate(state, batch.features, batch.proprio, batch.domain_id)
-            points = CriticBatch(inputs, batch.proprio, batch.value_targets)
+            points = CriticBatch(inputs, batch.proprio, batch.value_targets, batch.share)
             state, extra = critic_update(state, points, n_valid)
             metrics |= extra
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -232,6 +232,11 @@ def make_batch(
         inputs, row_values = evaluate(state, rows["features"], rows["proprio"], rows["domain_id"])
         advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, recipe)
     estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
+    if recipe.loss_weighting == "episode":
+        executed = np.array([episode.step_mask.sum() for episode in episodes])
+        ratios = executed if recipe.aggregation == "action" else lengths
+        estimates["advantages"] *= np.repeat(loss.equal_shares(ratios), lengths)
+        estimates["share"] = np.repeat(loss.equal_shares(lengths), lengths)
     estimates = jax.device_put(pad_rows(estimates, capacity))
     return Batch(**rows, **estimates, old_values=row_values, critic_input=inputs), n_valid
 

@@ -51,10 +51,13 @@ class Batch(flax.struct.PyTreeNode):
     old_log_prob: Float[Array, "N H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]
+    """Times each point's share of the policy loss (``Recipe.loss_weighting``), to which they are proportional."""
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
     critic_input: Float[Array, "N D"] | None = None
     """What the critic sees of each observation (``values.py``); None without a critic."""
+    share: Float[Array, " N"] | None = None
+    """The same for the value loss and the KL to the starting policy, means over chunks; None: 1."""
 
 
 class CriticBatch(flax.struct.PyTreeNode):
@@ -63,6 +66,8 @@ class CriticBatch(flax.struct.PyTreeNode):
     critic_input: Float[Array, "N D"]
     proprio: Float[Array, "N P"]
     value_targets: Float[Array, " N"]
+    share: Float[Array, " N"] | None = None
+    """As in ``Batch``."""
 
 
 def pad_rows(tree: PyTree, capacity: int) -> PyTree:
@@ -174,7 +179,8 @@ def make_update(
         )
         if anchors.reference_mean is not None:
             steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
-            kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+            chunks = loss.chunk_log_prob(steps, points.step_mask)
+            kl = loss.weighted_mean(_times(chunks, points.share), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
         if imitation is not None:
             weighted, plain = imitation(params)
@@ -199,6 +205,7 @@ def make_update(
             weight,
             recipe.value_clip,
             recipe.huber_delta,
+            points.share,
         )
 
     def policy_step(
@@ -354,7 +361,7 @@ def make_critic_update(
 
     def objective(params: PyTree, points: CriticBatch) -> Array:
         error = critic(params, points.critic_input, points.proprio) - points.value_targets
-        return recipe.value_coef * jnp.mean(loss.huber(error, recipe.huber_delta))
+        return recipe.value_coef * jnp.mean(_times(loss.huber(error, recipe.huber_delta), points.share))
 
     def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
         size = min(recipe.minibatch_size, batch.value_targets.shape[0])
@@ -404,6 +411,10 @@ def _permutation(key: Array, capacity: int, n_valid: Array) -> Int[Array, " N"]:
         jnp.arange(capacity) < n_valid, jax.random.uniform(key, (capacity,), jnp.float32), jnp.inf
     )
     return jnp.argsort(draws).astype(jnp.int32)
+
+
+def _times(x: Array, share: Array | None) -> Array:
+    return x if share is None else x * share
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:

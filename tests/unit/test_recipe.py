@@ -40,6 +40,7 @@ def test_no_option_does_nothing(options):
         ({"reference_kl_coef": -0.1}, "algorithm.reference_kl_coef must be ≥ 0"),
         ({"push_dtype": "float16"}, "algorithm.push_dtype must be float32 or bfloat16"),
         ({"aggregation": "token"}, "algorithm.aggregation must be chunk or action"),
+        ({"loss_weighting": "task"}, "algorithm.loss_weighting must be chunk or episode; got 'task'"),
         ({"adaptive_lr": True}, "needs algorithm.target_kl"),
         ({"advantage": "montecarlo"}, "algorithm.advantage must be gae or group"),
         ({"advantage": "group"}, "needs algorithm.group_size ≥ 2"),
