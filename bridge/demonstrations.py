@@ -61,6 +61,6 @@ def load_demonstrations(
 def _check(name: str, what: str, theirs: object, ours: object) -> None:
     if theirs != ours:
         raise ValueError(
-            f"{name} does not fit this run's policy and environment: {what}: {theirs} in the dataset, {ours} here. "
-            "Record it with this environment, or set algorithm.anchor.coef to 0."
+            f"{name} does not fit this run's policy and environment: {what}: {theirs} in the dataset, {ours} "
+            "here. Record it with this environment, or set algorithm.anchor.coef to 0."
         )

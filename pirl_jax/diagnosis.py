@@ -60,8 +60,8 @@ def diagnose(
         episodes: at least one.
         behaviour: the trainable parameters as pushed.
     """
-    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one, and
-    # the policy is tried at once.
+    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one,
+    # and the policy is not kept waiting.
     trial = dataclasses.replace(
         recipe,
         critic=dataclasses.replace(recipe.critic, warmup_updates=0),

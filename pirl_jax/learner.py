@@ -6,7 +6,6 @@ config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); th
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
+from pirl_jax.command import run_command
 from pirl_jax.demonstrations import Demonstrations, encode
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.policy import FlowPolicy, Params
@@ -168,37 +168,14 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def reason(error: BaseException) -> str:
-    """Return an error's text with that of what caused it first, which LeRobot's parser leaves out."""
-    first = error
-    while first.__cause__ is not None:
-        first = first.__cause__
-    return str(error) if str(first) in str(error) else f"{str(error).strip()} {first}"
-
-
 def command(run: Callable[[Any], None]) -> None:
-    """Parse the command line in LeRobot's dialect and ``run`` its config; an error ends the process."""
-    from draccus.utils import DraccusException
-    from lerobot.configs import parser
+    """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-    from lerobot.utils.utils import init_logging
 
     from bridge import plugin
 
     plugin.register()
-
-    @parser.wrap()
-    def parsed(cfg: TrainRLServerPipelineConfig) -> None:
-        cfg.validate()
-        init_logging()
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
-        run(cfg)
-
-    try:
-        parsed()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
-    except (ValueError, OSError, DraccusException) as error:
-        logger.debug("details", exc_info=True)
-        sys.exit(f"error: {reason(error)}")
+    run_command(run, TrainRLServerPipelineConfig)
 
 
 def main() -> None:

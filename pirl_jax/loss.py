@@ -28,8 +28,7 @@ def weighted_mean(x: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Ar
 def equal_shares(counts: Int[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
     """Weights of episodes' members with which every episode counts the same: Σn/(E·n_e).
 
-    They are 1 on average over all members, and the mean over all members of weight·x is the mean over episodes
-    of the mean of x in each.
+    The mean of weight·x over all members is then the mean over episodes of the mean of x in each.
 
     Args:
         counts: n_e, members (chunks, or executed steps) of each episode; at least 1.
@@ -122,7 +121,7 @@ def value_loss(
     huber_delta: float,
     share: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the value at collection (πRL)."""
+    """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the old value (πRL)."""
     clipped = old_values + jnp.clip(values - old_values, -value_clip, value_clip)
     worse = jnp.maximum(huber(values - targets, huber_delta), huber(clipped - targets, huber_delta))
     return weighted_mean(worse if share is None else worse * share, weight)

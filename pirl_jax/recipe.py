@@ -31,9 +31,9 @@ class CriticConfig:
     """V(s): an MLP on features of the policy's networks, to which no gradient flows, and proprioception."""
 
     input: str = "vlm"
-    """``vlm``: the mean of the VLM's output tokens (πRL's V_vlm). ``expert``: the mean of the flow head's last
-    hidden states over the chunk's tokens (V_expert), at x_t = 0, t = 1 and the parameters that an update begins
-    with: a function of the observation alone, for one head call an observation and update."""
+    """``vlm``: the mean of the VLM's output tokens (πRL's V_vlm). ``expert``: the mean of the flow head's
+    last hidden states over the chunk's tokens (V_expert), at x_t = 0, t = 1 and the parameters that an update
+    begins with: a function of the observation alone, for one head call an observation and update."""
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
     lr: float = 1e-4
     extra_steps: int = 0
@@ -83,8 +83,8 @@ class Recipe:
     """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
     executed action given those before it, all with the chunk's advantage."""
     loss_weighting: str = "chunk"
-    """``chunk``: all chunks count the same in the losses of policy and critic, and long episodes more than short
-    ones. ``episode``: all episodes do, πRL's choice."""
+    """``chunk``: all chunks count the same in the losses of policy and critic, and so long episodes more than
+    short ones. ``episode``: all episodes do, πRL's choice."""
     decoupled: bool = False
     """For stale episodes (Hilton et al. 2022): the ratio, its clipping and the KL stop refer to the policy at
     the start of the update, and points are weighted by how much likelier it makes them than the policy that
@@ -105,6 +105,11 @@ class Recipe:
     """Episodes that an actor plays from one initial state before it goes on to the next."""
     group_return_range: tuple[float, float] = (0.1, 0.9)
     """``group``: groups whose mean return lies outside teach nothing and are dropped, and counted."""
+    task_success_range: tuple[float, float] | None = None
+    """``gae`` with several tasks: those whose recent success rate lies outside, e.g. of (0.05, 0.95), teach
+    nothing. Their episodes are dropped, and counted, until the rate is inside again."""
+    task_window: int = 32
+    """Episodes of a task that make its recent success rate."""
 
     lr: float = 5e-6
     lr_warmup_steps: int = 0
@@ -128,7 +133,7 @@ class Recipe:
     def validate(self) -> None:
         """Raise ``ValueError`` naming the field, the value and the remedy."""
         positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size", "group_size")
-        positive += ("grad_clip_norm", "max_behaviour_weight")
+        positive += ("grad_clip_norm", "max_behaviour_weight", "task_window")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
@@ -162,9 +167,9 @@ class Recipe:
         anchor = self.anchor
         if not 0 <= anchor.final_coef <= anchor.coef or (anchor.final_coef and not anchor.decay_updates):
             raise ValueError(
-                "algorithm.anchor falls from coef to final_coef in decay_updates: 0 ≤ final_coef ≤ coef, and a "
-                f"final_coef needs decay_updates > 0; got coef={anchor.coef}, final_coef={anchor.final_coef}, "
-                f"decay_updates={anchor.decay_updates}."
+                "algorithm.anchor falls from coef to final_coef in decay_updates: 0 ≤ final_coef ≤ coef, and "
+                f"a final_coef needs decay_updates > 0; got coef={anchor.coef}, "
+                f"final_coef={anchor.final_coef}, decay_updates={anchor.decay_updates}."
             )
         if anchor.decay_updates < 0:
             raise ValueError(f"algorithm.anchor.decay_updates must be ≥ 0; got {anchor.decay_updates}.")
@@ -176,6 +181,18 @@ class Recipe:
                 f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "
                 "advantage=group has no critic. Set it to 0, or advantage=gae."
             )
+        if self.task_success_range is not None:
+            low, high = self.task_success_range
+            if not 0 <= low < high <= 1:
+                raise ValueError(
+                    "algorithm.task_success_range must be two rates, 0 ≤ low < high ≤ 1; got "
+                    f"{self.task_success_range}."
+                )
+            if self.advantage == "group":
+                raise ValueError(
+                    "algorithm.task_success_range is for advantage=gae; with advantage=group, "
+                    "group_return_range leaves out what teaches nothing. Unset it."
+                )
         if self.aggregation not in ("chunk", "action"):
             raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")
         if self.loss_weighting not in ("chunk", "episode"):

@@ -24,6 +24,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
 from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
+from pirl_jax.tasks import RecentSuccess
 from pirl_jax.update import Batch, CriticBatch, make_critic_update, make_update, pad_rows
 from pirl_jax.values import Evaluate, make_evaluate
 
@@ -35,7 +36,7 @@ GAP_WARNING = 0.05
 """Nats a chunk between the actor's log-probability and ours above which more than rounding is wrong."""
 
 
-DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group")
+DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group", "uniform_task")
 """Why the loop drops an episode, as counted under ``dropped/``."""
 
 
@@ -87,6 +88,9 @@ def run(
     groups = None
     if recipe.advantage == "group":
         groups = Groups[Collected](recipe.group_size, recipe.group_return_range)
+    tasks = None
+    if recipe.task_success_range is not None:
+        tasks = RecentSuccess(recipe.task_window, recipe.task_success_range)
 
     def push(state: TrainState) -> TrainState:
         version = versions.next()
@@ -102,7 +106,7 @@ def run(
 
     while int(state.step) < total_steps:
         started = time.monotonic()
-        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop, groups)
+        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop, groups, tasks)
         if stop.is_set():
             return
         collected = time.monotonic()
@@ -118,6 +122,8 @@ def run(
         state = push(state)
         finished = time.monotonic()
         metrics |= _episode_metrics(episodes, dropped, int(state.step) - 1)
+        if tasks is not None:
+            metrics |= {f"train/recent_success_rate/{task}": rate for task, rate in tasks.rates.items()}
         metrics |= {
             "train/collect_s": collected - started,
             "train/update_s": finished - collected,
@@ -151,6 +157,7 @@ def _collect(
     step: int,
     stop: threading.Event,
     groups: Groups[Collected] | None,
+    tasks: RecentSuccess | None = None,
 ) -> tuple[list[Collected], Counter[str]]:
     collected: list[Collected] = []
     dropped: Counter[str] = Counter()
@@ -180,6 +187,14 @@ def _collect(
                 "do both run the same config and base checkpoint?",
                 scored.log_prob_gap,
             )
+        if tasks is not None and not tasks.add(scored.task, scored.success):
+            dropped["uniform_task"] += 1
+            if dropped["uniform_task"] % recipe.episodes_per_update == 0:
+                logger.warning(
+                    "%d episodes dropped for this update: their tasks succeed too seldom or too often",
+                    dropped["uniform_task"],
+                )
+            continue
         item = Collected(scored, behaviour.update)
         if groups is None:
             collected.append(item)

@@ -51,7 +51,7 @@ class Batch(flax.struct.PyTreeNode):
     old_log_prob: Float[Array, "N H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]
-    """Times each point's share of the policy loss (``Recipe.loss_weighting``), to which they are proportional."""
+    """Times each point's share of the policy loss (``Recipe.loss_weighting``), homogeneous in them."""
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
     critic_input: Float[Array, "N D"] | None = None
@@ -127,7 +127,9 @@ def make_update(
     scale: np.ndarray,
     anchor: AnchorLoss | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``: jitted, ``state`` donated.
+    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``.
+
+    Jitted, ``state`` donated.
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
     minibatches of (within one) equal size; the trip count is data, so one compilation serves every
@@ -139,7 +141,7 @@ def make_update(
     * **Adaptive lr**: with the KL averaged over the last epoch that had policy minibatches, lr is divided by
       1.5 above ``target_kl``, multiplied by 1.5 below a third of it, within a factor 10 of ``Recipe.lr``. It
       acts on the next update.
-    * **Critic warm-up**: the first ``Recipe.critic.warmup_updates`` updates have no policy steps at all, and the
+    * **Critic warm-up**: the first ``Recipe.critic.warmup_updates`` updates have no policy steps, and the
       metrics of those steps are 0.
     * **Non-finite** losses or gradients: that step is skipped, and counted in ``train/skipped_steps``.
 
@@ -303,7 +305,8 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
-        optional = ("reference_kl",) * bool(recipe.reference_kl_coef) + ("anchor_loss",) * (anchor is not None)
+        parts = {"reference_kl": recipe.reference_kl_coef, "anchor_loss": anchor}
+        optional = [name for name, part in parts.items() if part]
         warming_up = state.step < recipe.critic.warmup_updates
         progress = _Progress(
             state=state,

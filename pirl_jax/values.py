@@ -27,7 +27,9 @@ def make_evaluate(policy: FlowPolicy, critic: Critic, recipe: Recipe) -> Evaluat
     inputs_of = policy.critic_inputs[recipe.critic.input]
 
     @jax.jit
-    def evaluate(state: TrainState, features: PyTree, proprio: Array, domain_id: Array) -> tuple[Array, Array]:
+    def evaluate(
+        state: TrainState, features: PyTree, proprio: Array, domain_id: Array
+    ) -> tuple[Array, Array]:
         rows = (features, proprio, domain_id)
         size = min(recipe.minibatch_size, len(domain_id))
         inputs = in_blocks(lambda block: inputs_of(state.params, *block), rows, size)

@@ -149,7 +149,7 @@ class XVLA(nn.Module):
         proprio: Float[Array, "B P"],
         domain_id: Int[Array, " B"],
     ) -> Float[Array, "B H D"]:
-        """Return the head's last hidden states at the action tokens: what ``predict`` decodes, same arguments."""
+        """Return the head's last hidden states at the action tokens, which ``predict`` decodes."""
         return self._head(features, x_t, t, proprio, domain_id, hidden=True)
 
     def _head(

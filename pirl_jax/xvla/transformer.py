@@ -78,7 +78,7 @@ class SoftPromptedTransformer(nn.Module):
             t: Time, 1 for pure noise and 0 for the clean action.
             proprio: Proprioception, preprocessed by the action space; P may be 0.
             domain_id: The embodiment.
-            hidden: Return the action tokens' last hidden states, which the decoder would turn into the action.
+            hidden: Return the action tokens' last hidden states, which are decoded otherwise.
 
         Raises:
             ValueError: If the sequence is longer than ``max_len_seq``.

@@ -72,7 +72,9 @@ def test_the_seed_decides_the_subset(dataset, tmp_path):
 def test_a_dataset_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cfg = config_of(tmp_path, {"repo_id": "test/absent", "root": str(tmp_path / "absent")})
-    with pytest.raises(ValueError, match=r"anchor\.coef=1\.0 needs demonstrations.*test/absent.*dataset\.root"):
+    with pytest.raises(
+        ValueError, match=r"anchor\.coef=1\.0 needs demonstrations.*test/absent.*dataset\.root"
+    ):
         load(cfg, 4)
 
 

@@ -123,12 +123,12 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
         tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results
     ]
     assert models[0].read_bytes() == models[1].read_bytes()
-    rows = [
-        json.loads(line) for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["train/policy_steps"] > 0 for row in rows] == [False, True, True, True]
-    np.testing.assert_allclose([row["train/anchor_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        [row["train/anchor_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6
+    )
     assert all(row["train/anchor_loss"] > 0 for row in rows[1:])
 
 

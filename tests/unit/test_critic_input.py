@@ -15,7 +15,7 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.scoring import make_scorer
 from pirl_jax.values import make_evaluate
-from pirl_jax.xvla import XVLA, Features, init_params
+from pirl_jax.xvla import Features, init_params
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 ROWS = 11
@@ -28,8 +28,14 @@ def xvla():
     policy = flow_policy(XVLA_CONFIG)
     trainable, frozen = policy.split(params)
     frames = next(data())
-    features = policy.encode(frozen, frames.images[:ROWS], frames.tokens[:ROWS])
-    return policy, trainable, features, jnp.asarray(frames.proprio[:ROWS]), jnp.asarray(frames.domain_id[:ROWS])
+    features = jax.jit(policy.encode)(frozen, frames.images[:ROWS], frames.tokens[:ROWS])
+    return (
+        policy,
+        trainable,
+        features,
+        jnp.asarray(frames.proprio[:ROWS]),
+        jnp.asarray(frames.domain_id[:ROWS]),
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -63,7 +69,9 @@ def test_values_are_the_critics_of_these_inputs_whatever_the_block(xvla, name):
     for size in (3, 64):
         recipe = dataclasses.replace(test_train.RECIPE, critic=critic, minibatch_size=size)
         train_state = state.create(trainable, critic_params, recipe, seed=0)
-        inputs, values = make_evaluate(policy, critic_fn((6,)), recipe)(train_state, features, proprio, domain_id)
+        inputs, values = make_evaluate(policy, critic_fn((6,)), recipe)(
+            train_state, features, proprio, domain_id
+        )
         expected = policy.critic_inputs[name](trainable, features, proprio, domain_id)
         np.testing.assert_allclose(inputs, expected, atol=1e-5)
         np.testing.assert_allclose(values, critic_fn((6,))(critic_params, expected, proprio), atol=1e-5)
@@ -78,7 +86,9 @@ def moving_policy() -> FlowPolicy:
     return dataclasses.replace(test_train.toy_policy(), critic_inputs={"expert": expert})
 
 
-def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_new_ones(tmp_path, monkeypatch):
+def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_new_ones(
+    tmp_path, monkeypatch
+):
     shown = {"update": [], "extra": []}
     recipe = dataclasses.replace(
         test_train.RECIPE, lr=0.1, critic=CriticConfig(hidden_dims=(4,), input="expert", extra_steps=1)
@@ -125,7 +135,10 @@ def test_the_value_of_the_final_observation_is_asked_too():
     items = [test_train.episode(seed, 2, terminated=False) for seed in range(3)]
     collected = [train.Collected(score(item, test_train.PARAMS), 0) for item in items]
     batch, n = train.make_batch(
-        collected, test_train.RECIPE, test_train.evaluate(test_train.RECIPE), test_train.fresh_state(test_train.RECIPE)
+        collected,
+        test_train.RECIPE,
+        test_train.evaluate(test_train.RECIPE),
+        test_train.fresh_state(test_train.RECIPE),
     )
     finals = [2.0 * item.observations.images[-1].astype(np.float64).mean() for item in items]
     np.testing.assert_allclose(batch.critic_input[n : n + 3], finals, rtol=1e-6)

