@@ -113,24 +113,14 @@ def test_a_bad_setting_ends_the_command_with_one_line(config, command, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("section", "settings", "message"),
-    [
-        ("dataset", {"eval_split": 2.0}, r"eval_split must be in \[0\.0, 1\.0\), got 2\.0"),
-        ("policy", {"chunk_size": 4, "n_action_steps": 8}, "n_action_steps"),
-    ],
-)
-def test_a_bad_setting_in_the_json_ends_the_command_with_one_line(
-    config, command, tmp_path, section, settings, message
-):
+def test_a_bad_setting_in_the_json_ends_the_command_with_one_line(config, command, tmp_path):
+    """One that LeRobot's config refuses as it is built, which its parser lets through as a traceback."""
     values = json.loads(config.read_text())
-    values[section] |= settings
+    values["dataset"]["eval_split"] = 2.0
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(SystemExit, match=message) as caught:
+    with pytest.raises(SystemExit, match=r"^error: .*eval_split must be in \[0\.0, 1\.0\), got 2\.0$"):
         command(f"--config_path={path}", f"--output_dir={tmp_path / 'run'}")
-    assert str(caught.value.code).startswith("error: ")
-    assert len(str(caught.value.code).splitlines()) == 1
 
 
 def test_an_existing_output_dir_is_left_alone(config, command, tmp_path):
