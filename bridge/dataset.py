@@ -36,7 +36,7 @@ def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     """
     policy = cfg.policy
     if not isinstance(policy, XVLAConfig):
-        raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(policy, 'type', None)!r}.")
+        raise ValueError(f"these batches are for policy.type=xvla; got {getattr(policy, 'type', None)!r}.")
     _check(cfg, policy)
     dataset = cast(LeRobotDataset, make_dataset(cfg))
     features = dataset_to_policy_features(dataset.meta.features)
@@ -250,11 +250,11 @@ def _check(cfg: TrainPipelineConfig, policy: XVLAConfig) -> None:
     for name, value in unsupported.items():
         if value:
             raise ValueError(
-                f"{name}={value} is not supported by pirl_jax.sft; leave it unset, or use lerobot-train."
+                f"{name}={value} is not supported by this loader; leave it unset (lerobot-train has it)."
             )
     modes = {kind: mode for kind, mode in policy.normalization_mapping.items() if mode.value != "IDENTITY"}
     if modes:
         raise ValueError(
-            f"policy.normalization_mapping {modes} is not supported by pirl_jax.sft: X-VLA trains on raw "
+            f"policy.normalization_mapping {modes} is not supported by this loader: X-VLA trains on raw "
             "states and actions. Set every entry to IDENTITY."
         )

@@ -22,6 +22,7 @@ from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.train import Collected, make_batch
 from pirl_jax.update import make_update
+from pirl_jax.values import make_evaluate
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,22 @@ def diagnose(
 
     Args:
         policy: the flow policy's functions and sizes.
-        critic: ``(critic params, features, proprio) -> values``.
+        critic: ``(critic params, inputs, proprio) -> values``.
         frozen: the encoder's parameters.
         recipe: every number of the method.
         state: before the first update; copied, not donated.
         episodes: at least one.
         behaviour: the trainable parameters as pushed.
     """
-    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
+    # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one,
+    # and the policy is not kept waiting.
     trial = dataclasses.replace(
-        recipe, episodes_per_update=len(episodes), advantage="gae", group_size=1, lr_warmup_steps=0
+        recipe,
+        critic=dataclasses.replace(recipe.critic, warmup_updates=0),
+        episodes_per_update=len(episodes),
+        advantage="gae",
+        group_size=1,
+        lr_warmup_steps=0,
     )
     score = make_scorer(policy, frozen, trial)
     scored = [score(episode, behaviour) for episode in episodes]
@@ -90,10 +97,11 @@ class _Probe:
     ) -> None:
         self.recipe = recipe
         self._arguments = (policy.predict, critic)
+        evaluate = make_evaluate(policy, critic, recipe)
         self._K = policy.num_denoising_steps
         self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
         self._state = state
-        self._batch, self._n = make_batch(collected, recipe, jax.jit(critic), state)
+        self._batch, self._n = make_batch(collected, recipe, evaluate, state)
 
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)
@@ -254,5 +262,7 @@ def _memory(state: TrainState, frozen: Params, scored: Sequence[ScoredEpisode], 
     )
     rows = recipe.episodes_per_update * (recipe.max_chunks + 1)
     parts = {"training state": size(state), "frozen": size(frozen), "batch": rows * point}
+    if recipe.anchor.coef:
+        parts["demonstrations"] = recipe.anchor.max_samples * size(episode.features) / (len(episode) + 1)
     text = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in parts.items())
     return Finding("memory of the learner, without activations", text)

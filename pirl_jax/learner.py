@@ -6,7 +6,6 @@ config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); th
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,8 @@ import jax
 
 from pirl_jax import checkpoint, state, train
 from pirl_jax.behaviour import Versions
+from pirl_jax.command import run_command
+from pirl_jax.demonstrations import Demonstrations, encode
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
@@ -55,9 +56,26 @@ def load(cfg: Any) -> Run:
     params = check_params(load_params(base)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
-    critic_params = init_critic(config, recipe.critic.hidden_dims, jax.random.PRNGKey(cfg.seed))
+    critic_params = init_critic(config, recipe.critic, jax.random.PRNGKey(cfg.seed))
     train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
     return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
+
+
+def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
+    """Read and encode what ``algorithm.anchor`` wants of the dataset; nothing if it is off.
+
+    Raises:
+        ValueError: The dataset is missing or does not fit; says why.
+    """
+    anchor = run.recipe.anchor
+    if not anchor.coef:
+        return None
+    from bridge.demonstrations import load_demonstrations
+    from bridge.export import policy_config
+
+    frames = load_demonstrations(cfg, policy_config(cfg.policy), run.spec, anchor.max_samples)
+    logger.info("%d frames of %s anchor the policy", len(frames.action), cfg.dataset.repo_id)
+    return encode(run.policy, encoder, frames)
 
 
 def serve(run: Run) -> Any:
@@ -94,6 +112,8 @@ def learn(cfg: Any) -> None:
 
     run = load(cfg)
     policy, recipe, frozen, train_state = run.policy, run.recipe, run.frozen, run.state
+    encoder = jax.device_put(frozen)
+    demonstrations = demonstrations_of(cfg, run, encoder)
     output_dir = Path(cfg.output_dir)
     if cfg.resume:
         training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
@@ -118,7 +138,7 @@ def learn(cfg: Any) -> None:
             updates = train.run(
                 policy,
                 critic_fn(recipe.critic.hidden_dims),
-                jax.device_put(frozen),
+                encoder,
                 recipe,
                 train_state,
                 total_steps=cfg.steps,
@@ -126,6 +146,7 @@ def learn(cfg: Any) -> None:
                 publish=partial(publish, server, recipe),
                 versions=Versions(output_dir / "versions.txt"),
                 stop=stop,
+                demonstrations=demonstrations,
             )
             update, saved = None, None
             for update in updates:
@@ -147,37 +168,14 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def reason(error: BaseException) -> str:
-    """Return an error's text with that of what caused it first, which LeRobot's parser leaves out."""
-    first = error
-    while first.__cause__ is not None:
-        first = first.__cause__
-    return str(error) if str(first) in str(error) else f"{str(error).strip()} {first}"
-
-
 def command(run: Callable[[Any], None]) -> None:
-    """Parse the command line in LeRobot's dialect and ``run`` its config; an error ends the process."""
-    from draccus.utils import DraccusException
-    from lerobot.configs import parser
+    """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-    from lerobot.utils.utils import init_logging
 
     from bridge import plugin
 
     plugin.register()
-
-    @parser.wrap()
-    def parsed(cfg: TrainRLServerPipelineConfig) -> None:
-        cfg.validate()
-        init_logging()
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
-        run(cfg)
-
-    try:
-        parsed()  # pyright: ignore[reportCallIssue] - the decorator gives it its argument
-    except (ValueError, OSError, DraccusException) as error:
-        logger.debug("details", exc_info=True)
-        sys.exit(f"error: {reason(error)}")
+    run_command(run, TrainRLServerPipelineConfig)
 
 
 def main() -> None:

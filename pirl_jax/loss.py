@@ -7,9 +7,10 @@ numbers.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from pirl_jax.recipe import Recipe
-from pirl_jax.typing import Array, Bool, Float, typed
+from pirl_jax.typing import Array, Bool, Float, Int, typed
 
 POLICY_METRICS = ("approx_kl", "clip_fraction", "ratio_mean", "behaviour_weight")
 
@@ -21,6 +22,18 @@ MAX_LOG_RATIO = 20.0
 def weighted_mean(x: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:
     """Mean over the points that count; 0 when none does."""
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+@typed
+def equal_shares(counts: Int[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
+    """Weights of episodes' members with which every episode counts the same: Σn/(E·n_e).
+
+    The mean of weight·x over all members is then the mean over episodes of the mean of x in each.
+
+    Args:
+        counts: n_e, members (chunks, or executed steps) of each episode; at least 1.
+    """
+    return (counts.mean() / counts).astype(np.float32)
 
 
 @typed
@@ -106,11 +119,12 @@ def value_loss(
     weight: Float[Array, " B"],
     value_clip: float,
     huber_delta: float,
+    share: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """E[max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the value at collection (πRL)."""
+    """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the old value (πRL)."""
     clipped = old_values + jnp.clip(values - old_values, -value_clip, value_clip)
     worse = jnp.maximum(huber(values - targets, huber_delta), huber(clipped - targets, huber_delta))
-    return weighted_mean(worse, weight)
+    return weighted_mean(worse if share is None else worse * share, weight)
 
 
 @typed

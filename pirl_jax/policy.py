@@ -31,6 +31,12 @@ class FlowPolicy:
     predict: Callable[..., Any]
     """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) -> â
     Float[B H A]``."""
+    supervised_loss: Callable[..., Any]
+    """``(trainable, features, proprio Float[B P], domain_id Int[B], action Float[B H n], key) -> `` the loss
+    of supervised training, a scalar; its noise and times are drawn with ``key``."""
+    critic_inputs: Mapping[str, Callable[..., Any]]
+    """``Recipe.critic.input`` → ``(trainable, features, proprio Float[B P], domain_id Int[B]) -> `` what the
+    critic sees, ``Float[B D]``."""
     prepare_proprio: Callable[[np.ndarray], np.ndarray]
     """Raw state ``[B P']`` to what ``predict`` takes."""
     num_denoising_steps: int

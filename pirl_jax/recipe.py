@@ -28,12 +28,38 @@ class NoiseConfig:
 
 @dataclass
 class CriticConfig:
-    """V(s): an MLP on mean-pooled VLM features and proprioception (πRL's V_vlm)."""
+    """V(s): an MLP on features of the policy's networks, to which no gradient flows, and proprioception."""
 
+    input: str = "vlm"
+    """``vlm``: the mean of the VLM's output tokens (πRL's V_vlm). ``expert``: the mean of the flow head's
+    last hidden states over the chunk's tokens (V_expert), at x_t = 0, t = 1 and the parameters that an update
+    begins with: a function of the observation alone, for one head call an observation and update."""
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
     lr: float = 1e-4
     extra_steps: int = 0
     """Value-only minibatch steps after each update, on the same rollouts."""
+    warmup_updates: int = 0
+    """First updates of a run in which the critic learns alone: a fresh critic's advantages are noise that
+    would move the policy all the same."""
+
+
+@dataclass
+class AnchorConfig:
+    """The policy's own supervised loss on demonstrations, beside the policy objective: against forgetting.
+
+    They are the config's ``dataset``; with ``coef`` 0 it is not looked at.
+    """
+
+    coef: float = 0.0
+    """Weight of the loss, which has the units of the policy's supervised training."""
+    final_coef: float = 0.0
+    """Weight once ``decay_updates`` updates are done."""
+    decay_updates: int = 0
+    """Updates over which the weight falls linearly from ``coef`` to ``final_coef``; 0: it stays."""
+    batch_size: int = 64
+    """Frames of each policy step, drawn with replacement."""
+    max_samples: int = 1024
+    """Frames kept, encoded, in the learner's device memory: a random subset of a larger dataset."""
 
 
 @dataclass
@@ -42,6 +68,7 @@ class Recipe:
 
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
 
     episodes_per_update: int = 512
     max_chunks: int = 64
@@ -55,6 +82,9 @@ class Recipe:
     aggregation: str = "chunk"
     """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
     executed action given those before it, all with the chunk's advantage."""
+    loss_weighting: str = "chunk"
+    """``chunk``: all chunks count the same in the losses of policy and critic, and so long episodes more than
+    short ones. ``episode``: all episodes do, πRL's choice."""
     decoupled: bool = False
     """For stale episodes (Hilton et al. 2022): the ratio, its clipping and the KL stop refer to the policy at
     the start of the update, and points are weighted by how much likelier it makes them than the policy that
@@ -75,6 +105,11 @@ class Recipe:
     """Episodes that an actor plays from one initial state before it goes on to the next."""
     group_return_range: tuple[float, float] = (0.1, 0.9)
     """``group``: groups whose mean return lies outside teach nothing and are dropped, and counted."""
+    task_success_range: tuple[float, float] | None = None
+    """``gae`` with several tasks: those whose recent success rate lies outside, e.g. of (0.05, 0.95), teach
+    nothing. Their episodes are dropped, and counted, until the rate is inside again."""
+    task_window: int = 32
+    """Episodes of a task that make its recent success rate."""
 
     lr: float = 5e-6
     lr_warmup_steps: int = 0
@@ -98,7 +133,7 @@ class Recipe:
     def validate(self) -> None:
         """Raise ``ValueError`` naming the field, the value and the remedy."""
         positive = ("episodes_per_update", "max_chunks", "num_epochs", "minibatch_size", "group_size")
-        positive += ("grad_clip_norm", "max_behaviour_weight")
+        positive += ("grad_clip_norm", "max_behaviour_weight", "task_window")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"algorithm.{name} must be positive; got {getattr(self, name)}.")
@@ -124,7 +159,45 @@ class Recipe:
                 "algorithm.advantage=group needs algorithm.group_size ≥ 2 that divides "
                 f"episodes_per_update={self.episodes_per_update}; got {self.group_size}."
             )
+        if self.critic.input not in ("vlm", "expert"):
+            raise ValueError(f"algorithm.critic.input must be vlm or expert; got {self.critic.input!r}.")
+        for name in ("extra_steps", "warmup_updates"):
+            if getattr(self.critic, name) < 0:
+                raise ValueError(f"algorithm.critic.{name} must be ≥ 0; got {getattr(self.critic, name)}.")
+        anchor = self.anchor
+        if not 0 <= anchor.final_coef <= anchor.coef or (anchor.final_coef and not anchor.decay_updates):
+            raise ValueError(
+                "algorithm.anchor falls from coef to final_coef in decay_updates: 0 ≤ final_coef ≤ coef, and "
+                f"a final_coef needs decay_updates > 0; got coef={anchor.coef}, "
+                f"final_coef={anchor.final_coef}, decay_updates={anchor.decay_updates}."
+            )
+        if anchor.decay_updates < 0:
+            raise ValueError(f"algorithm.anchor.decay_updates must be ≥ 0; got {anchor.decay_updates}.")
+        for name in ("batch_size", "max_samples"):
+            if getattr(anchor, name) <= 0:
+                raise ValueError(f"algorithm.anchor.{name} must be positive; got {getattr(anchor, name)}.")
+        if self.advantage == "group" and self.critic.warmup_updates:
+            raise ValueError(
+                f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "
+                "advantage=group has no critic. Set it to 0, or advantage=gae."
+            )
+        if self.task_success_range is not None:
+            low, high = self.task_success_range
+            if not 0 <= low < high <= 1:
+                raise ValueError(
+                    "algorithm.task_success_range must be two rates, 0 ≤ low < high ≤ 1; got "
+                    f"{self.task_success_range}."
+                )
+            if self.advantage == "group":
+                raise ValueError(
+                    "algorithm.task_success_range is for advantage=gae; with advantage=group, "
+                    "group_return_range leaves out what teaches nothing. Unset it."
+                )
         if self.aggregation not in ("chunk", "action"):
             raise ValueError(f"algorithm.aggregation must be chunk or action; got {self.aggregation!r}.")
+        if self.loss_weighting not in ("chunk", "episode"):
+            raise ValueError(
+                f"algorithm.loss_weighting must be chunk or episode; got {self.loss_weighting!r}."
+            )
         if self.adaptive_lr and self.target_kl is None:
             raise ValueError("algorithm.adaptive_lr needs algorithm.target_kl; set it, e.g. to 0.05.")

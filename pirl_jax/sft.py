@@ -8,7 +8,6 @@ Meets ``bridge`` inside ``main()``.
 import dataclasses
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import numpy as np
 import optax
 
 from pirl_jax import checkpoint
+from pirl_jax.command import run_command
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.optim import SupervisedOptimizer
 from pirl_jax.typing import Array, Bool, Float, Int, PRNGKeyArray, UInt8
@@ -238,22 +238,9 @@ def _leaves(params: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 def main() -> None:
     """Parse the command line in LeRobot's dialect and train."""
-    from lerobot.configs import parser
-    from lerobot.utils.utils import init_logging
-
     from bridge.sft_config import SFTConfig
 
-    @parser.wrap()
-    def run(cfg: SFTConfig) -> None:
-        cfg.validate()
-        init_logging()
-        train(cfg)
-
-    try:
-        run()  # pyright: ignore[reportCallIssue]
-    except (ValueError, OSError, FloatingPointError) as error:
-        logger.debug("details", exc_info=True)
-        sys.exit(f"error: {error}")
+    run_command(train, SFTConfig)
 
 
 if __name__ == "__main__":

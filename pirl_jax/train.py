@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax import advantage
+from pirl_jax import advantage, loss
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.demonstrations import Demonstrations, make_anchor
 from pirl_jax.groups import Groups
 from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
@@ -23,7 +24,9 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
 from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
+from pirl_jax.tasks import RecentSuccess
 from pirl_jax.update import Batch, CriticBatch, make_critic_update, make_update, pad_rows
+from pirl_jax.values import Evaluate, make_evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ GAP_WARNING = 0.05
 """Nats a chunk between the actor's log-probability and ours above which more than rounding is wrong."""
 
 
-DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group")
+DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group", "uniform_task")
 """Why the loop drops an episode, as counted under ``dropped/``."""
 
 
@@ -58,12 +61,13 @@ def run(
     publish: Callable[[int, Params], None],
     versions: Versions,
     stop: threading.Event,
+    demonstrations: Demonstrations | None = None,
 ) -> Iterator[Update]:
     """Train until ``total_steps`` updates are done or ``stop`` is set, yielding after each update.
 
     Args:
         policy: the flow policy's functions and sizes.
-        critic: ``(critic params, features, proprio) -> values``.
+        critic: ``(critic params, inputs, proprio) -> values``.
         frozen: the encoder's parameters, on the device.
         recipe: every number of the method.
         state: where to start, fresh or restored; donated.
@@ -72,16 +76,21 @@ def run(
         publish: ``(version, trainable parameters)``; must be done with the arrays when it returns.
         versions: source of version numbers.
         stop: ends the loop between two episodes.
+        demonstrations: for ``recipe.anchor``, on the device.
     """
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
-    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale)
+    anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
+    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale, anchor)
     critic_update = make_critic_update(critic, recipe)
-    values = jax.jit(critic)
+    evaluate = make_evaluate(policy, critic, recipe)
     score = make_scorer(policy, frozen, recipe)
     behaviours = Behaviours(recipe.max_staleness)
     groups = None
     if recipe.advantage == "group":
         groups = Groups[Collected](recipe.group_size, recipe.group_return_range)
+    tasks = None
+    if recipe.task_success_range is not None:
+        tasks = RecentSuccess(recipe.task_window, recipe.task_success_range)
 
     def push(state: TrainState) -> TrainState:
         version = versions.next()
@@ -97,20 +106,24 @@ def run(
 
     while int(state.step) < total_steps:
         started = time.monotonic()
-        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop, groups)
+        episodes, dropped = _collect(recipe, receive, score, behaviours, int(state.step), stop, groups, tasks)
         if stop.is_set():
             return
         collected = time.monotonic()
-        batch, n_valid = make_batch(episodes, recipe, values, state)
-        state, metrics = update(state, batch, n_valid)
+        batch, n_valid = make_batch(episodes, recipe, evaluate, state)
+        state, metrics = update(state, batch, n_valid, demonstrations)
         if recipe.critic.extra_steps and recipe.advantage == "gae":
-            points = CriticBatch(batch.features, batch.proprio, batch.value_targets)
+            # The next update's values will be asked of the policy as it is now.
+            inputs, _ = evaluate(state, batch.features, batch.proprio, batch.domain_id)
+            points = CriticBatch(inputs, batch.proprio, batch.value_targets, batch.share)
             state, extra = critic_update(state, points, n_valid)
             metrics |= extra
         metrics = {name: float(value) for name, value in metrics.items()}
         state = push(state)
         finished = time.monotonic()
         metrics |= _episode_metrics(episodes, dropped, int(state.step) - 1)
+        if tasks is not None:
+            metrics |= {f"train/recent_success_rate/{task}": rate for task, rate in tasks.rates.items()}
         metrics |= {
             "train/collect_s": collected - started,
             "train/update_s": finished - collected,
@@ -144,6 +157,7 @@ def _collect(
     step: int,
     stop: threading.Event,
     groups: Groups[Collected] | None,
+    tasks: RecentSuccess | None = None,
 ) -> tuple[list[Collected], Counter[str]]:
     collected: list[Collected] = []
     dropped: Counter[str] = Counter()
@@ -173,6 +187,14 @@ def _collect(
                 "do both run the same config and base checkpoint?",
                 scored.log_prob_gap,
             )
+        if tasks is not None and not tasks.add(scored.task, scored.success):
+            dropped["uniform_task"] += 1
+            if dropped["uniform_task"] % recipe.episodes_per_update == 0:
+                logger.warning(
+                    "%d episodes dropped for this update: their tasks succeed too seldom or too often",
+                    dropped["uniform_task"],
+                )
+            continue
         item = Collected(scored, behaviour.update)
         if groups is None:
             collected.append(item)
@@ -184,7 +206,7 @@ def _collect(
 
 
 def make_batch(
-    collected: Sequence[Collected], recipe: Recipe, values: Callable[..., Any], state: TrainState
+    collected: Sequence[Collected], recipe: Recipe, evaluate: Evaluate, state: TrainState
 ) -> tuple[Batch, int]:
     """Lay episodes out as decision points with advantages.
 
@@ -220,12 +242,18 @@ def make_batch(
     if recipe.advantage == "group":
         relative = advantage.group_relative(jnp.asarray(rewards.sum(1)).reshape(-1, recipe.group_size))
         advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
-        targets, row_values = np.zeros((E, T), np.float32), jnp.zeros(capacity)
+        targets, inputs, row_values = np.zeros((E, T), np.float32), None, jnp.zeros(capacity)
     else:
-        row_values = values(state.critic_params, rows["features"], rows["proprio"])
+        inputs, row_values = evaluate(state, rows["features"], rows["proprio"], rows["domain_id"])
         advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, recipe)
     estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
-    return Batch(**rows, **jax.device_put(pad_rows(estimates, capacity)), old_values=row_values), n_valid
+    if recipe.loss_weighting == "episode":
+        executed = np.array([episode.step_mask.sum() for episode in episodes])
+        ratios = executed if recipe.aggregation == "action" else lengths
+        estimates["advantages"] *= np.repeat(loss.equal_shares(ratios), lengths)
+        estimates["share"] = np.repeat(loss.equal_shares(lengths), lengths)
+    estimates = jax.device_put(pad_rows(estimates, capacity))
+    return Batch(**rows, **estimates, old_values=row_values, critic_input=inputs), n_valid
 
 
 def _gae(

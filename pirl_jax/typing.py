@@ -5,7 +5,7 @@ E  episodes in a batch         T  chunks in an episode
 K  denoising steps             L  latents kept of a denoising chain
 H  chunk length                A  action dimension (as the model sees it)
 P  proprioception              N  instruction tokens
-S  encoder tokens              D  encoder width
+S  encoder tokens              D  width of features
 V  camera views                C h w  image channels, height, width
 """
 

@@ -3,7 +3,7 @@
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
     predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> clean action â [B H A]
-    critic(critic_params, features, proprio[B P]) -> values [B]
+    critic(critic_params, critic_input[B D], proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
 """
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax import flow, loss
+from pirl_jax.demonstrations import AnchorLoss, Demonstrations, anchor_coef
 from pirl_jax.optim import clip_by_global_norm, descend, warmup
 from pirl_jax.recipe import Recipe
 from pirl_jax.state import TrainState, optimizer
@@ -26,8 +27,10 @@ from pirl_jax.typing import Array, Bool, Float, Int
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
-Critic = Callable[[PyTree, PyTree, Array], Array]
+Critic = Callable[[PyTree, Array, Array], Array]
 Metrics = dict[str, Array]
+Imitation = Callable[[PyTree], tuple[Array, Array]]
+"""``params -> `` the weighted supervised loss of a minibatch of demonstrations, and the loss itself."""
 
 LR_STEP = 1.5
 """Factor of one adaptation of the learning rate (``Recipe.adaptive_lr``)."""
@@ -48,16 +51,23 @@ class Batch(flax.struct.PyTreeNode):
     old_log_prob: Float[Array, "N H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]
+    """Times each point's share of the policy loss (``Recipe.loss_weighting``), homogeneous in them."""
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
+    critic_input: Float[Array, "N D"] | None = None
+    """What the critic sees of each observation (``values.py``); None without a critic."""
+    share: Float[Array, " N"] | None = None
+    """The same for the value loss and the KL to the starting policy, means over chunks; None: 1."""
 
 
 class CriticBatch(flax.struct.PyTreeNode):
     """What the value-only steps need of N observations, the valid ones first."""
 
-    features: PyTree
+    critic_input: Float[Array, "N D"]
     proprio: Float[Array, "N P"]
     value_targets: Float[Array, " N"]
+    share: Float[Array, " N"] | None = None
+    """As in ``Batch``."""
 
 
 def pad_rows(tree: PyTree, capacity: int) -> PyTree:
@@ -75,7 +85,7 @@ def pad_rows(tree: PyTree, capacity: int) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def _in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
+def in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
     """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
     n = jax.tree.leaves(rows)[0].shape[0]
     blocks = -(-n // size)
@@ -98,7 +108,7 @@ class _Progress(NamedTuple):
 
     state: TrainState
     stopped: Array
-    """Set once the KL has passed its target: no policy steps any more in this update."""
+    """No policy steps (any more) in this update: the critic warms up, or the KL has passed its target."""
     policy_sums: Metrics
     """Sums of the metrics over the policy minibatches evaluated so far, and their count ``n``."""
     critic_sums: Metrics
@@ -110,9 +120,16 @@ class _Progress(NamedTuple):
 
 
 def make_update(
-    predict: Predict, critic: Critic, recipe: Recipe, K: int, scale: np.ndarray
-) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
-    """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
+    predict: Predict,
+    critic: Critic,
+    recipe: Recipe,
+    K: int,
+    scale: np.ndarray,
+    anchor: AnchorLoss | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``.
+
+    Jitted, ``state`` donated.
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
     minibatches of (within one) equal size; the trip count is data, so one compilation serves every
@@ -124,6 +141,8 @@ def make_update(
     * **Adaptive lr**: with the KL averaged over the last epoch that had policy minibatches, lr is divided by
       1.5 above ``target_kl``, multiplied by 1.5 below a third of it, within a factor 10 of ``Recipe.lr``. It
       acts on the next update.
+    * **Critic warm-up**: the first ``Recipe.critic.warmup_updates`` updates have no policy steps, and the
+      metrics of those steps are 0.
     * **Non-finite** losses or gradients: that step is skipped, and counted in ``train/skipped_steps``.
 
     Args:
@@ -132,6 +151,8 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
+        anchor: with the weight of ``recipe.anchor`` part of each policy step's objective; needs
+            ``demonstrations``. Its draws are a function of the state's key and step.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
@@ -145,7 +166,9 @@ def make_update(
     def log_prob(mean: Array, points: Batch) -> Array:
         return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
 
-    def policy_objective(params: PyTree, points: Batch, anchors: _Anchors, weight: Array):
+    def policy_objective(
+        params: PyTree, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
+    ):
         mean = step_mean(params, points)
         value, metrics = loss.policy_loss(
             log_prob(mean, points),
@@ -158,35 +181,42 @@ def make_update(
         )
         if anchors.reference_mean is not None:
             steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
-            kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+            chunks = loss.chunk_log_prob(steps, points.step_mask)
+            kl = loss.weighted_mean(_times(chunks, points.share), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
+        if imitation is not None:
+            weighted, plain = imitation(params)
+            value, metrics = value + weighted, metrics | {"anchor_loss": plain}
         return value, metrics
 
     def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
         proximal, reference = batch.old_log_prob, None
         if recipe.decoupled:
-            proximal = _in_blocks(
+            proximal = in_blocks(
                 lambda points: log_prob(step_mean(state.params, points), points), batch, size
             )
         if recipe.reference_kl_coef:
-            reference = _in_blocks(lambda points: step_mean(state.reference, points), batch, size)
+            reference = in_blocks(lambda points: step_mean(state.reference, points), batch, size)
         return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
         return recipe.value_coef * loss.value_loss(
-            critic(params, points.features, points.proprio),
+            critic(params, points.critic_input, points.proprio),
             points.old_values,
             points.value_targets,
             weight,
             recipe.value_clip,
             recipe.huber_delta,
+            points.share,
         )
 
-    def policy_step(progress: _Progress, points: Batch, anchors: _Anchors, weight: Array) -> _Progress:
+    def policy_step(
+        progress: _Progress, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
+    ) -> _Progress:
         state = progress.state
         with jax.named_scope("policy_step"):
             (value, metrics), grads = jax.value_and_grad(policy_objective, has_aux=True)(
-                state.params, points, anchors, weight
+                state.params, points, anchors, weight, imitation
             )
             grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
             direction, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -220,7 +250,12 @@ def make_update(
             skipped_steps=progress.skipped_steps + ~finite,
         )
 
-    def update(state: TrainState, batch: Batch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
+    def update(
+        state: TrainState,
+        batch: Batch,
+        n_valid: Array | int,
+        demonstrations: Demonstrations | None = None,
+    ) -> tuple[TrainState, Metrics]:
         capacity = batch.old_log_prob.shape[0]
         size = min(recipe.minibatch_size, capacity)
         n_valid = jnp.asarray(n_valid, jnp.int32)
@@ -228,6 +263,19 @@ def make_update(
         with jax.named_scope("anchors"):
             anchors = make_anchors(state, batch, size)
         key = jax.random.fold_in(state.key, state.step)
+        # Epochs fold their index into the key, value-only steps the number of epochs.
+        anchor_key = jax.random.fold_in(key, recipe.num_epochs + 1)
+        coef = anchor_coef(recipe.anchor, state.step)
+
+        def imitation_of(number: Array) -> Imitation | None:
+            if anchor is None:
+                return None
+
+            def imitation(params: PyTree) -> tuple[Array, Array]:
+                plain = anchor(params, demonstrations, jax.random.fold_in(anchor_key, number))
+                return coef * plain, plain
+
+            return imitation
 
         def epoch(index: Array, progress: _Progress) -> _Progress:
             order = _permutation(jax.random.fold_in(key, index), capacity, n_valid)
@@ -241,8 +289,12 @@ def make_update(
                 rows = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, size), order[0])
                 points, near = jax.tree.map(lambda x: x[rows], (batch, anchors))
                 weight = counts.astype(jnp.float32)
+                imitation = imitation_of(index * num_minibatches + i)
                 progress = jax.lax.cond(
-                    progress.stopped, lambda p: p, lambda p: policy_step(p, points, near, weight), progress
+                    progress.stopped,
+                    lambda p: p,
+                    lambda p: policy_step(p, points, near, weight, imitation),
+                    progress,
                 )
                 # A group's advantages need no critic, and there are no targets to fit one to.
                 return progress if recipe.advantage == "group" else critic_step(progress, points, weight)
@@ -253,11 +305,13 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
-        reference_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
+        parts = {"reference_kl": recipe.reference_kl_coef, "anchor_loss": anchor}
+        optional = [name for name, part in parts.items() if part]
+        warming_up = state.step < recipe.critic.warmup_updates
         progress = _Progress(
             state=state,
-            stopped=jnp.bool_(False),
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
+            stopped=warming_up,
+            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *optional),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
@@ -270,9 +324,10 @@ def make_update(
             **_means(progress.policy_sums),
             **_means(progress.critic_sums),
             **_batch_metrics(batch, n_valid),
+            **({} if anchor is None else {"anchor_coef": coef}),
             "approx_kl": kl,
             "lr": state.lr,
-            "kl_stopped": progress.stopped,
+            "kl_stopped": progress.stopped & ~warming_up,
             "policy_steps": progress.policy_steps,
             "skipped_steps": progress.skipped_steps,
         }
@@ -308,8 +363,8 @@ def make_critic_update(
     tx = optimizer(recipe)
 
     def objective(params: PyTree, points: CriticBatch) -> Array:
-        error = critic(params, points.features, points.proprio) - points.value_targets
-        return recipe.value_coef * jnp.mean(loss.huber(error, recipe.huber_delta))
+        error = critic(params, points.critic_input, points.proprio) - points.value_targets
+        return recipe.value_coef * jnp.mean(_times(loss.huber(error, recipe.huber_delta), points.share))
 
     def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
         size = min(recipe.minibatch_size, batch.value_targets.shape[0])
@@ -359,6 +414,10 @@ def _permutation(key: Array, capacity: int, n_valid: Array) -> Int[Array, " N"]:
         jnp.arange(capacity) < n_valid, jax.random.uniform(key, (capacity,), jnp.float32), jnp.inf
     )
     return jnp.argsort(draws).astype(jnp.int32)
+
+
+def _times(x: Array, share: Array | None) -> Array:
+    return x if share is None else x * share
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:

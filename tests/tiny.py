@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.xvla import XVLAConfig
+from lerobot.utils.constants import ACTION, OBS_STATE
 
 from bridge.demo.tokenizer import build_tokenizer as _build_tokenizer
 
+IMAGE_KEY = "observation.images.front"
 INSTRUCTION = "pick up the pink cube"
 SENTENCES = (INSTRUCTION, "push the red block to the left")
 
@@ -61,10 +64,10 @@ def tiny_policy_config(**overrides: Any) -> XVLAConfig:
     """A few thousand parameters, for PandaPickCube: one 64 px view, 5-d state, 4-d action, chunks of 8."""
     settings: dict[str, Any] = {
         "input_features": {
-            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 64, 64)),
-            "observation.state": PolicyFeature(FeatureType.STATE, (5,)),
+            IMAGE_KEY: PolicyFeature(FeatureType.VISUAL, (3, 64, 64)),
+            OBS_STATE: PolicyFeature(FeatureType.STATE, (5,)),
         },
-        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (4,))},
+        "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (4,))},
         "chunk_size": 8,
         "n_action_steps": 8,
         "num_denoising_steps": 5,
@@ -85,6 +88,39 @@ def tiny_policy_config(**overrides: Any) -> XVLAConfig:
         "push_to_hub": False,
     }
     return XVLAConfig(**(settings | overrides))
+
+
+def write_dataset(
+    root: Path,
+    *,
+    image_size: int = 64,
+    state_dim: int = 5,
+    action_dim: int = 4,
+    episodes: int = 2,
+    length: int = 12,
+) -> dict[str, str]:
+    """Write random demonstrations for ``tiny_policy_config``; return the config's ``dataset`` section."""
+    from lerobot.datasets import LeRobotDataset
+
+    shape = (image_size, image_size, 3)
+    features = {
+        IMAGE_KEY: {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]},
+        OBS_STATE: {"dtype": "float32", "shape": (state_dim,), "names": None},
+        ACTION: {"dtype": "float32", "shape": (action_dim,), "names": None},
+    }
+    dataset = LeRobotDataset.create("test/demos", fps=10, features=features, root=root, use_videos=False)
+    rng = np.random.default_rng(0)
+    for _ in range(episodes):
+        for _ in range(length):
+            frame = {
+                IMAGE_KEY: rng.integers(0, 256, shape, np.uint8),
+                OBS_STATE: rng.standard_normal(state_dim, np.float32),
+                ACTION: rng.uniform(-1, 1, action_dim).astype(np.float32),
+            }
+            dataset.add_frame({**frame, "task": INSTRUCTION})
+        dataset.save_episode()
+    dataset.finalize()
+    return {"repo_id": "test/demos", "root": str(root)}
 
 
 def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:

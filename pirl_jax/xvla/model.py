@@ -138,11 +138,34 @@ class XVLA(nn.Module):
         Returns:
             The clean action, computed in float32 whatever the VLM's dtype (float64 if ``x_t`` is).
         """
+        return self._head(features, x_t, t, proprio, domain_id)
+
+    @typed
+    def hidden(
+        self,
+        features: Features,
+        x_t: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+    ) -> Float[Array, "B H D"]:
+        """Return the head's last hidden states at the action tokens, which ``predict`` decodes."""
+        return self._head(features, x_t, t, proprio, domain_id, hidden=True)
+
+    def _head(
+        self,
+        features: Features,
+        x_t: Array,
+        t: Array,
+        proprio: Array,
+        domain_id: Array,
+        hidden: bool = False,
+    ) -> Array:
         dtype = jnp.promote_types(x_t.dtype, jnp.float32)
         proprio, x_t = action_space(self.config).preprocess(proprio.astype(dtype), x_t.astype(dtype))
         vlm, aux = (part.astype(dtype) for part in features)
         with full_precision():
-            return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id)
+            return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id, hidden)
 
     @typed
     def supervised_loss(
@@ -171,9 +194,21 @@ class XVLA(nn.Module):
         Returns:
             The parts whose sum LeRobot minimises.
         """
+        return self.head_loss(self.encode(images, tokens, image_mask), proprio, domain_id, action, noise, t)
+
+    @typed
+    def head_loss(
+        self,
+        features: Features,
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+        action: Float[Array, "B H2 n"],
+        noise: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+    ) -> dict[str, Float[Array, ""]]:
+        """``supervised_loss`` of observations that are encoded already."""
         target = prepare_targets(action, self.config)
         time = t[:, None, None]
-        features = self.encode(images, tokens, image_mask)
         pred = self.predict(features, noise * time + target * (1 - time), t, proprio, domain_id)
         return action_space(self.config).compute_loss(pred, target)
 

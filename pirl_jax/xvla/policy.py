@@ -11,11 +11,12 @@ import numpy as np
 
 from pirl_jax.channels import xvla_groups
 from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import CriticConfig
 from pirl_jax.typing import Array
 from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
-from pirl_jax.xvla.model import XVLA, Features, Params
+from pirl_jax.xvla.model import XVLA, Features, Params, sample_times
 from pirl_jax.xvla.value import Critic
 
 HEAD = "transformer"
@@ -43,11 +44,33 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         inputs = (features, x_t, t, proprio, domain_id)
         return cast(Array, model.apply({"params": trainable}, *inputs, method="predict"))
 
+    def supervised_loss(
+        trainable: Params, features: Features, proprio: Array, domain_id: Array, action: Array, key: Array
+    ) -> Array:
+        size = action.shape[0]
+        time_key, noise_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (size, config.chunk_size, config.dim_action))
+        inputs = (features, proprio, domain_id, action, noise, sample_times(time_key, size))
+        parts = cast(dict, model.apply({"params": trainable}, *inputs, method="head_loss"))
+        return jnp.stack(list(parts.values())).sum()
+
+    def vlm_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
+        return features.vlm.astype(jnp.float32).mean(axis=1)
+
+    def expert_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
+        # The mean of pure noise at its time: every observation's value is asked at the same point.
+        size = len(domain_id)
+        x_t = jnp.zeros((size, config.chunk_size, config.dim_action))
+        inputs = (features, x_t, jnp.ones(size), proprio, domain_id)
+        return cast(Array, model.apply({"params": trainable}, *inputs, method="hidden")).mean(axis=1)
+
     return FlowPolicy(
         split=split,
         merge=merge,
         encode=encode,
         predict=predict,
+        supervised_loss=supervised_loss,
+        critic_inputs={"vlm": vlm_mean, "expert": expert_mean},
         prepare_proprio=lambda state: np.asarray(prepare_proprio(jnp.asarray(state), config.dim_proprio)),
         num_denoising_steps=config.num_denoising_steps,
         chunk_size=config.chunk_size,
@@ -57,16 +80,14 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
     )
 
 
-def critic_fn(hidden_dims: Sequence[int]) -> Callable[[Params, Features, Array], Array]:
-    """Return the critic as ``(critic params, features, proprio) -> values``."""
+def critic_fn(hidden_dims: Sequence[int]) -> Callable[[Params, Array, Array], Array]:
+    """Return the critic as ``(critic params, inputs, proprio) -> values``."""
     critic = Critic(tuple(hidden_dims))
-    return lambda params, features, proprio: cast(Array, critic.apply({"params": params}, features, proprio))
+    return lambda params, inputs, proprio: cast(Array, critic.apply({"params": params}, inputs, proprio))
 
 
-def init_critic(config: XVLAConfig, hidden_dims: Sequence[int], key: Array) -> Params:
-    """Draw the critic's parameters for X-VLA's feature width."""
-    width = config.vision.projection_dim
-    features = Features(vlm=jnp.zeros((1, 1, width)), aux=jnp.zeros((1, 0, width)))
-    return jax.jit(Critic(tuple(hidden_dims)).init)(key, features, jnp.zeros((1, config.dim_proprio)))[
-        "params"
-    ]
+def init_critic(config: XVLAConfig, critic: CriticConfig, key: Array) -> Params:
+    """Draw the critic's parameters for the width of its input."""
+    width = {"vlm": config.vision.projection_dim, "expert": config.hidden_size}[critic.input]
+    init = jax.jit(Critic(tuple(critic.hidden_dims)).init)
+    return init(key, jnp.zeros((1, width)), jnp.zeros((1, config.dim_proprio)))["params"]

@@ -67,7 +67,8 @@ class SoftPromptedTransformer(nn.Module):
         t: Float[Array, " B"],
         proprio: Float[Array, "B P"],
         domain_id: Int[Array, " B"],
-    ) -> Float[Array, "B H A"]:
+        hidden: bool = False,
+    ) -> Float[Array, "B H A"] | Float[Array, "B H D"]:
         """Run the head.
 
         Args:
@@ -77,6 +78,7 @@ class SoftPromptedTransformer(nn.Module):
             t: Time, 1 for pure noise and 0 for the clean action.
             proprio: Proprioception, preprocessed by the action space; P may be 0.
             domain_id: The embodiment.
+            hidden: Return the action tokens' last hidden states, which are decoded otherwise.
 
         Raises:
             ValueError: If the sequence is longer than ``max_len_seq``.
@@ -112,6 +114,8 @@ class SoftPromptedTransformer(nn.Module):
         for index in range(cfg.depth):
             x = Block(cfg.num_heads, cfg.mlp_ratio, name=f"blocks_{index}")(x)
         x = LayerNorm(name="norm")(x[:, :horizon])
+        if hidden:
+            return x
         return DomainLinear(dim_action, cfg.num_domains, name="action_decoder")(x, domain_id)
 
     def _project(

@@ -1,4 +1,4 @@
-"""The critic: a state value from pooled VLM features (πRL's V_vlm, arXiv 2510.25889 §4)."""
+"""The critic: a state value from features of the policy's networks (πRL, arXiv 2510.25889 §4)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.typing import Array, Float, typed
-from pirl_jax.xvla.model import Features
 
 
 class Critic(nn.Module):
-    """V(s): an MLP on the mean VLM token and the proprioception, in float32."""
+    """V(s): an MLP on one feature vector and the proprioception, in float32."""
 
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
 
     @nn.compact
     @typed
-    def __call__(self, features: Features, proprio: Float[Array, "B P"]) -> Float[Array, " B"]:
+    def __call__(self, inputs: Float[Array, "B D"], proprio: Float[Array, "B P"]) -> Float[Array, " B"]:
         """Estimate the value of observations.
 
         Args:
-            features: Output of ``XVLA.encode``; no gradient flows into it.
+            inputs: One of ``FlowPolicy.critic_inputs``; no gradient flows into it.
             proprio: State padded to ``config.dim_proprio``.
         """
-        pooled = jax.lax.stop_gradient(features.vlm).astype(jnp.float32).mean(axis=1)
-        x = jnp.concatenate([pooled, proprio.astype(jnp.float32)], axis=-1)
+        x = jnp.concatenate([jax.lax.stop_gradient(inputs), proprio], axis=-1).astype(jnp.float32)
         for index, width in enumerate(self.hidden_dims):
             x = nn.gelu(nn.Dense(width, name=f"hidden_{index}")(x))
         # Near-zero values at the start: the first advantages are the returns, not an artefact of the init.

@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 import torch
 from lerobot.configs.default import DatasetConfig
-from lerobot.datasets import LeRobotDataset
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
-from lerobot.utils.constants import ACTION, OBS_STATE
-from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config
+from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
-from bridge.demo.record import IMAGE_KEY
 from bridge.sft_config import SFTConfig
 from pirl_jax import checkpoint, sft
 from pirl_jax.metrics import read
@@ -25,28 +22,10 @@ from pirl_jax.metrics import read
 def config(tmp_path_factory):
     """Write a dataset and the JSON that trains on it; return the JSON's path."""
     folder = tmp_path_factory.mktemp("sft")
-    features = {
-        IMAGE_KEY: {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]},
-        OBS_STATE: {"dtype": "float32", "shape": (5,), "names": None},
-        ACTION: {"dtype": "float32", "shape": (4,), "names": None},
-    }
-    dataset = LeRobotDataset.create(
-        "test/demos", fps=10, features=features, root=folder / "dataset", use_videos=False
-    )
-    rng = np.random.default_rng(0)
-    for _ in range(2):
-        for _ in range(12):
-            frame = {
-                IMAGE_KEY: rng.integers(0, 256, (64, 64, 3), np.uint8),
-                OBS_STATE: rng.standard_normal(5, np.float32),
-                ACTION: rng.uniform(-1, 1, 4).astype(np.float32),
-            }
-            dataset.add_frame({**frame, "task": INSTRUCTION})
-        dataset.save_episode()
-    dataset.finalize()
+    dataset = write_dataset(folder / "dataset")
     tokenizer = build_tokenizer(folder / "tokenizer")
     cfg = SFTConfig(
-        dataset=DatasetConfig("test/demos", root=str(folder / "dataset")),
+        dataset=DatasetConfig(**dataset),
         policy=tiny_policy_config(tokenizer_name=str(tokenizer), optimizer_lr=1e-3, scheduler_warmup_steps=0),
         batch_size=4,
         steps=6,
@@ -132,6 +111,16 @@ def test_a_bad_setting_ends_the_command_with_one_line(config, command, tmp_path,
     with pytest.raises(SystemExit, match=message):
         command(f"--config_path={config}", f"--output_dir={tmp_path / 'run'}", argument)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_setting_in_the_json_ends_the_command_with_one_line(config, command, tmp_path):
+    """One that LeRobot's config refuses as it is built, which its parser lets through as a traceback."""
+    values = json.loads(config.read_text())
+    values["dataset"]["eval_split"] = 2.0
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(SystemExit, match=r"^error: .*eval_split must be in \[0\.0, 1\.0\), got 2\.0$"):
+        command(f"--config_path={path}", f"--output_dir={tmp_path / 'run'}")
 
 
 def test_an_existing_output_dir_is_left_alone(config, command, tmp_path):

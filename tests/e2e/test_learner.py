@@ -14,7 +14,7 @@ import torch
 from fake_actor import FakeActor, rollout
 from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
-from tiny import tiny_policy_config, write_run_config
+from tiny import tiny_policy_config, write_dataset, write_run_config
 
 from pirl_jax import checkpoint, learner
 
@@ -84,10 +84,16 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
+    """With a critic on the head's features that warms up, and demonstrations."""
     results = {}
+    dataset = write_dataset(tmp_path / "dataset")
+    algorithm = {
+        "critic": {"hidden_dims": [16], "input": "expert", "warmup_updates": 1},
+        "anchor": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
+    }
     for name in ("whole", "killed"):
         folder, port = tmp_path / name, free_port()
-        config = write_config(folder, port)
+        config = write_config(folder, port, algorithm=algorithm, dataset=dataset)
         process = start(folder / "log", f"--config_path={config}")
         actor = FakeActor(port)
         try:
@@ -117,11 +123,13 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
         tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results
     ]
     assert models[0].read_bytes() == models[1].read_bytes()
-    steps = [
-        json.loads(line)["step"]
-        for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps == [1, 2, 3, 4]
+    rows = [json.loads(line) for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["train/policy_steps"] > 0 for row in rows] == [False, True, True, True]
+    np.testing.assert_allclose(
+        [row["train/anchor_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6
+    )
+    assert all(row["train/anchor_loss"] > 0 for row in rows[1:])
 
 
 def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):

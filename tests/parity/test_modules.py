@@ -80,6 +80,8 @@ def test_every_module_equals_its_torch_original_in_float64(mode: str, data: st.D
         sequence = torch.cat([visual, embedded], dim=1)
         encoded = vlm.language_model.encoder(inputs_embeds=sequence)[0]
         aux = visual[:, : config.max_len_seq - config.chunk_size - encoded.shape[1]]
+        hidden = []
+        head.norm.register_forward_hook(lambda module, inputs, output: hidden.append(output))
         clean = head(domain_id, encoded, aux, x_t, proprio, t)
 
     pixels = images.permute(0, 2, 3, 1).contiguous()
@@ -87,7 +89,9 @@ def test_every_module_equals_its_torch_original_in_float64(mode: str, data: st.D
     check("projector", visual, lambda m, x: m.vlm.multi_modal_projector(x), nhwc)
     check("token embedding", embedded, lambda m, x: m.vlm.language_model.embed(x), tokens)
     check("language encoder", encoded, lambda m, x: m.vlm.language_model(x), sequence)
-    check("head", clean, lambda m, *x: m.transformer(*x), encoded, aux, x_t, t, proprio, domain_id)
+    inputs = (encoded, aux, x_t, t, proprio, domain_id)
+    check("head", clean, lambda m, *x: m.transformer(*x), *inputs)
+    check("hidden states", hidden[0], lambda m, *x: m.transformer(*x, hidden=True), *inputs)
 
 
 @pytest.mark.parametrize(

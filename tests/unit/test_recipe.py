@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
+from pirl_jax.recipe import AnchorConfig, CriticConfig, NoiseConfig, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ def attributes_read() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("options", [Recipe, NoiseConfig, CriticConfig])
+@pytest.mark.parametrize("options", [Recipe, NoiseConfig, CriticConfig, AnchorConfig])
 def test_no_option_does_nothing(options):
     dead = {field.name for field in dataclasses.fields(options)} - attributes_read()
     assert not dead, f"{options.__name__} has options that nothing reads"
@@ -40,10 +40,30 @@ def test_no_option_does_nothing(options):
         ({"reference_kl_coef": -0.1}, "algorithm.reference_kl_coef must be ≥ 0"),
         ({"push_dtype": "float16"}, "algorithm.push_dtype must be float32 or bfloat16"),
         ({"aggregation": "token"}, "algorithm.aggregation must be chunk or action"),
+        ({"loss_weighting": "task"}, "algorithm.loss_weighting must be chunk or episode; got 'task'"),
         ({"adaptive_lr": True}, "needs algorithm.target_kl"),
+        ({"task_window": 0}, "algorithm.task_window must be positive; got 0"),
+        ({"task_success_range": (0.9, 0.1)}, "task_success_range must be two rates, 0 ≤ low < high ≤ 1"),
+        (
+            {"advantage": "group", "group_size": 2, "task_success_range": (0.1, 0.9)},
+            "task_success_range is for advantage=gae",
+        ),
         ({"advantage": "montecarlo"}, "algorithm.advantage must be gae or group"),
         ({"advantage": "group"}, "needs algorithm.group_size ≥ 2"),
         ({"advantage": "group", "group_size": 5}, "divides episodes_per_update=512; got 5"),
+        ({"critic": CriticConfig(input="dit")}, "algorithm.critic.input must be vlm or expert; got 'dit'"),
+        ({"critic": CriticConfig(extra_steps=-1)}, "algorithm.critic.extra_steps must be ≥ 0; got -1"),
+        ({"critic": CriticConfig(warmup_updates=-1)}, "algorithm.critic.warmup_updates must be ≥ 0; got -1"),
+        (
+            {"advantage": "group", "group_size": 2, "critic": CriticConfig(warmup_updates=3)},
+            "algorithm.critic.warmup_updates=3 would do nothing",
+        ),
+        ({"anchor": AnchorConfig(coef=-1.0)}, "0 ≤ final_coef ≤ coef.* got coef=-1.0"),
+        ({"anchor": AnchorConfig(final_coef=0.1, decay_updates=3)}, "0 ≤ final_coef ≤ coef"),
+        ({"anchor": AnchorConfig(coef=1.0, final_coef=0.1)}, "final_coef needs decay_updates > 0"),
+        ({"anchor": AnchorConfig(coef=1.0, decay_updates=-1)}, "algorithm.anchor.decay_updates must be ≥ 0"),
+        ({"anchor": AnchorConfig(batch_size=0)}, "algorithm.anchor.batch_size must be positive; got 0"),
+        ({"anchor": AnchorConfig(max_samples=0)}, "algorithm.anchor.max_samples must be positive; got 0"),
         ({"noise": NoiseConfig(correlation=1.0)}, r"algorithm.noise.correlation must be in \[0, 1\)"),
         ({"noise": NoiseConfig(replay="all")}, "algorithm.noise.replay must be last or full"),
     ],

@@ -15,6 +15,7 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
 from pirl_jax.rollout import Episode, Observations
 from pirl_jax.scoring import make_scorer
+from pirl_jax.values import Evaluate, make_evaluate
 
 H, A, K, STD = 3, 2, 4, 0.5
 RECIPE = Recipe(
@@ -46,6 +47,10 @@ def toy_policy() -> FlowPolicy:
         predict=lambda params, features, x_t, t, proprio, domain_id: (
             (params["w"] * features + proprio[:, 0] + t)[:, None, None] + 0 * x_t
         ),
+        supervised_loss=lambda params, features, proprio, domain_id, action, key: (
+            (params["w"] * features[:, None, None] - action) ** 2
+        ).mean(),
+        critic_inputs={"vlm": lambda params, features, proprio, domain_id: features},
         prepare_proprio=lambda raw: raw,
         num_denoising_steps=K,
         chunk_size=H,
@@ -57,6 +62,10 @@ def toy_policy() -> FlowPolicy:
 
 def critic(params, features, proprio):
     return params["v"] * features
+
+
+def evaluate(recipe: Recipe) -> Evaluate:
+    return make_evaluate(toy_policy(), critic, recipe)
 
 
 def episode(seed: int, T: int, *, terminated: bool, version: int = 1) -> Episode:
@@ -121,7 +130,7 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
     collected = [train.Collected(score(item, PARAMS), 0) for item in items]
     initial = fresh_state(RECIPE)
-    batch, n_valid = train.make_batch(collected, RECIPE, jax.jit(critic), initial)
+    batch, n_valid = train.make_batch(collected, RECIPE, evaluate(RECIPE), initial)
 
     assert n_valid == 7
     assert batch.advantages.shape == (3 * 5,)
@@ -195,7 +204,7 @@ def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk()
     score = make_scorer(toy_policy(), FROZEN, GROUPED)
     collected = [train.Collected(score(item, PARAMS), 0) for item in items]
     initial = fresh_state(GROUPED)
-    batch, n_valid = train.make_batch(collected, GROUPED, jax.jit(critic), initial)
+    batch, n_valid = train.make_batch(collected, GROUPED, evaluate(GROUPED), initial)
     assert n_valid == 10
     np.testing.assert_allclose(batch.advantages[:10], [1] + 3 * [-1] + 2 * [-1] + 4 * [1], atol=1e-5)
     assert not np.asarray(batch.value_targets).any()

@@ -31,8 +31,8 @@ def predict(params, features, x_t, t, proprio, domain_id):
     return mean[:, None, :] + 0.05 * x_t * t[:, None, None] + 0.0 * features[:, :1, None]
 
 
-def critic(params, features, proprio):
-    return features @ params["weight"] + params["bias"]
+def critic(params, inputs, proprio):
+    return inputs @ params["weight"] + params["bias"]
 
 
 def recipe(**changes):
@@ -82,6 +82,7 @@ def collect(params, config, n, seed):
         advantages=advantages,
         value_targets=jnp.asarray(rng.normal(size=n), jnp.float32),
         old_values=jnp.asarray(rng.normal(size=n), jnp.float32),
+        critic_input=features,
     )
 
 
@@ -274,8 +275,8 @@ def test_each_epoch_visits_each_valid_point_once(n, size):
     config = recipe(minibatch_size=size, num_epochs=3, betas=(0.0, 0.0), critic_lr=0.125, grad_clip_norm=1e9)
     config = dataclasses.replace(config, value_clip=1e9)
 
-    def table(params, features, proprio):
-        return params["table"][features.astype(jnp.int32)]
+    def table(params, inputs, proprio):
+        return params["table"][inputs.astype(jnp.int32)]
 
     train_state = new_state(config).replace(critic_params={"table": jnp.zeros(CAPACITY)})
     train_state = train_state.replace(
@@ -283,13 +284,9 @@ def test_each_epoch_visits_each_valid_point_once(n, size):
     )
     batch = padded(collect(train_state.params, config, n, seed=1))
     batch = batch.replace(
-        features=jnp.arange(CAPACITY, dtype=jnp.float32), value_targets=jnp.full(CAPACITY, 100.0)
+        critic_input=jnp.arange(CAPACITY, dtype=jnp.float32), value_targets=jnp.full(CAPACITY, 100.0)
     )
-
-    def flat_predict(params, features, *rest):
-        return predict(params, jnp.zeros((len(features), 1)), *rest)
-
-    new, metrics = make_update(flat_predict, table, config, K, SCALE)(train_state, batch, n)
+    new, metrics = make_update(predict, table, config, K, SCALE)(train_state, batch, n)
     expected = np.where(np.arange(CAPACITY) < n, 3 * 0.125, 0.0)
     np.testing.assert_allclose(new.critic_params["table"], expected, rtol=1e-4)
     assert int(metrics["train/policy_steps"]) == 3 * -(-n // min(size, CAPACITY))
@@ -365,7 +362,7 @@ def test_value_only_steps_fit_the_critic_and_leave_the_rest():
     points = CriticBatch(jnp.asarray(features), jnp.zeros((CAPACITY, P)), jnp.asarray(targets))
     before = jax.device_get(train_state)
     new, metrics = make_critic_update(critic, config)(train_state, points, 20)
-    values = critic(new.critic_params, points.features, points.proprio)
+    values = critic(new.critic_params, points.critic_input, points.proprio)
     assert np.abs(np.asarray(values - points.value_targets))[:20].max() < 0.15
     assert int(metrics["train/extra_skipped_steps"]) == 0
     kept = ("params", "opt_state", "key", "step", "version", "lr")
@@ -401,6 +398,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             advantages=advantage.normalize(reward, everything[:, 0]),
             value_targets=zeros,
             old_values=zeros,
+            critic_input=features,
         )
         return batch, reward.mean()
 

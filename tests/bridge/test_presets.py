@@ -1,0 +1,91 @@
+"""The presets of ``configs/presets``, given as a user gives them: to the config, before other flags."""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from lerobot.configs import parser
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+from tiny import write_run_config
+
+import bridge.plugin
+from pirl_jax.channels import xvla_groups
+from pirl_jax.noise import channel_scale
+from pirl_jax.recipe import Recipe
+
+bridge.plugin.register()
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "configs" / "presets").glob("*.json"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Parse a command line as LeRobot's actor and our learner do, from the repository's root."""
+    config = write_run_config(tmp_path, 50051)
+    monkeypatch.chdir(ROOT)
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["command", f"--config_path={config}", *flags])
+
+        @parser.wrap()
+        def parsed(cfg: TrainRLServerPipelineConfig) -> TrainRLServerPipelineConfig:
+            cfg.validate()
+            return cfg
+
+        return parsed()
+
+    return run
+
+
+def include(path):
+    return f"--algorithm=include {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_valid_and_every_number_of_it_arrives(path, command):
+    wanted = json.loads(path.read_text())
+    episodes = wanted.get("episodes_per_update", 64)  # the tiny config's are too few for groups
+    recipe = command(include(path), f"--algorithm.episodes_per_update={episodes}").algorithm
+    assert wanted.pop("type") == "pi_rl"
+    for name, value in wanted.items():
+        arrived = getattr(recipe, name)
+        for key, part in value.items() if isinstance(value, dict) else [(None, value)]:
+            got = getattr(arrived, key) if key else arrived
+            assert (list(got) if isinstance(part, list) else got) == part, (name, key)
+    channel_scale(recipe.noise, xvla_groups("ee6d", 20), 20)
+
+
+def test_what_a_preset_does_not_name_stays_the_configs(command):
+    recipe = command(include(ROOT / "configs/presets/async.json")).algorithm
+    assert recipe.max_chunks == 8
+    assert recipe.noise.level == 0.1
+    assert recipe.critic.hidden_dims == (16,)
+    assert recipe.actor_learner_config.learner_port == 50051
+
+
+def test_flags_after_a_preset_change_it(command):
+    preset = include(ROOT / "configs/presets/grpo.json")
+    recipe = command(preset, "--algorithm.group_size=2", "--algorithm.noise.level=0.3").algorithm
+    assert (recipe.advantage, recipe.group_size, recipe.noise.level) == ("group", 2, 0.3)
+
+
+def test_the_papers_preset_is_the_papers(command):
+    """What the paper prints for LIBERO are ``Recipe``'s defaults but for these."""
+    recipe = command(include(ROOT / "configs/presets/pirl_paper.json")).algorithm
+    differing = {
+        field.name
+        for field in dataclasses.fields(Recipe)
+        if field.name not in ("noise", "critic", "max_chunks")
+        and getattr(recipe, field.name) != getattr(Recipe(), field.name)
+    }
+    assert differing == {"loss_weighting", "eps", "max_staleness"}
+    assert (recipe.noise.mode, recipe.critic.input) == ("flow_sde", "expert")
+
+
+def test_the_documentation_lists_every_preset():
+    text = (ROOT / "docs" / "algorithms.md").read_text()
+    assert set(re.findall(r"`presets/(\w+)\.json`", text)) == {path.stem for path in PRESETS}
