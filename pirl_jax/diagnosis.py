@@ -92,13 +92,14 @@ class _Probe:
         self._arguments = (policy.predict, critic)
         self._K = policy.num_denoising_steps
         self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
+        self._gripper_logits = policy.gripper_logits
         self._state = state
         self._batch, self._n = make_batch(collected, recipe, jax.jit(critic), state)
 
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)
         recipe = dataclasses.replace(self.recipe, **changes)
-        update = make_update(*self._arguments, recipe, self._K, self._scale)
+        update = make_update(*self._arguments, recipe, self._K, self._scale, self._gripper_logits)
         start = jax.tree.map(jnp.copy, self._state).replace(lr=jnp.asarray(lr, jnp.float32))
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax import gripper
 from pirl_jax.noise import MODES, Step, anchored_step, correlation_factor, noised_step
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
@@ -150,6 +151,7 @@ def log_density(
     noise: NoiseConfig,
     K: int,
     scale: np.ndarray,
+    grippers: tuple[int, ...] = (),
 ) -> Float[Array, "B H"]:
     """Log-density of the noised step's outcome around ``mean``, for each chunk step given those before.
 
@@ -160,10 +162,13 @@ def log_density(
         noise: mode, level and correlation.
         K: denoising steps of the policy.
         scale: factor on the level for each channel, zero without noise (``noise.channel_scale``).
+        grippers: channels drawn as coins (``gripper.sampled_channels``).
     """
     std = _noised_table(noise, K, mean.dtype).std[denoise_step]
     factor = correlation_factor(noise, mean.shape[1])
-    return gaussian_log_prob(latents[:, 2].astype(mean.dtype), mean, std, scale, factor)
+    outcome = latents[:, 2].astype(mean.dtype)
+    density = gaussian_log_prob(outcome, mean, std, scale, factor)
+    return density + gripper.log_prob(mean, outcome, grippers, noise) if grippers else density
 
 
 def log_prob(
@@ -173,10 +178,11 @@ def log_prob(
     noise: NoiseConfig,
     K: int,
     scale: np.ndarray,
+    grippers: tuple[int, ...] = (),
 ) -> Float[Array, "B H"]:
     """``log_density`` around ``step_mean``: sum over executed steps for the chunk's log-likelihood."""
     mean = step_mean(predict, latents, denoise_step, noise, K)
-    return log_density(mean, latents, denoise_step, noise, K, scale)
+    return log_density(mean, latents, denoise_step, noise, K, scale, grippers)
 
 
 @typed
@@ -226,8 +232,12 @@ def sample(
     noise: NoiseConfig,
     K: int,
     scale: np.ndarray,
+    grippers: tuple[int, ...] = (),
 ) -> Chunk:
-    """Sample a chunk with step ``denoise_step`` of each row noised, channel by channel on its ``scale``."""
+    """Sample a chunk with step ``denoise_step`` of each row noised, channel by channel on its ``scale``.
+
+    Gripper channels that are drawn (``gripper.sampled_channels``) need that step to be the last.
+    """
     B, H, _ = eps0.shape
     noised, anchored = _noised_table(noise, K, eps0.dtype), _anchored_table(K, eps0.dtype)
     factor = correlation_factor(noise, H)
@@ -249,6 +259,11 @@ def sample(
     zeros = jnp.zeros_like(eps0)
     (action, x_t, mean, x_s), _ = jax.lax.scan(step, (eps0, zeros, zeros, zeros), jnp.arange(K, 0, -1))
     density = gaussian_log_prob(x_s, mean, noised.std[denoise_step], scale, factor)
+    if grippers:
+        uniforms = jax.random.uniform(jax.random.fold_in(key, 1), (B, len(grippers), H + 2), eps0.dtype)
+        x_s = x_s.at[..., np.array(grippers)].set(gripper.draw(mean, grippers, noise, uniforms))
+        action = x_s
+        density += gripper.log_prob(mean, x_s, grippers, noise)
     return Chunk(action, jnp.stack([eps0, x_t, x_s], axis=1), density)
 
 

@@ -99,10 +99,10 @@ MODES: Mapping[str, Mode] = MappingProxyType(
 
 
 def validate(noise: NoiseConfig, K: int = 1) -> None:
-    """Check that the mode exists, takes the level, and has a step to noise.
+    """Check that the mode exists, takes the level, has a step to noise, and can draw the gripper if asked.
 
     Raises:
-        ValueError: naming the modes that are known, the level's bounds, or the number of steps.
+        ValueError: naming the modes that are known, the level's bounds, or the steps it noises.
     """
     if noise.mode not in MODES:
         raise ValueError(
@@ -118,6 +118,12 @@ def validate(noise: NoiseConfig, K: int = 1) -> None:
         raise ValueError(
             f"algorithm.noise.mode={noise.mode!r} has no step to noise in policy.num_denoising_steps={K}. "
             "Raise num_denoising_steps or choose another mode."
+        )
+    if noise.gripper == "bernoulli" and mode.noised_steps(K) != (1,):
+        raise ValueError(
+            "algorithm.noise.gripper='bernoulli' needs a mode that noises the last step alone, whose outcome "
+            f"is the action; noise.mode={noise.mode!r} noises one of {mode.noised_steps(K)}. Set "
+            "noise.mode=terminal or noise.gripper=deterministic."
         )
 
 

@@ -39,3 +39,5 @@ class FlowPolicy:
     dim_action: int
     channel_groups: Mapping[str, tuple[int, ...]]
     """Group → action channels that carry noise and are scored."""
+    gripper_logits: tuple[int, ...] = ()
+    """Executed channels that are logits of a closed gripper (``pirl_jax.gripper``)."""

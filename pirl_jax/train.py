@@ -74,7 +74,9 @@ def run(
         stop: ends the loop between two episodes.
     """
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
-    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale)
+    update = make_update(
+        policy.predict, critic, recipe, policy.num_denoising_steps, scale, policy.gripper_logits
+    )
     critic_update = make_critic_update(critic, recipe)
     values = jax.jit(critic)
     score = make_scorer(policy, frozen, recipe)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax import flow, loss
+from pirl_jax import flow, gripper, loss
 from pirl_jax.optim import clip_by_global_norm, descend, warmup
 from pirl_jax.recipe import Recipe
 from pirl_jax.state import TrainState, optimizer
@@ -110,7 +110,12 @@ class _Progress(NamedTuple):
 
 
 def make_update(
-    predict: Predict, critic: Critic, recipe: Recipe, K: int, scale: np.ndarray
+    predict: Predict,
+    critic: Critic,
+    recipe: Recipe,
+    K: int,
+    scale: np.ndarray,
+    gripper_logits: tuple[int, ...] = (),
 ) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
 
@@ -132,9 +137,11 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
+        gripper_logits: of the action space; whether they are drawn, and so scored, is the recipe's.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
+    grippers = gripper.sampled_channels(noise, gripper_logits)
 
     def step_mean(params: PyTree, points: Batch) -> Array:
         def head(x_t: Array, t: Array) -> Array:
@@ -143,7 +150,7 @@ def make_update(
         return flow.step_mean(head, points.latents, points.denoise_step, noise, K)
 
     def log_prob(mean: Array, points: Batch) -> Array:
-        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
+        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale, grippers)
 
     def policy_objective(params: PyTree, points: Batch, anchors: _Anchors, weight: Array):
         mean = step_mean(params, points)
@@ -158,8 +165,14 @@ def make_update(
         )
         if anchors.reference_mean is not None:
             steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
+            if grippers:
+                steps += gripper.kl(mean, anchors.reference_mean, points.latents[:, 2], grippers, noise)
             kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
+        if grippers:
+            steps = gripper.entropy(mean, points.latents[:, 2], grippers, noise)
+            entropy = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+            metrics |= {"gripper_entropy": entropy}
         return value, metrics
 
     def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
@@ -253,11 +266,12 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
-        reference_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
+        optional_metrics = ("reference_kl",) if recipe.reference_kl_coef else ()
+        optional_metrics += ("gripper_entropy",) if grippers else ()
         progress = _Progress(
             state=state,
             stopped=jnp.bool_(False),
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
+            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *optional_metrics),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
