@@ -69,7 +69,9 @@ def make_scorer(
             return policy.predict(trainable, features, x_t, t, proprio, domain_id)
 
         K = policy.num_denoising_steps
-        return log_prob(predict, latents, denoise_step, recipe.noise, K, scale, grippers)
+        return log_prob(
+            predict, latents, denoise_step, recipe.noise, K, scale, grippers, policy.parametrization
+        )
 
     def score(episode: Episode, behaviour: Params) -> ScoredEpisode:
         T = len(episode)

@@ -75,7 +75,13 @@ def run(
     """
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
     update = make_update(
-        policy.predict, critic, recipe, policy.num_denoising_steps, scale, policy.gripper_logits
+        policy.predict,
+        critic,
+        recipe,
+        policy.num_denoising_steps,
+        scale,
+        policy.gripper_logits,
+        policy.parametrization,
     )
     critic_update = make_critic_update(critic, recipe)
     values = jax.jit(critic)

@@ -2,7 +2,7 @@
 
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
-    predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> clean action â [B H A]
+    predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> â or v [B H A]
     critic(critic_params, features, proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
@@ -116,6 +116,7 @@ def make_update(
     K: int,
     scale: np.ndarray,
     gripper_logits: tuple[int, ...] = (),
+    parametrization: str = "data",
 ) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
 
@@ -138,6 +139,7 @@ def make_update(
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
         gripper_logits: of the action space; whether they are drawn, and so scored, is the recipe's.
+        parametrization: what ``predict`` returns, ``data`` or ``velocity``.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
@@ -147,7 +149,7 @@ def make_update(
         def head(x_t: Array, t: Array) -> Array:
             return predict(params, points.features, x_t, t, points.proprio, points.domain_id)
 
-        return flow.step_mean(head, points.latents, points.denoise_step, noise, K)
+        return flow.step_mean(head, points.latents, points.denoise_step, noise, K, parametrization)
 
     def log_prob(mean: Array, points: Batch) -> Array:
         return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale, grippers)
