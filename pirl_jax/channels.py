@@ -1,7 +1,8 @@
 """Which action channels carry noise and a likelihood, in groups that may have noise levels of their own.
 
-Gripper logits are left out, since LIBERO thresholds them, and so is padding that nothing executes. Standard
-library only: the actor's plugin and the learner read one table.
+Gripper logits are no part of these groups, since they are thresholded: ``pirl_jax.gripper`` draws them, if
+anything does. Padding that nothing executes is left out of both. Standard library only: the actor's plugin
+and the learner read one table.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ XVLA_GROUPS: Mapping[str, Groups] = {
     "franka_joint7": {"joints": tuple(range(7))},
 }
 
+# Trained as logits of closing (so101_bimanual's, which pass the same sigmoid, are regressed as positions).
+XVLA_GRIPPER_LOGITS: Mapping[str, tuple[int, ...]] = {"ee6d": (9,), "joint": (6, 13)}
+
 
 def xvla_groups(action_mode: str, real_dim: int) -> Groups:
     """Return the noised channels of one of X-VLA's action spaces, by group.
@@ -41,3 +45,8 @@ def xvla_groups(action_mode: str, real_dim: int) -> Groups:
             f"{', '.join(sorted(XVLA_GROUPS))}, auto."
         )
     return XVLA_GROUPS[action_mode]
+
+
+def xvla_gripper_logits(action_mode: str) -> tuple[int, ...]:
+    """Return the executed channels of one of X-VLA's action spaces that are logits of a closed gripper."""
+    return XVLA_GRIPPER_LOGITS.get(action_mode, ())

@@ -96,9 +96,8 @@ class _Probe:
         collected: list[Collected],
     ) -> None:
         self.recipe = recipe
-        self._arguments = (policy.predict, critic)
+        self._policy, self._critic = policy, critic
         evaluate = make_evaluate(policy, critic, recipe)
-        self._K = policy.num_denoising_steps
         self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
         self._state = state
         self._batch, self._n = make_batch(collected, recipe, evaluate, state)
@@ -106,7 +105,16 @@ class _Probe:
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)
         recipe = dataclasses.replace(self.recipe, **changes)
-        update = make_update(*self._arguments, recipe, self._K, self._scale)
+        policy = self._policy
+        update = make_update(
+            policy.predict,
+            self._critic,
+            recipe,
+            policy.num_denoising_steps,
+            self._scale,
+            policy.gripper_logits,
+            policy.parametrization,
+        )
         start = jax.tree.map(jnp.copy, self._state).replace(lr=jnp.asarray(lr, jnp.float32))
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
@@ -156,8 +164,9 @@ def _noise(
         features, proprio, domain_id = jax.tree.map(lambda x, T=T: jnp.asarray(x[:T]), observed)
         predict = partial(_predict, policy, params, features, proprio, domain_id)
         latents = jnp.asarray(episode.latents)
-        clean = flow.deterministic(predict, latents[:, 0], K)
-        executed = flow.finish(predict, latents, jnp.asarray(episode.denoise_step), K)
+        clean = flow.deterministic(predict, latents[:, 0], K, policy.parametrization)
+        k = jnp.asarray(episode.denoise_step)
+        executed = flow.finish(predict, latents, k, K, policy.parametrization)
         moved.append(np.asarray(executed - clean)[episode.step_mask])
         actions.append(np.asarray(executed)[episode.step_mask])
     spread, motion = np.concatenate(moved).std(0), np.concatenate(actions).std(0)

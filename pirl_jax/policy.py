@@ -20,7 +20,7 @@ Features = Any
 
 @dataclass(frozen=True)
 class FlowPolicy:
-    """A data-predicting flow policy, split into a frozen encoder and a trainable head."""
+    """A flow policy, split into a frozen encoder and a trainable head."""
 
     split: Callable[[Params], tuple[Params, Params]]
     """``params -> (trainable, frozen)``."""
@@ -29,8 +29,8 @@ class FlowPolicy:
     encode: Callable[..., Features]
     """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
     predict: Callable[..., Any]
-    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) -> â
-    Float[B H A]``."""
+    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) ->
+    Float[B H A]``, the clean action â or the velocity v (``parametrization``)."""
     supervised_loss: Callable[..., Any]
     """``(trainable, features, proprio Float[B P], domain_id Int[B], action Float[B H n], key) -> `` the loss
     of supervised training, a scalar; its noise and times are drawn with ``key``."""
@@ -45,3 +45,8 @@ class FlowPolicy:
     dim_action: int
     channel_groups: Mapping[str, tuple[int, ...]]
     """Group → action channels that carry noise and are scored."""
+    gripper_logits: tuple[int, ...] = ()
+    """Executed channels that are logits of a closed gripper (``pirl_jax.gripper``)."""
+    parametrization: str = "data"
+    """What ``predict`` returns: ``data``, the clean action â (X-VLA), or ``velocity``, v = noise - action
+    with time from 1 to 0 (π0, SmolVLA)."""

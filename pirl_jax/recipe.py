@@ -24,6 +24,11 @@ class NoiseConfig:
     correlation: float = 0.0
     """ρ in [0, 1): the part of the variance that a chunk's steps share. Noise drawn anew at each step is
     filtered out by the robot's controller; a shared part moves the whole chunk."""
+    gripper: str = "deterministic"
+    """``deterministic``: gripper logits are executed as predicted and not scored. ``bernoulli``: the gripper
+    closes with probability σ(ℓ/τ), drawn once a chunk and scored (``pirl_jax/gripper.py``)."""
+    gripper_temperature: float = 1.0
+    """τ of ``gripper=bernoulli``: above 1 explores more than the policy's own logits say, below 1 less."""
 
 
 @dataclass
@@ -141,6 +146,15 @@ class Recipe:
             raise ValueError(
                 f"algorithm.noise.correlation must be in [0, 1); got {self.noise.correlation}. At 1 a "
                 "chunk's noise is one number a channel and has no density over its steps."
+            )
+        if self.noise.gripper not in ("deterministic", "bernoulli"):
+            raise ValueError(
+                f"algorithm.noise.gripper must be deterministic or bernoulli; got {self.noise.gripper!r}."
+            )
+        if not self.noise.gripper_temperature > 0:
+            raise ValueError(
+                "algorithm.noise.gripper_temperature must be positive; got "
+                f"{self.noise.gripper_temperature}. Use noise.gripper=deterministic for no draw at all."
             )
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:

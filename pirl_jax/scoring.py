@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from pirl_jax.flow import log_prob
+from pirl_jax.gripper import sampled_channels
 from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
@@ -52,6 +53,7 @@ def make_scorer(
     """Return ``score(episode, behaviour params)``; both network passes have one static shape."""
     capacity = recipe.max_chunks + 1
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
+    grippers = sampled_channels(recipe.noise, policy.gripper_logits)
     encode = jax.jit(policy.encode)
 
     @jax.jit
@@ -67,7 +69,9 @@ def make_scorer(
             return policy.predict(trainable, features, x_t, t, proprio, domain_id)
 
         K = policy.num_denoising_steps
-        return log_prob(predict, latents, denoise_step, recipe.noise, K, scale)
+        return log_prob(
+            predict, latents, denoise_step, recipe.noise, K, scale, grippers, policy.parametrization
+        )
 
     def score(episode: Episode, behaviour: Params) -> ScoredEpisode:
         T = len(episode)

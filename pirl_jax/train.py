@@ -80,7 +80,16 @@ def run(
     """
     scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
     anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
-    update = make_update(policy.predict, critic, recipe, policy.num_denoising_steps, scale, anchor)
+    update = make_update(
+        policy.predict,
+        critic,
+        recipe,
+        policy.num_denoising_steps,
+        scale,
+        policy.gripper_logits,
+        policy.parametrization,
+        anchor,
+    )
     critic_update = make_critic_update(critic, recipe)
     evaluate = make_evaluate(policy, critic, recipe)
     score = make_scorer(policy, frozen, recipe)

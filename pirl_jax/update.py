@@ -2,7 +2,7 @@
 
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
-    predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> clean action â [B H A]
+    predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> â or v [B H A]
     critic(critic_params, critic_input[B D], proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax import flow, loss
+from pirl_jax import flow, gripper, loss
 from pirl_jax.demonstrations import AnchorLoss, Demonstrations, anchor_coef
 from pirl_jax.optim import clip_by_global_norm, descend, warmup
 from pirl_jax.recipe import Recipe
@@ -125,6 +125,8 @@ def make_update(
     recipe: Recipe,
     K: int,
     scale: np.ndarray,
+    gripper_logits: tuple[int, ...] = (),
+    parametrization: str = "data",
     anchor: AnchorLoss | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``.
@@ -151,20 +153,23 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
+        gripper_logits: of the action space; whether they are drawn, and so scored, is the recipe's.
+        parametrization: what ``predict`` returns, ``data`` or ``velocity``.
         anchor: with the weight of ``recipe.anchor`` part of each policy step's objective; needs
             ``demonstrations``. Its draws are a function of the state's key and step.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
+    grippers = gripper.sampled_channels(noise, gripper_logits)
 
     def step_mean(params: PyTree, points: Batch) -> Array:
         def head(x_t: Array, t: Array) -> Array:
             return predict(params, points.features, x_t, t, points.proprio, points.domain_id)
 
-        return flow.step_mean(head, points.latents, points.denoise_step, noise, K)
+        return flow.step_mean(head, points.latents, points.denoise_step, noise, K, parametrization)
 
     def log_prob(mean: Array, points: Batch) -> Array:
-        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
+        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale, grippers)
 
     def policy_objective(
         params: PyTree, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
@@ -181,9 +186,15 @@ def make_update(
         )
         if anchors.reference_mean is not None:
             steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
+            if grippers:
+                steps += gripper.kl(mean, anchors.reference_mean, points.latents[:, 2], grippers, noise)
             chunks = loss.chunk_log_prob(steps, points.step_mask)
             kl = loss.weighted_mean(_times(chunks, points.share), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
+        if grippers:
+            steps = gripper.entropy(mean, points.latents[:, 2], grippers, noise)
+            entropy = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+            metrics |= {"gripper_entropy": entropy}
         if imitation is not None:
             weighted, plain = imitation(params)
             value, metrics = value + weighted, metrics | {"anchor_loss": plain}
@@ -305,7 +316,11 @@ def make_update(
             )
             return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
 
-        parts = {"reference_kl": recipe.reference_kl_coef, "anchor_loss": anchor}
+        parts = {
+            "reference_kl": recipe.reference_kl_coef,
+            "gripper_entropy": grippers,
+            "anchor_loss": anchor,
+        }
         optional = [name for name, part in parts.items() if part]
         warming_up = state.step < recipe.critic.warmup_updates
         progress = _Progress(

@@ -123,6 +123,19 @@ def write_dataset(
     return {"repo_id": "test/demos", "root": str(root)}
 
 
+def doubtful_gripper(policy: Any, action: Any, channel: int) -> float:
+    """Centre a random policy's gripper logits on 0, and return a temperature at which they are undecided.
+
+    Args:
+        policy: An ``XVLAPolicy``, changed in place.
+        action: What it predicts, before post-processing, [B, H, A].
+        channel: The gripper's.
+    """
+    logits = action[..., channel]
+    policy.model.transformer.action_decoder.bias.weight.data[:, channel] -= logits.mean()
+    return float(logits.std())
+
+
 def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:
     """Write the one JSON that learner and actor share (``--config_path``); overrides are top-level sections.
 

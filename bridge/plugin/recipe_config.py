@@ -15,7 +15,8 @@ from lerobot.policies.gaussian_actor.configuration_gaussian_actor import ActorLe
 from lerobot.rl.algorithms.configs import RLAlgorithmConfig
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
-from pirl_jax import noise
+from pirl_jax import gripper, noise
+from pirl_jax.channels import xvla_gripper_logits
 from pirl_jax.recipe import Recipe
 
 SUPPORTED_POLICIES = ("xvla",)
@@ -82,6 +83,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
                 f"got policy.type={policy.type}. Set policy.type, or algorithm.type=sac for a Gaussian actor."
             )
         noise.validate(self.noise, policy.num_denoising_steps)
+        gripper.sampled_channels(self.noise, xvla_gripper_logits(policy.action_mode.lower()))
         if self.concurrency.actor != "threads":
             raise ValueError(
                 f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "

@@ -14,8 +14,8 @@ import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
 from torch import Tensor
 
-from pirl_jax import noise
-from pirl_jax.channels import Groups, xvla_groups
+from pirl_jax import gripper, noise
+from pirl_jax.channels import Groups, xvla_gripper_logits, xvla_groups
 from pirl_jax.recipe import NoiseConfig
 
 
@@ -81,6 +81,7 @@ def sample(
     dims = np.flatnonzero(scale).tolist()
     stds = torch.from_numpy(scale[dims]).to(proprio)
     factor = torch.from_numpy(noise.correlation_factor(config, model.chunk_size)).to(proprio)
+    grippers = gripper.sampled_channels(config, xvla_gripper_logits(model.action_space.name))
     x1 = draw()
     x_t = x1
     kept: tuple[Tensor, Tensor, Tensor] | None = None
@@ -96,6 +97,9 @@ def sample(
             mean, x_s = x_s, x_s.clone()
             x_s[..., dims] += transition.std * stds * (factor @ draw()[..., dims])
             log_prob = _log_normal(x_s[..., dims] - mean[..., dims], transition.std * stds, factor)
+            if grippers:
+                x_s[..., grippers], gripper_log_prob = _draw_grippers(mean, grippers, config, generator)
+                log_prob += gripper_log_prob
         if transition.std > 0 or (kept is None and transition.s == 0):
             kept = (x1, x_t, x_s)
         x_t = x_s
@@ -106,6 +110,19 @@ def sample(
 def use_float32_head(policy: XVLAPolicy) -> None:
     """Keep the action head in float32; the encoder keeps ``policy.dtype``."""
     policy.model.transformer.float()
+
+
+def _draw_grippers(
+    mean: Tensor, channels: tuple[int, ...], config: NoiseConfig, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draw the executed logits [B, H, G] and their log-probability [B, H], in float64 inside."""
+    batch, steps, _ = mean.shape
+    uniforms = torch.rand((batch, len(channels), steps + 2), dtype=torch.float64, generator=generator)
+    means = mean.double().cpu().numpy()
+    outcome = means.copy()
+    outcome[..., channels] = gripper.draw(means, channels, config, uniforms.numpy())
+    log_prob = gripper.log_prob(means, outcome, channels, config)
+    return torch.from_numpy(outcome[..., channels]).to(mean), torch.from_numpy(log_prob).to(mean)
 
 
 def _log_normal(residual: Tensor, stds: Tensor, factor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.channels import xvla_groups
+from pirl_jax.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.typing import Array
@@ -77,6 +77,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         n_action_steps=config.n_action_steps,
         dim_action=config.dim_action,
         channel_groups=xvla_groups(config.action_mode, config.real_action_dim),
+        gripper_logits=xvla_gripper_logits(config.action_mode),
     )
 
 

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from lerobot.lerobot_types import TransitionKey
 from lerobot.policies.xvla import XVLAPolicy
+from lerobot.policies.xvla.processor_xvla import XVLARotation6DToAxisAngleProcessorStep
 from scipy import stats
-from tiny import tiny_policy_config
+from tiny import doubtful_gripper, tiny_policy_config
 
 from bridge.plugin.sampler import channel_groups, sample, use_float32_head
+from pirl_jax import gripper
 from pirl_jax.recipe import NoiseConfig
 
 MODES = ("auto", "ee6d", "joint", "agibot_ee6d", "franka_joint7", "so101_bimanual")
@@ -106,6 +109,43 @@ def test_the_noise_has_the_level_and_correlation_asked_for(rho):
     moments = z.T @ z / len(z)
     expected = (1 - rho) * np.eye(len(moments)) + rho
     assert np.abs(moments - expected).max() < 4.5 * np.sqrt(2 / len(z))
+
+
+@pytest.mark.parametrize(("mode", "grippers"), [("ee6d", (9,)), ("joint", (6, 13))])
+def test_a_drawn_gripper_is_what_the_robot_executes_and_changes_nothing_else(mode, grippers):
+    policy = make_policy(action_mode=mode, max_state_dim=20)
+    start = sample(policy, observations(16), NOISE, None).action
+    temperature = max(doubtful_gripper(policy, start, channel) for channel in grippers)
+    config = NoiseConfig(level=0.1, gripper="bernoulli", gripper_temperature=temperature)
+    plain, drawn = (
+        sample(policy, observations(16), noise, 1, torch.Generator().manual_seed(4))
+        for noise in (NOISE, config)
+    )
+    others = [channel for channel in range(policy.model.dim_action) if channel not in grippers]
+    assert torch.equal(drawn.action[..., others], plain.action[..., others])
+    assert torch.equal(drawn.action, drawn.latents[2])
+    closed = drawn.latents[2][..., grippers] > 0
+    assert (closed[:, 1:] != closed[:, :-1]).any(), "no chunk in which the gripper moves"
+
+    executed = policy.model.action_space.postprocess(drawn.action.clone())
+    assert torch.equal(executed[..., grippers] > 0.5, closed)
+    if mode == "ee6d":
+        libero = XVLARotation6DToAxisAngleProcessorStep()({TransitionKey.ACTION: executed[0]})
+        assert torch.equal(libero[TransitionKey.ACTION][:, -1], torch.where(closed[0, :, 0], 1.0, -1.0))
+
+    # Where nothing else touches the channel, the plain chain ends in its logit.
+    mean, outcome = plain.action.double().numpy(), drawn.latents[2].double().numpy()
+    expected = gripper.log_prob(mean, outcome, grippers, config)
+    np.testing.assert_allclose((drawn.log_prob - plain.log_prob).numpy(), expected, atol=2e-5)
+
+
+def test_without_noise_no_gripper_is_drawn():
+    policy = make_policy(action_mode="ee6d", max_state_dim=20)
+    torch.manual_seed(3)
+    expected = policy._get_action_chunk(observations())
+    torch.manual_seed(3)
+    drawn = sample(policy, observations(), NoiseConfig(level=0.1, gripper="bernoulli"), None)
+    assert torch.equal(policy.model.action_space.postprocess(drawn.action.clone()), expected)
 
 
 def test_a_seeded_generator_repeats_itself_and_leaves_the_global_one_alone():

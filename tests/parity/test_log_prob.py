@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from lerobot.policies.xvla import XVLAPolicy
-from tiny import tiny_policy_config
+from tiny import doubtful_gripper, tiny_policy_config
 
 from bridge.export import policy_config
-from bridge.plugin.sampler import sample, use_float32_head
+from bridge.plugin.sampler import Sample, sample, use_float32_head
 from bridge.state_dict import params_from_state, to_torch_state
 from pirl_jax.behaviour import round_to
 from pirl_jax.recipe import NoiseConfig, Recipe
@@ -43,6 +43,22 @@ def preprocessed(observed: Observations) -> dict[str, torch.Tensor]:
     }
 
 
+def played(drawn: Sample, step: int) -> Episode:
+    """An episode of these chunks, some of which were cut short."""
+    return Episode(
+        observations=observations(),
+        latents=np.ascontiguousarray(drawn.latents.numpy().swapaxes(0, 1)),
+        denoise_step=np.full(T, step, np.int32),
+        log_prob=drawn.log_prob.numpy(),
+        executed=np.array([H, H, 3, H, 1, H], np.int32),
+        reward=np.zeros(T, np.float32),
+        version=1,
+        terminated=False,
+        truncated=True,
+        success=False,
+    )
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
 @pytest.mark.parametrize(
     ("mode", "step"), [("terminal", 1), ("flow_sde", 4), ("flow_sde", 1), ("flow_cps", 2)]
@@ -66,24 +82,34 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
         state[key].copy_(tensor)
 
     noise = NoiseConfig(mode, replay, level=0.4, correlation=correlation)
-    observed = observations()
-    drawn = sample(actor, preprocessed(observed), noise, step, torch.Generator().manual_seed(1))
-    episode = Episode(
-        observations=observed,
-        latents=np.ascontiguousarray(drawn.latents.numpy().swapaxes(0, 1)),
-        denoise_step=np.full(T, step, np.int32),
-        log_prob=drawn.log_prob.numpy(),
-        executed=np.array([H, H, 3, H, 1, H], np.int32),
-        reward=np.zeros(T, np.float32),
-        version=1,
-        terminated=False,
-        truncated=True,
-        success=False,
-    )
+    drawn = sample(actor, preprocessed(observations()), noise, step, torch.Generator().manual_seed(1))
+    episode = played(drawn, step)
     score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
     assert np.expm1(score(episode, pushed).log_prob_gap) < RATIO_TOLERANCE
     if push_dtype == "bfloat16":  # the exact weights are not the policy that acted
         assert np.expm1(score(episode, trainable).log_prob_gap) > 10 * RATIO_TOLERANCE
+
+
+@pytest.mark.parametrize("replay", ["last", "full"])
+def test_the_ratio_is_one_with_a_drawn_gripper(replay):
+    torch.manual_seed(0)
+    lerobot_config = tiny_policy_config(action_mode="ee6d", max_state_dim=20)
+    actor = XVLAPolicy(lerobot_config).eval()
+    batch = preprocessed(observations())
+    temperature = doubtful_gripper(actor, sample(actor, batch, NoiseConfig(), None).action, 9)
+    noise = NoiseConfig(replay=replay, level=0.4, gripper="bernoulli", gripper_temperature=temperature)
+    config = policy_config(lerobot_config)
+    policy = flow_policy(config)
+    trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
+    drawn = sample(actor, batch, noise, 1, torch.Generator().manual_seed(1))
+    closed = drawn.latents[2, ..., 9] > 0
+    assert ((closed[:, 1:] != closed[:, :-1]).any(1)).any(), "no chunk in which the gripper moves"
+    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    episode = played(drawn, 1)
+    assert np.expm1(score(episode, trainable).log_prob_gap) < RATIO_TOLERANCE
+    # Not for want of a gripper term.
+    silent = make_scorer(policy, frozen, Recipe(noise=NoiseConfig(replay=replay, level=0.4), max_chunks=T))
+    assert silent(episode, trainable).log_prob_gap > 0.1
 
 
 def test_a_step_that_was_not_executed_does_not_count():

@@ -24,8 +24,9 @@ from reference import (
 from transformers.activations import ACT2FN
 from xvla_configs import ACTION_MODES, cases
 
-from pirl_jax.channels import xvla_groups
+from pirl_jax.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.xvla import XVLA, XVLAConfig, action_space
+from pirl_jax.xvla.actions import _bce_with_logits
 from pirl_jax.xvla.layers import ACTIVATIONS, attention
 from pirl_jax.xvla.transformer import timestep_embedding
 from pirl_jax.xvla.vision import attend_windows
@@ -157,3 +158,13 @@ def test_scored_channels_reach_the_robot_and_are_no_gripper_logits(mode: str) ->
     scored = {channel for group in xvla_groups(mode, space.real_dim).values() for channel in group}
     assert scored <= set(range(space.real_dim))
     assert not scored & {*space.sigmoid, *space.zeroed}
+
+
+@pytest.mark.parametrize("mode", ACTION_MODES)
+def test_gripper_logits_are_trained_as_such_and_become_probabilities(mode: str) -> None:
+    space = action_space(XVLAConfig(action_mode=mode, max_state_dim=20, action_feature_dim=6))
+    trained = {g[0] for term in space.loss_terms if term.metric is _bce_with_logits for g in term.groups}
+    # Single-arm robots execute the first arm of ee6d's two.
+    executed = trained - ({19} if mode == "ee6d" else set())
+    assert set(xvla_gripper_logits(mode)) == executed
+    assert executed <= {*space.sigmoid}

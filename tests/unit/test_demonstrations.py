@@ -55,7 +55,7 @@ def demonstrations(seed=0):
 
 
 def update_of(config):
-    return make_update(predict, critic, config, K, SCALE, make_anchor(supervised_loss, config.anchor))
+    return make_update(predict, critic, config, K, SCALE, anchor=make_anchor(supervised_loss, config.anchor))
 
 
 @settings(max_examples=40, deadline=None)

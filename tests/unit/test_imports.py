@@ -41,6 +41,7 @@ def test_every_module_but_the_learner_imports_without_torch_lerobot_grpc_and_bri
 
 def test_what_the_actor_shares_with_the_learner_imports_without_jax():
     result = run(
-        ["jax", "jaxlib", "flax", "optax", "orbax"], ["pirl_jax", "pirl_jax.recipe", "pirl_jax.noise"]
+        ["jax", "jaxlib", "flax", "optax", "orbax"],
+        ["pirl_jax", "pirl_jax.recipe", "pirl_jax.noise", "pirl_jax.channels", "pirl_jax.gripper"],
     )
     assert result.returncode == 0, result.stderr

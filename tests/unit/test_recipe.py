@@ -66,6 +66,8 @@ def test_no_option_does_nothing(options):
         ({"anchor": AnchorConfig(max_samples=0)}, "algorithm.anchor.max_samples must be positive; got 0"),
         ({"noise": NoiseConfig(correlation=1.0)}, r"algorithm.noise.correlation must be in \[0, 1\)"),
         ({"noise": NoiseConfig(replay="all")}, "algorithm.noise.replay must be last or full"),
+        ({"noise": NoiseConfig(gripper="gumbel")}, "algorithm.noise.gripper must be deterministic or"),
+        ({"noise": NoiseConfig(gripper_temperature=0.0)}, "noise.gripper_temperature must be positive"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(settings, message):
