@@ -12,7 +12,7 @@ from tiny_libero import LENGTH, SIZE, libero_policy_config, write_libero_config
 from bridge import plugin
 from bridge.export import policy_config
 from bridge.learner_config import episode_spec
-from pirl_jax.learner import reason
+from pirl_jax.command import reason
 
 plugin.register()
 
