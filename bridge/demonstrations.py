@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
-from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from bridge.dataset import batches, image_keys, load_dataset
@@ -16,13 +16,11 @@ from pirl_jax.xvla import XVLAConfig
 _READ_AT_ONCE = 32
 
 
-def load_demonstrations(
-    cfg: TrainRLServerPipelineConfig, config: XVLAConfig, spec: EpisodeSpec, count: int
-) -> Batch:
+def load_demonstrations(cfg: Any, config: XVLAConfig, spec: EpisodeSpec, count: int) -> Batch:
     """Read ``count`` frames of ``cfg.dataset``, or all if it has no more: a random subset, the seed's.
 
     Args:
-        cfg: validated; left as it is.
+        cfg: a validated ``TrainRLServerPipelineConfig``; left as it is.
         config: of the policy.
         spec: sizes of what the actors send.
         count: at most so many frames.

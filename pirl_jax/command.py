@@ -29,7 +29,7 @@ def run_command(run: Callable[[Any], None], config_class: type) -> None:
 
     parsed.__annotations__["cfg"] = config_class  # what LeRobot's parser goes by
     try:
-        parser.wrap()(parsed)()
+        parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, DraccusException) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {reason(error)}")

@@ -41,7 +41,8 @@ def encode(policy: FlowPolicy, frozen: Params, frames: Batch) -> Demonstrations:
         rows = np.arange(start, start + _ENCODED_AT_ONCE) % count
         blocks.append(jax.device_get(run(frozen, frames.images[rows], frames.tokens[rows])))
     features = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
-    return jax.device_put(Demonstrations(features, frames.proprio, frames.domain_id, frames.action))
+    arrays = jax.device_put((features, frames.proprio, frames.domain_id, frames.action))
+    return Demonstrations(*arrays)
 
 
 def make_anchor(supervised_loss: Callable[..., Array], anchor: AnchorConfig) -> AnchorLoss:

@@ -50,7 +50,7 @@ class StepTable(NamedTuple):
 def _table(steps: list[Step], dtype: jnp.dtype) -> StepTable:
     columns = np.array([(step.t, step.noise_coef, step.action_coef, step.std, step.x_coef) for step in steps])
     *table, x_coef = (jnp.asarray(column, dtype) for column in columns.T)
-    return StepTable(*table, x_coef if columns[:, -1].any() else None)
+    return StepTable(*table, x_coef=x_coef if columns[:, -1].any() else None)
 
 
 def _plain_table(K: int, dtype: jnp.dtype, parametrization: str) -> StepTable:

@@ -211,6 +211,7 @@ def make_update(
         return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
+        assert points.critic_input is not None
         return recipe.value_coef * loss.value_loss(
             critic(params, points.critic_input, points.proprio),
             points.old_values,
@@ -283,6 +284,8 @@ def make_update(
                 return None
 
             def imitation(params: PyTree) -> tuple[Array, Array]:
+                assert anchor is not None
+                assert demonstrations is not None
                 plain = anchor(params, demonstrations, jax.random.fold_in(anchor_key, number))
                 return coef * plain, plain
 
