@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pirl_jax import flow, noise
+from pirl_jax import flow, noise, noise_head
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
@@ -46,7 +47,7 @@ def diagnose(
     recipe: Recipe,
     state: TrainState,
     episodes: Sequence[Episode],
-    behaviour: Params,
+    behaviour: Behaviour,
 ) -> list[Finding]:
     """Examine episodes that actors played with ``behaviour``, and one trial update on them.
 
@@ -57,7 +58,7 @@ def diagnose(
         recipe: every number of the method.
         state: before the first update; copied, not donated.
         episodes: at least one.
-        behaviour: the trainable parameters as pushed.
+        behaviour: as pushed.
     """
     # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
     trial = dataclasses.replace(
@@ -69,10 +70,10 @@ def diagnose(
     return [
         _gap(scored, recipe),
         _ratio(probe, recipe),
-        *_noise(policy, recipe, behaviour, scored),
+        *_noise(policy, recipe, behaviour.params, scored),
         _signal(scored),
         *_gradients(probe),
-        _step(probe, score, episodes, scored, recipe),
+        _step(probe, score, episodes, scored, behaviour, recipe),
         _memory(state, frozen, scored, recipe),
     ]
 
@@ -92,13 +93,14 @@ class _Probe:
         self._arguments = (policy.predict, critic)
         self._K = policy.num_denoising_steps
         self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
+        self._spread = noise_head.spread_fn(policy, recipe.noise)
         self._state = state
         self._batch, self._n = make_batch(collected, recipe, jax.jit(critic), state)
 
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)
         recipe = dataclasses.replace(self.recipe, **changes)
-        update = make_update(*self._arguments, recipe, self._K, self._scale)
+        update = make_update(*self._arguments, recipe, self._K, self._scale, self._spread)
         start = jax.tree.map(jnp.copy, self._state).replace(lr=jnp.asarray(lr, jnp.float32))
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
@@ -149,7 +151,7 @@ def _noise(
         predict = partial(_predict, policy, params, features, proprio, domain_id)
         latents = jnp.asarray(episode.latents)
         clean = flow.deterministic(predict, latents[:, 0], K)
-        executed = flow.finish(predict, latents, jnp.asarray(episode.denoise_step), K)
+        executed = flow.finish(predict, latents, jnp.asarray(episode.denoise_step), recipe.noise, K)
         moved.append(np.asarray(executed - clean)[episode.step_mask])
         actions.append(np.asarray(executed)[episode.step_mask])
     spread, motion = np.concatenate(moved).std(0), np.concatenate(actions).std(0)
@@ -220,15 +222,17 @@ def _gradients(probe: _Probe) -> list[Finding]:
 
 def _step(
     probe: _Probe,
-    score: Callable[[Episode, Params], ScoredEpisode],
+    score: Callable[[Episode, Behaviour], ScoredEpisode],
     episodes: Sequence[Episode],
     scored: Sequence[ScoredEpisode],
+    behaviour: Behaviour,
     recipe: Recipe,
 ) -> Finding:
     state, metrics = probe.update()
+    updated = dataclasses.replace(behaviour, params=state.params)
     log_weights = np.concatenate(
         [
-            (score(episode, state.params).old_log_prob - before.old_log_prob).sum(axis=1)
+            (score(episode, updated).old_log_prob - before.old_log_prob).sum(axis=1)
             for episode, before in zip(episodes, scored, strict=True)
         ]
     )

@@ -25,7 +25,8 @@ class FlowPolicy:
     split: Callable[[Params], tuple[Params, Params]]
     """``params -> (trainable, frozen)``."""
     merge: Callable[[Params, Params], Params]
-    """``(trainable, frozen) -> params``, the inverse of ``split``."""
+    """``(trainable, frozen) -> params``, the inverse of ``split``. Ignores what is trained besides the policy
+    (``pirl_jax.noise_head``)."""
     encode: Callable[..., Features]
     """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
     predict: Callable[..., Any]
@@ -33,6 +34,9 @@ class FlowPolicy:
     Float[B H A]``."""
     prepare_proprio: Callable[[np.ndarray], np.ndarray]
     """Raw state ``[B P']`` to what ``predict`` takes."""
+    summarize: Callable[..., Any]
+    """``(features, proprio Float[B P]) -> Float[B summary_dim]``: an observation as one vector."""
+    summary_dim: int
     num_denoising_steps: int
     chunk_size: int
     n_action_steps: int

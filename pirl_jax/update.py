@@ -3,6 +3,7 @@
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
     predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> clean action â [B H A]
+    spread(params, features, proprio[B P], t[B]) -> log factor on the noise of each channel [B A]
     critic(critic_params, features, proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
@@ -11,6 +12,7 @@ The policy and the critic enter as callables on their trainable parameters, so t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -26,6 +28,7 @@ from pirl_jax.typing import Array, Bool, Float, Int
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
+Spread = Callable[[PyTree, PyTree, Array, Array], Array]
 Critic = Callable[[PyTree, PyTree, Array], Array]
 Metrics = dict[str, Array]
 
@@ -43,6 +46,8 @@ class Batch(flax.struct.PyTreeNode):
     domain_id: Int[Array, " N"]
     latents: Float[Array, "N L H A"]
     denoise_step: Int[Array, " N"]
+    level: Float[Array, " N"]
+    """Noise level of the policy that acted. Not a parameter: ratios have it in both of their densities."""
     step_mask: Bool[Array, "N H"]
     """Chunk steps that were executed: they alone enter the likelihood."""
     old_log_prob: Float[Array, "N H"]
@@ -75,13 +80,13 @@ def pad_rows(tree: PyTree, capacity: int) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def _in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
+def _in_blocks(function: Callable[[PyTree], PyTree], rows: PyTree, size: int) -> PyTree:
     """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
     n = jax.tree.leaves(rows)[0].shape[0]
     blocks = -(-n // size)
     order = jnp.arange(blocks * size).reshape(blocks, size) % n
     out = jax.lax.map(lambda block: function(jax.tree.map(lambda x: x[block], rows)), order)
-    return out.reshape(blocks * size, *out.shape[2:])[:n]
+    return jax.tree.map(lambda x: x.reshape(blocks * size, *x.shape[2:])[:n], out)
 
 
 class _Anchors(NamedTuple):
@@ -89,8 +94,8 @@ class _Anchors(NamedTuple):
 
     proximal: Array
     """Log-density of each chunk step under the policy that ratios are taken to."""
-    reference_mean: Array | None
-    """Mean of the noised step under the policy that the run began with."""
+    reference: flow.Gaussians | None
+    """Distributions of the noised steps under the policy that the run began with."""
 
 
 class _Progress(NamedTuple):
@@ -110,7 +115,12 @@ class _Progress(NamedTuple):
 
 
 def make_update(
-    predict: Predict, critic: Critic, recipe: Recipe, K: int, scale: np.ndarray
+    predict: Predict,
+    critic: Critic,
+    recipe: Recipe,
+    K: int,
+    scale: np.ndarray,
+    spread: Spread | None = None,
 ) -> Callable[[TrainState, Batch, Array | int], tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid) -> (state, metrics)``: jitted, ``state`` donated.
 
@@ -132,23 +142,25 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
+        spread: noise head on the trainable parameters (``noise_head.spread_fn``), for a mode that learns.
     """
     tx = optimizer(recipe)
     noise = recipe.noise
 
-    def step_mean(params: PyTree, points: Batch) -> Array:
+    def gaussians(params: PyTree, points: Batch) -> flow.Gaussians:
         def head(x_t: Array, t: Array) -> Array:
             return predict(params, points.features, x_t, t, points.proprio, points.domain_id)
 
-        return flow.step_mean(head, points.latents, points.denoise_step, noise, K)
+        bound = spread and partial(spread, params, points.features, points.proprio)
+        return flow.gaussians(head, points.latents, points.denoise_step, noise, K, scale, points.level, bound)
 
-    def log_prob(mean: Array, points: Batch) -> Array:
-        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale)
+    def log_prob(steps: flow.Gaussians, points: Batch) -> Array:
+        return flow.log_density(steps, points.latents, noise, scale)
 
     def policy_objective(params: PyTree, points: Batch, anchors: _Anchors, weight: Array):
-        mean = step_mean(params, points)
+        steps = gaussians(params, points)
         value, metrics = loss.policy_loss(
-            log_prob(mean, points),
+            log_prob(steps, points),
             anchors.proximal,
             points.old_log_prob,
             points.advantages,
@@ -156,20 +168,25 @@ def make_update(
             weight,
             recipe,
         )
-        if anchors.reference_mean is not None:
-            steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
-            kl = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
+        if anchors.reference is not None:
+            divergence = flow.kl(steps, anchors.reference, noise)
+            kl = loss.weighted_mean(loss.chunk_log_prob(divergence, points.step_mask), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
-        return value, metrics
+        entropy = flow.entropy(steps.std, noise, points.step_mask.shape[1])
+        entropy = loss.chunk_log_prob(entropy, points.step_mask)
+        if recipe.entropy_coef:
+            numbers = steps.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
+            value -= recipe.entropy_coef * loss.weighted_mean(entropy / numbers, weight)
+        return value, metrics | {"entropy": loss.weighted_mean(entropy, weight)}
 
     def make_anchors(state: TrainState, batch: Batch, size: int) -> _Anchors:
         proximal, reference = batch.old_log_prob, None
         if recipe.decoupled:
             proximal = _in_blocks(
-                lambda points: log_prob(step_mean(state.params, points), points), batch, size
+                lambda points: log_prob(gaussians(state.params, points), points), batch, size
             )
         if recipe.reference_kl_coef:
-            reference = _in_blocks(lambda points: step_mean(state.reference, points), batch, size)
+            reference = _in_blocks(lambda points: gaussians(state.reference, points), batch, size)
         return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
@@ -257,7 +274,9 @@ def make_update(
         progress = _Progress(
             state=state,
             stopped=jnp.bool_(False),
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *reference_metrics),
+            policy_sums=_zeros(
+                "policy_loss", "grad_norm", "entropy", *loss.POLICY_METRICS, *reference_metrics
+            ),
             critic_sums=_zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
@@ -285,13 +304,7 @@ def make_update(
         valid = jnp.arange(batch.old_log_prob.shape[0]) < n_valid
         weight = valid.astype(jnp.float32)
         values, targets = (jnp.where(valid, x, 0.0) for x in (batch.old_values, batch.value_targets))
-        H = batch.step_mask.shape[1]
-        steps = flow.entropy(batch.denoise_step, recipe.noise, K, H, scale)
-        entropy = jnp.sum(jnp.where(batch.step_mask, steps, 0.0), axis=-1)
-        return {
-            "explained_variance": loss.explained_variance(values, targets, weight),
-            "entropy": loss.weighted_mean(jnp.where(valid, entropy, 0.0), weight),
-        }
+        return {"explained_variance": loss.explained_variance(values, targets, weight)}
 
     return jax.jit(update, donate_argnums=0)
 

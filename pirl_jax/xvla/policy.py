@@ -16,7 +16,7 @@ from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, Features, Params
-from pirl_jax.xvla.value import Critic
+from pirl_jax.xvla.value import Critic, summarize
 
 HEAD = "transformer"
 """The subtree that online RL trains: soft prompts, domain layers and blocks. The rest is frozen."""
@@ -30,7 +30,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         return {HEAD: params[HEAD]}, {name: tree for name, tree in params.items() if name != HEAD}
 
     def merge(trainable: Params, frozen: Params) -> Params:
-        return {**frozen, **trainable}
+        return {**frozen, HEAD: trainable[HEAD]}
 
     def encode(frozen: Params, images: Array, tokens: Array) -> Features:
         return cast(
@@ -41,7 +41,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
     ) -> Array:
         inputs = (features, x_t, t, proprio, domain_id)
-        return cast(Array, model.apply({"params": trainable}, *inputs, method="predict"))
+        return cast(Array, model.apply({"params": {HEAD: trainable[HEAD]}}, *inputs, method="predict"))
 
     return FlowPolicy(
         split=split,
@@ -49,6 +49,8 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         encode=encode,
         predict=predict,
         prepare_proprio=lambda state: np.asarray(prepare_proprio(jnp.asarray(state), config.dim_proprio)),
+        summarize=summarize,
+        summary_dim=config.vision.projection_dim + config.dim_proprio,
         num_denoising_steps=config.num_denoising_steps,
         chunk_size=config.chunk_size,
         n_action_steps=config.n_action_steps,

@@ -10,6 +10,18 @@ from pirl_jax.typing import Array, Float, typed
 from pirl_jax.xvla.model import Features
 
 
+@typed
+def summarize(features: Features, proprio: Float[Array, "B P"]) -> Float[Array, "B W"]:
+    """Mean VLM token and proprioception side by side, in float32.
+
+    Args:
+        features: Output of ``XVLA.encode``; no gradient flows into it.
+        proprio: State padded to ``config.dim_proprio``.
+    """
+    pooled = jax.lax.stop_gradient(features.vlm).astype(jnp.float32).mean(axis=1)
+    return jnp.concatenate([pooled, proprio.astype(jnp.float32)], axis=-1)
+
+
 class Critic(nn.Module):
     """V(s): an MLP on the mean VLM token and the proprioception, in float32."""
 
@@ -18,14 +30,8 @@ class Critic(nn.Module):
     @nn.compact
     @typed
     def __call__(self, features: Features, proprio: Float[Array, "B P"]) -> Float[Array, " B"]:
-        """Estimate the value of observations.
-
-        Args:
-            features: Output of ``XVLA.encode``; no gradient flows into it.
-            proprio: State padded to ``config.dim_proprio``.
-        """
-        pooled = jax.lax.stop_gradient(features.vlm).astype(jnp.float32).mean(axis=1)
-        x = jnp.concatenate([pooled, proprio.astype(jnp.float32)], axis=-1)
+        """Estimate the value of observations; arguments as in ``summarize``."""
+        x = summarize(features, proprio)
         for index, width in enumerate(self.hidden_dims):
             x = nn.gelu(nn.Dense(width, name=f"hidden_{index}")(x))
         # Near-zero values at the start: the first advantages are the returns, not an artefact of the init.

@@ -46,6 +46,12 @@ def test_no_option_does_nothing(options):
         ({"advantage": "group", "group_size": 5}, "divides episodes_per_update=512; got 5"),
         ({"noise": NoiseConfig(correlation=1.0)}, r"algorithm.noise.correlation must be in \[0, 1\)"),
         ({"noise": NoiseConfig(replay="all")}, "algorithm.noise.replay must be last or full"),
+        (
+            {"noise": NoiseConfig(mode="flow_noise", replay="full")},
+            "replay must be last with noise.mode=flow_noise",
+        ),
+        ({"entropy_coef": -0.1}, "algorithm.entropy_coef must be ≥ 0"),
+        ({"entropy_coef": 0.005}, "algorithm.entropy_coef=0.005 needs noise.mode=flow_noise"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(settings, message):
@@ -55,3 +61,4 @@ def test_a_bad_value_is_refused_by_name(settings, message):
 
 def test_the_defaults_are_valid():
     Recipe().validate()
+    Recipe(noise=NoiseConfig(mode="flow_noise"), entropy_coef=0.005).validate()
