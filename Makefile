@@ -5,7 +5,7 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-libero lint bench install system-packages clean
+.PHONY: demo test test-libero lint bench bench-algorithms install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -24,6 +24,10 @@ lint: install
 
 bench: install
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
+
+# Every noise mode with every algorithm on a task with a known optimum and gradient.
+bench-algorithms: install
+	$(PY) tests/benchmarks/bench_algorithms.py
 
 install: system-packages $(VENV)/.installed
 

@@ -51,20 +51,22 @@ class Broadcast:
             return self._version, self._message
 
 
-def serialise(version: int, tensors: Mapping[str, Any]) -> bytes:
+def serialise(version: int, level: float, tensors: Mapping[str, Any]) -> bytes:
     """Return the parameter message: what LeRobot's `bytes_to_state_dict` reads in the actor.
 
     Args:
         version: Policy version of the tensors.
+        level: Noise level that belongs to it (`pirl_jax.noise.level_at`).
         tensors: torch parameter name → torch tensor, NumPy array (ml_dtypes' bfloat16 too), or anything else
             in host memory that speaks DLPack, such as a JAX array on the CPU.
 
     Returns:
-        `torch.save({"version": int64 scalar, "policy": {name: tensor}})`.
+        `torch.save({"version": int64 scalar, "level": float64 scalar, "policy": {name: tensor}})`.
     """
     policy = {name: _to_torch(value) for name, value in tensors.items()}
     buffer = io.BytesIO()
-    torch.save({"version": torch.tensor(version, dtype=torch.int64), "policy": policy}, buffer)
+    scalars = {"version": torch.tensor(version), "level": torch.tensor(level, dtype=torch.float64)}
+    torch.save(scalars | {"policy": policy}, buffer)
     return buffer.getvalue()
 
 

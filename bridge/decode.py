@@ -71,8 +71,8 @@ class EpisodeSpec:
     """A, channels of the action as the model sees it."""
     num_latents: int
     """L"""
-    num_denoising_steps: int
-    """K"""
+    denoise_steps: tuple[int, ...]
+    """Steps k that may be a chunk's (first) noised one."""
     max_chunks: int
     """T at most."""
     task_names: tuple[str, ...] = ()
@@ -81,6 +81,7 @@ class EpisodeSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_keys", tuple(self.image_keys))
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "denoise_steps", tuple(self.denoise_steps))
         object.__setattr__(self, "task_names", tuple(self.task_names))
         least = {name: 1 for name, field in self.__dataclass_fields__.items() if field.type == "int"}
         least["proprio_dim"] = 0
@@ -324,10 +325,11 @@ def _decode_record(row: np.ndarray, where: str, spec: EpisodeSpec) -> Record:
         record = unpack(row, dims=dims)
     except RecordError as error:
         raise TransitionError("record", f"{where}: {error}") from error
-    if not 1 <= record.denoise_step <= spec.num_denoising_steps:
+    if record.denoise_step not in spec.denoise_steps:
         raise TransitionError(
             "record",
-            f"{where}: denoise_step must be in 1..{spec.num_denoising_steps}; got {record.denoise_step}.",
+            f"{where}: denoise_step must be one of {spec.denoise_steps}; got {record.denoise_step}. "
+            "Start actor and learner from the same config.",
         )
     return record
 

@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_STATE
 from bridge.decode import EpisodeSpec
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
-from pirl_jax.noise import NUM_LATENTS
+from pirl_jax.noise import MODES, num_latents
 from pirl_jax.xvla import XVLAConfig
 
 
@@ -62,6 +62,7 @@ def episode_spec(
         raise ValueError(
             f"all camera views must have one size; got {shapes}. Resize them in the environment."
         )
+    K = config.num_denoising_steps
     channels, height, width = next(iter(shapes.values()))
     return EpisodeSpec(
         image_keys=tuple(shapes),
@@ -72,8 +73,8 @@ def episode_spec(
         n_action_steps=config.n_action_steps,
         env_action_dim=(settings and settings.env_action_dim) or config.real_action_dim,
         action_dim=config.dim_action,
-        num_latents=NUM_LATENTS,
-        num_denoising_steps=config.num_denoising_steps,
+        num_latents=num_latents(recipe.noise, K),
+        denoise_steps=MODES[recipe.noise.mode].first_steps(K),
         max_chunks=recipe.max_chunks,
         task_names=settings.task_names if settings else (),
     )

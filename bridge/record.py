@@ -60,9 +60,9 @@ class Record:
 
     Attributes:
         env_action: What the environment executes, after post-processing, float32 [Hx, E].
-        latents: ε₀, the input of the noised step and its output, float32 [L, H, A].
+        latents: States of the denoising chain (``pirl_jax.noise.num_latents``), float32 [L, H, A].
         log_prob: Log-density of each chunk step's noise, summed over scored channels, float32 [H].
-        denoise_step: Index k of the noised step, which goes from time k/K to (k-1)/K.
+        denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K.
         version: Version of the weights that chose the action; 0 for an actor's own initial weights.
     """
 

@@ -151,7 +151,7 @@ class LearnerServer:
         while (episode := self.get()) is not None:
             yield episode
 
-    def publish(self, version: int, tensors: Mapping[str, Any]) -> None:
+    def publish(self, version: int, level: float, tensors: Mapping[str, Any]) -> None:
         """Serialise the parameters once and send them to every actor, present and future.
 
         An actor that is still receiving an older version gets the newest one next; those in between are
@@ -159,6 +159,7 @@ class LearnerServer:
 
         Args:
             version: Greater than every version published before.
+            level: Noise level to act with from now on.
             tensors: See `bridge.broadcast.serialise`.
 
         Raises:
@@ -169,7 +170,7 @@ class LearnerServer:
                 f"Policy versions must increase; got {version} after {self._broadcast.version}. "
                 "When resuming, go on from the version saved in the checkpoint."
             )
-        self._broadcast.set(version, serialise(version, tensors))
+        self._broadcast.set(version, serialise(version, level, tensors))
 
     def stats(self) -> dict[str, Any]:
         """Return what happened so far.

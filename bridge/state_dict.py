@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bridge import keymap
+from pirl_jax.noise import HEAD
 from pirl_jax.xvla import XVLAConfig, init_params
 
 Tree = dict[str, Any]
@@ -141,6 +142,23 @@ def to_torch_state(
             tensor = to_torch(leaf)
             state[keymap.to_torch_key(path)] = tensor if dtype is None else tensor.to(dtype)
     return state
+
+
+def to_push(params: Tree, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Return trainable parameters as actors take them: the noise head's, if any, under their own paths.
+
+    Args:
+        params: Trainable parameter tree.
+        dtype: As in :func:`to_torch_state`.
+
+    Raises:
+        KeyError: The tree holds a leaf that neither X-VLA nor the noise head has.
+    """
+    policy = {name: tree for name, tree in params.items() if name != HEAD}
+    head = {".".join(path): to_torch(leaf) for path, leaf in leaves({HEAD: params.get(HEAD, {})})}
+    return to_torch_state(policy, dtype=dtype) | {
+        key: tensor.to(dtype or tensor.dtype) for key, tensor in head.items()
+    }
 
 
 def write_safetensors(file: Path, params: Tree) -> None:

@@ -30,6 +30,8 @@ class Behaviour:
     params: PyTree
     update: int
     """Updates done when it was pushed."""
+    level: float
+    """Noise level that its actors were given (``noise.level_at``)."""
 
 
 class Behaviours:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pirl_jax import flow, noise
+from pirl_jax import flow, noise_head
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
@@ -47,7 +48,7 @@ def diagnose(
     recipe: Recipe,
     state: TrainState,
     episodes: Sequence[Episode],
-    behaviour: Params,
+    behaviour: Behaviour,
 ) -> list[Finding]:
     """Examine episodes that actors played with ``behaviour``, and one trial update on them.
 
@@ -58,7 +59,7 @@ def diagnose(
         recipe: every number of the method.
         state: before the first update; copied, not donated.
         episodes: at least one.
-        behaviour: the trainable parameters as pushed.
+        behaviour: as pushed.
     """
     # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one,
     # and the policy is not kept waiting.
@@ -76,10 +77,10 @@ def diagnose(
     return [
         _gap(scored, recipe),
         _ratio(probe, recipe),
-        *_noise(policy, recipe, behaviour, scored),
+        *_noise(policy, recipe, behaviour.params, scored),
         _signal(scored),
         *_gradients(probe),
-        _step(probe, score, episodes, scored, recipe),
+        _step(probe, score, episodes, scored, behaviour, recipe),
         _memory(state, frozen, scored, recipe),
     ]
 
@@ -98,23 +99,15 @@ class _Probe:
         self.recipe = recipe
         self._policy, self._critic = policy, critic
         evaluate = make_evaluate(policy, critic, recipe)
-        self._scale = noise.channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
+        self._chain = policy.chain(recipe.noise)
+        self._spread = noise_head.spread_fn(policy, recipe.noise)
         self._state = state
         self._batch, self._n = make_batch(collected, recipe, evaluate, state)
 
     def update(self, **changes: Any) -> tuple[TrainState, dict[str, float]]:
         lr = changes.pop("lr", self._state.lr)
         recipe = dataclasses.replace(self.recipe, **changes)
-        policy = self._policy
-        update = make_update(
-            policy.predict,
-            self._critic,
-            recipe,
-            policy.num_denoising_steps,
-            self._scale,
-            policy.gripper_logits,
-            policy.parametrization,
-        )
+        update = make_update(self._policy.predict, self._critic, recipe, self._chain, self._spread)
         start = jax.tree.map(jnp.copy, self._state).replace(lr=jnp.asarray(lr, jnp.float32))
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
@@ -156,7 +149,7 @@ def _noise(
     policy: FlowPolicy, recipe: Recipe, params: Params, scored: Sequence[ScoredEpisode]
 ) -> list[Finding]:
     """How far the noise moves the executed action, channel by channel, against how much actions differ."""
-    K = policy.num_denoising_steps
+    chain = policy.chain(recipe.noise)
     moved, actions = [], []
     for episode in scored:
         T = len(episode)
@@ -164,9 +157,8 @@ def _noise(
         features, proprio, domain_id = jax.tree.map(lambda x, T=T: jnp.asarray(x[:T]), observed)
         predict = partial(_predict, policy, params, features, proprio, domain_id)
         latents = jnp.asarray(episode.latents)
-        clean = flow.deterministic(predict, latents[:, 0], K, policy.parametrization)
-        k = jnp.asarray(episode.denoise_step)
-        executed = flow.finish(predict, latents, k, K, policy.parametrization)
+        clean = flow.deterministic(chain, predict, latents[:, 0])
+        executed = flow.finish(chain, predict, latents, jnp.asarray(episode.denoise_step))
         moved.append(np.asarray(executed - clean)[episode.step_mask])
         actions.append(np.asarray(executed)[episode.step_mask])
     spread, motion = np.concatenate(moved).std(0), np.concatenate(actions).std(0)
@@ -237,15 +229,17 @@ def _gradients(probe: _Probe) -> list[Finding]:
 
 def _step(
     probe: _Probe,
-    score: Callable[[Episode, Params], ScoredEpisode],
+    score: Callable[[Episode, Behaviour], ScoredEpisode],
     episodes: Sequence[Episode],
     scored: Sequence[ScoredEpisode],
+    behaviour: Behaviour,
     recipe: Recipe,
 ) -> Finding:
     state, metrics = probe.update()
+    updated = dataclasses.replace(behaviour, params=state.params)
     log_weights = np.concatenate(
         [
-            (score(episode, state.params).old_log_prob - before.old_log_prob).sum(axis=1)
+            (score(episode, updated).old_log_prob - before.old_log_prob).sum(axis=1)
             for episode, before in zip(episodes, scored, strict=True)
         ]
     )

@@ -16,9 +16,10 @@ from typing import Any
 
 import jax
 
-from pirl_jax.behaviour import round_to
+from pirl_jax.behaviour import Behaviour, round_to
 from pirl_jax.diagnosis import diagnose
 from pirl_jax.learner import command, load, publish, serve
+from pirl_jax.noise import level_at
 from pirl_jax.xvla.policy import critic_fn
 
 logger = logging.getLogger("doctor")
@@ -33,7 +34,8 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     from bridge.demo.processes import Command
 
     run = load(cfg)
-    behaviour = round_to(run.state.params, run.recipe.push_dtype)
+    level = level_at(run.recipe.noise, 0)
+    behaviour = Behaviour(round_to(run.state.params, run.recipe.push_dtype), 0, level)
     received = []
     arguments = [
         *actor_arguments,

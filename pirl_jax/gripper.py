@@ -54,64 +54,62 @@ def sampled_channels(noise: NoiseConfig, gripper_logits: tuple[int, ...]) -> tup
     return gripper_logits
 
 
-def draw(mean: Array, channels: tuple[int, ...], noise: NoiseConfig, uniforms: Array) -> Array:
+def draw(logits: Array, noise: NoiseConfig, uniforms: Array) -> Array:
     """Draw the executed gripper logits, ± ``EXECUTED_LOGIT``, [B, H, G].
 
     Args:
-        mean: of the last denoising step, [B, H, A].
-        channels: G gripper logits.
+        logits: what the last denoising step gives for the G grippers, [B, H, G].
         noise: temperature.
         uniforms: of [0, 1), [B, G, H + 2]: whether each step draws for itself, the shared draw, theirs.
     """
-    xp = mean.__array_namespace__()
+    xp = logits.__array_namespace__()
     alone, shared, own = uniforms[..., :1] < INDEPENDENCE, uniforms[..., 1:2], uniforms[..., 2:]
-    p = xp.exp(_log_sigmoid(_logits(mean, channels, noise)))
+    p = xp.exp(_log_sigmoid(_tempered(logits, noise)))
     closed = xp.where(alone, own, shared) < p
-    return xp.where(closed, EXECUTED_LOGIT, -EXECUTED_LOGIT).swapaxes(-1, -2).astype(mean.dtype)
+    return xp.where(closed, EXECUTED_LOGIT, -EXECUTED_LOGIT).swapaxes(-1, -2).astype(logits.dtype)
 
 
-def log_prob(mean: Array, outcome: Array, channels: tuple[int, ...], noise: NoiseConfig) -> Array:
+def log_prob(logits: Array, outcome: Array, noise: NoiseConfig) -> Array:
     """Σ over grippers of log P(g_h | g_<h), [B, H].
 
     Args:
-        mean: of the last denoising step, [B, H, A].
-        outcome: what was executed, [B, H, A]; the sign of a gripper channel is its g.
-        channels: G gripper logits.
+        logits: what the last denoising step gives for the grippers, [B, H, G].
+        outcome: what was executed, [B, H, G]; its sign is g.
         noise: temperature.
     """
-    pattern = _pattern(outcome, channels)
-    options = _log_conditionals(_logits(mean, channels, noise), pattern)
-    return mean.__array_namespace__().where(pattern, options[..., 1], options[..., 0]).sum(-2)
+    pattern = _pattern(outcome)
+    options = _log_conditionals(_tempered(logits, noise), pattern)
+    return logits.__array_namespace__().where(pattern, options[..., 1], options[..., 0]).sum(-2)
 
 
-def kl(mean: Array, other: Array, outcome: Array, channels: tuple[int, ...], noise: NoiseConfig) -> Array:
+def kl(logits: Array, other: Array, outcome: Array, noise: NoiseConfig) -> Array:
     """Σ over grippers of KL(P(g_h | g_<h) ‖ P_other(g_h | g_<h)) after the steps that were executed, [B, H].
 
     By the chain rule its sum over an executed prefix has the prefixes' divergence as its mean under the
-    policy that acted, if that is ``mean``'s. Other arguments as for ``log_prob``.
+    policy that acted, if that is ``logits``'. Other arguments as for ``log_prob``.
     """
-    pattern = _pattern(outcome, channels)
-    new, old = (_log_conditionals(_logits(m, channels, noise), pattern) for m in (mean, other))
-    return (mean.__array_namespace__().exp(new) * (new - old)).sum(-1).sum(-2)
+    pattern = _pattern(outcome)
+    new, old = (_log_conditionals(_tempered(x, noise), pattern) for x in (logits, other))
+    return (logits.__array_namespace__().exp(new) * (new - old)).sum(-1).sum(-2)
 
 
-def entropy(mean: Array, outcome: Array, channels: tuple[int, ...], noise: NoiseConfig) -> Array:
+def entropy(logits: Array, outcome: Array, noise: NoiseConfig) -> Array:
     """Σ over grippers of the entropy of g_h after the steps that were executed, in nats, [B, H].
 
     Its sum over a prefix has the prefix's entropy as its mean. Arguments as for ``log_prob``.
     """
-    options = _log_conditionals(_logits(mean, channels, noise), _pattern(outcome, channels))
-    return -(mean.__array_namespace__().exp(options) * options).sum(-1).sum(-2)
+    options = _log_conditionals(_tempered(logits, noise), _pattern(outcome))
+    return -(logits.__array_namespace__().exp(options) * options).sum(-1).sum(-2)
 
 
-def _logits(mean: Array, channels: tuple[int, ...], noise: NoiseConfig) -> Array:
+def _tempered(logits: Array, noise: NoiseConfig) -> Array:
     """ℓ/τ, [B, G, H]."""
-    return mean[..., np.array(channels)].swapaxes(-1, -2) / noise.gripper_temperature
+    return logits.swapaxes(-1, -2) / noise.gripper_temperature
 
 
-def _pattern(outcome: Array, channels: tuple[int, ...]) -> Array:
+def _pattern(outcome: Array) -> Array:
     """g, bool [B, G, H]."""
-    return outcome[..., np.array(channels)].swapaxes(-1, -2) > 0
+    return outcome.swapaxes(-1, -2) > 0
 
 
 def _log_conditionals(logits: Array, pattern: Array) -> Array:

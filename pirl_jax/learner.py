@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pirl_jax import checkpoint, state, train
-from pirl_jax.behaviour import Versions
+from pirl_jax import checkpoint, noise_head, state, train
+from pirl_jax.behaviour import Behaviour, Versions
 from pirl_jax.command import run_command
 from pirl_jax.demonstrations import Demonstrations, encode
 from pirl_jax.metrics import MetricsWriter, wandb_sinks
@@ -56,8 +56,10 @@ def load(cfg: Any) -> Run:
     params = check_params(load_params(base)[1], config)
     policy = flow_policy(config)
     trainable, frozen = policy.split(params)
-    critic_params = init_critic(config, recipe.critic, jax.random.PRNGKey(cfg.seed))
-    train_state = state.create(jax.device_put(trainable), critic_params, recipe, cfg.seed)
+    key = jax.random.PRNGKey(cfg.seed)
+    critic_params = init_critic(config, recipe.critic, key)
+    head = noise_head.init(policy, recipe.noise, jax.random.fold_in(key, 1))
+    train_state = state.create(jax.device_put(trainable) | head, critic_params, recipe, cfg.seed)
     return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
 
 
@@ -91,14 +93,14 @@ def serve(run: Run) -> Any:
     return LearnerServer(address.learner_host, address.learner_port, decode=decoder(run.spec))
 
 
-def publish(server: Any, recipe: Any, version: int, params: Params) -> None:
-    """Push trainable parameters to every actor, rounded as the recipe says."""
+def publish(server: Any, recipe: Any, version: int, behaviour: Behaviour) -> None:
+    """Push trainable parameters, rounded as the recipe says, and their noise level to every actor."""
     import torch
 
-    from bridge.state_dict import to_torch_state
+    from bridge.state_dict import to_push
 
     dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
-    server.publish(version, to_torch_state(params, dtype=dtype))
+    server.publish(version, behaviour.level, to_push(behaviour.params, dtype))
 
 
 def learn(cfg: Any) -> None:

@@ -104,6 +104,11 @@ def _units(step_mask: Array, weight: Array, aggregation: str) -> Array:
     return weight[:, None] * step_mask if aggregation == "action" else weight[:, None]
 
 
+def by_share(values: Array, share: Array | None) -> Array:
+    """Each point's value times its share of a mean over chunks (``Recipe.loss_weighting``); None: 1."""
+    return values if share is None else values * share
+
+
 @typed
 def huber(error: Float[Array, " B"], delta: float) -> Float[Array, " B"]:
     """½e² within ±δ, δ(|e| - ½δ) beyond."""
@@ -124,7 +129,7 @@ def value_loss(
     """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the old value (πRL)."""
     clipped = old_values + jnp.clip(values - old_values, -value_clip, value_clip)
     worse = jnp.maximum(huber(values - targets, huber_delta), huber(clipped - targets, huber_delta))
-    return weighted_mean(worse if share is None else worse * share, weight)
+    return weighted_mean(by_share(worse, share), weight)
 
 
 @typed

@@ -55,6 +55,11 @@ def descend(params: PyTree, direction: PyTree, lr: Array | float) -> PyTree:
     return jax.tree.map(lambda p, d: p - jnp.asarray(lr, p.dtype) * d, params, direction)
 
 
+def select(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    """``new`` where the condition, a scalar, holds; else ``old``."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
 @dataclass(frozen=True)
 class SupervisedOptimizer:
     """X-VLA's supervised training: LeRobot's ``XVLAAdamWConfig``, scheduler and freezing in one."""

@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pirl_jax import noise
+from pirl_jax.flow import Chain
+from pirl_jax.gripper import sampled_channels
+from pirl_jax.recipe import NoiseConfig
+
 Params = Any
 """A nested dict of arrays."""
 Features = Any
@@ -25,7 +30,8 @@ class FlowPolicy:
     split: Callable[[Params], tuple[Params, Params]]
     """``params -> (trainable, frozen)``."""
     merge: Callable[[Params, Params], Params]
-    """``(trainable, frozen) -> params``, the inverse of ``split``."""
+    """``(trainable, frozen) -> params``, the inverse of ``split``. Ignores what is trained besides the policy
+    (``pirl_jax.noise_head``)."""
     encode: Callable[..., Features]
     """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
     predict: Callable[..., Any]
@@ -39,6 +45,9 @@ class FlowPolicy:
     critic sees, ``Float[B D]``."""
     prepare_proprio: Callable[[np.ndarray], np.ndarray]
     """Raw state ``[B P']`` to what ``predict`` takes."""
+    summarize: Callable[..., Any]
+    """``(features, proprio Float[B P]) -> Float[B summary_dim]``: an observation as one vector."""
+    summary_dim: int
     num_denoising_steps: int
     chunk_size: int
     n_action_steps: int
@@ -50,3 +59,17 @@ class FlowPolicy:
     parametrization: str = "data"
     """What ``predict`` returns: ``data``, the clean action â (X-VLA), or ``velocity``, v = noise - action
     with time from 1 to 0 (π0, SmolVLA)."""
+
+    def chain(self, config: NoiseConfig) -> Chain:
+        """Return the denoising chain with this noise.
+
+        Raises:
+            ValueError: Groups of channels, or a drawn gripper, that the action space has not.
+        """
+        return Chain(
+            noise=config,
+            K=self.num_denoising_steps,
+            scale=noise.channel_scale(config, self.channel_groups, self.dim_action),
+            grippers=sampled_channels(config, self.gripper_logits),
+            parametrization=self.parametrization,
+        )

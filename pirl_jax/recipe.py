@@ -18,7 +18,18 @@ class NoiseConfig:
     replay: str = "last"
     """``last``: recompute the noised step from its stored input; ``full``: all K steps from ε₀."""
     level: float = 0.02
-    """``terminal``: σ, in the units of the model's action channels; ``flow_sde``: a; ``flow_cps``: η."""
+    """``terminal`` and ``flow_noise``: σ, in the units of the model's action channels; ``flow_sde``: a;
+    ``flow_cps``: η."""
+    final_level: float | None = None
+    """Level that is reached after ``decay_updates``; None: the level is constant."""
+    decay_updates: int = 0
+    """Updates over which the level falls linearly from ``level`` to ``final_level``. Each episode is scored
+    under the level that its actor had."""
+    std_range: tuple[float, float] = (0.5, 2.0)
+    """``flow_noise``: bounds of the learned standard deviation, as factors on the level (which anneals them,
+    if it decays). It starts at their geometric mean."""
+    head_hidden_dims: tuple[int, ...] = (128, 128)
+    """``flow_noise``: widths of the network that learns it."""
     group_scale: dict[str, float] = field(default_factory=dict)
     """Factors on the level by group of channels (``pirl_jax.channels``), e.g. ``{"rot6d": 2.0}``."""
     correlation: float = 0.0
@@ -98,6 +109,9 @@ class Recipe:
     """Cap of those weights."""
     reference_kl_coef: float = 0.0
     """Weight of the exact KL(π ‖ π at the start of the run) of a chunk, against forgetting."""
+    entropy_coef: float = 0.0
+    """``noise.mode=flow_noise``, whose standard deviation is learned: weight of the entropy in nats, averaged
+    over a chunk's noised numbers as πRL averages it (which takes 0.005)."""
     value_clip: float = 0.2
     huber_delta: float = 10.0
     value_coef: float = 1.0
@@ -159,13 +173,24 @@ class Recipe:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"algorithm.{name} must be in [0, 1]; got {getattr(self, name)}.")
-        for name in ("max_staleness", "lr_warmup_steps", "reference_kl_coef"):
+        for name in ("max_staleness", "lr_warmup_steps", "reference_kl_coef", "entropy_coef"):
             if getattr(self, name) < 0:
                 raise ValueError(f"algorithm.{name} must be ≥ 0; got {getattr(self, name)}.")
         if self.push_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"algorithm.push_dtype must be float32 or bfloat16; got {self.push_dtype!r}.")
         if self.noise.replay not in ("last", "full"):
             raise ValueError(f"algorithm.noise.replay must be last or full; got {self.noise.replay!r}.")
+        learned = self.noise.mode == "flow_noise"
+        if learned and self.noise.replay != "last":
+            raise ValueError(
+                "algorithm.noise.replay must be last with noise.mode=flow_noise; got "
+                f"{self.noise.replay!r}. Every step's input is kept, so the likelihood is exact already."
+            )
+        if self.entropy_coef and not learned:
+            raise ValueError(
+                f"algorithm.entropy_coef={self.entropy_coef} needs noise.mode=flow_noise: with noise.mode="
+                f"{self.noise.mode} the entropy is constant. Set it to 0."
+            )
         if self.advantage not in ("gae", "group"):
             raise ValueError(f"algorithm.advantage must be gae or group; got {self.advantage!r}.")
         if self.advantage == "group" and (self.group_size < 2 or self.episodes_per_update % self.group_size):

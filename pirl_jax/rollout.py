@@ -32,9 +32,9 @@ class Episode:
     observations: Observations
     """T+1 of them: the last is the one a truncated episode bootstraps from."""
     latents: Float[np.ndarray, "T L H A"]
-    """ε₀, the input of the noised step, and its output (L = 3 for single-step modes)."""
+    """The states of the chain by which it can be scored (``noise.num_latents``)."""
     denoise_step: Int[np.ndarray, " T"]
-    """Index k of the noised step: it goes from time k/K to (k-1)/K."""
+    """Index k of the (first) noised step: it goes from time k/K to (k-1)/K."""
     log_prob: Float[np.ndarray, "T H"]
     """The actor's own log-density, one term a chunk step (summed over scored channels)."""
     executed: Int[np.ndarray, " T"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax import noise_head
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.flow import log_prob
-from pirl_jax.gripper import sampled_channels
-from pirl_jax.noise import channel_scale
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
@@ -37,6 +39,8 @@ class ScoredEpisode:
     """log π_behaviour of each executed step given those before it, recomputed here; 0 where not executed."""
     log_prob_gap: float
     """Largest difference between that and the actor's own log-probability, in nats a chunk."""
+    level: float
+    """Noise level of the policy that acted."""
     reward: Float[np.ndarray, " T"]
     terminated: bool
     success: bool
@@ -49,12 +53,12 @@ class ScoredEpisode:
 
 def make_scorer(
     policy: FlowPolicy, frozen: Params, recipe: Recipe
-) -> Callable[[Episode, Params], ScoredEpisode]:
-    """Return ``score(episode, behaviour params)``; both network passes have one static shape."""
+) -> Callable[[Episode, Behaviour], ScoredEpisode]:
+    """Return ``score(episode, behaviour)``; both network passes have one static shape."""
     capacity = recipe.max_chunks + 1
-    scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
-    grippers = sampled_channels(recipe.noise, policy.gripper_logits)
+    chain = policy.chain(recipe.noise)
     encode = jax.jit(policy.encode)
+    head_spread = noise_head.spread_fn(policy, recipe.noise)
 
     @jax.jit
     def behaviour_log_prob(
@@ -64,16 +68,16 @@ def make_scorer(
         domain_id: Array,
         latents: Array,
         denoise_step: Array,
+        level: Array,
     ) -> Array:
         def predict(x_t: Array, t: Array) -> Array:
             return policy.predict(trainable, features, x_t, t, proprio, domain_id)
 
-        K = policy.num_denoising_steps
-        return log_prob(
-            predict, latents, denoise_step, recipe.noise, K, scale, grippers, policy.parametrization
-        )
+        spread = head_spread and partial(head_spread, trainable, features, proprio)
+        levels = jnp.broadcast_to(level, denoise_step.shape)
+        return log_prob(chain, predict, latents, denoise_step, levels, spread)
 
-    def score(episode: Episode, behaviour: Params) -> ScoredEpisode:
+    def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
         T = len(episode)
         observations = episode.observations
         proprio = policy.prepare_proprio(observations.proprio)
@@ -82,13 +86,14 @@ def make_scorer(
             frozen, _pad(observations.images, capacity), _pad(observations.tokens.astype(np.int32), capacity)
         )
         per_step = behaviour_log_prob(
-            behaviour,
+            behaviour.params,
             features,
             _pad(proprio, capacity),
             _pad(domain_id, capacity),
             _pad(episode.latents, capacity),
             # Padding repeats the first step: 0 is none.
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
+            jnp.float32(behaviour.level),
         )
         step_mask = np.arange(policy.chunk_size) < episode.executed[:, None]
         old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
@@ -102,6 +107,7 @@ def make_scorer(
             step_mask=step_mask,
             old_log_prob=old_log_prob,
             log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
+            level=behaviour.level,
             reward=episode.reward,
             terminated=episode.terminated,
             success=episode.success,

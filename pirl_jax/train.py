@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax import advantage, loss
+from pirl_jax import advantage, loss, noise_head
+from pirl_jax.batch import Batch, pad_rows
 from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.critic_update import CriticBatch, make_critic_update
 from pirl_jax.demonstrations import Demonstrations, make_anchor
 from pirl_jax.groups import Groups
-from pirl_jax.noise import channel_scale
+from pirl_jax.noise import level_at
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
 from pirl_jax.scoring import ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.tasks import RecentSuccess
-from pirl_jax.update import Batch, CriticBatch, make_critic_update, make_update, pad_rows
+from pirl_jax.update import make_update
 from pirl_jax.values import Evaluate, make_evaluate
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def run(
     *,
     total_steps: int,
     receive: Callable[[float], Episode | None],
-    publish: Callable[[int, Params], None],
+    publish: Callable[[int, Behaviour], None],
     versions: Versions,
     stop: threading.Event,
     demonstrations: Demonstrations | None = None,
@@ -73,23 +75,14 @@ def run(
         state: where to start, fresh or restored; donated.
         total_steps: updates in the whole run, those before a resume included.
         receive: ``timeout in seconds -> `` the next episode, or None.
-        publish: ``(version, trainable parameters)``; must be done with the arrays when it returns.
+        publish: ``(version, what acts)``; must be done with the arrays when it returns.
         versions: source of version numbers.
         stop: ends the loop between two episodes.
         demonstrations: for ``recipe.anchor``, on the device.
     """
-    scale = channel_scale(recipe.noise, policy.channel_groups, policy.dim_action)
     anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
-    update = make_update(
-        policy.predict,
-        critic,
-        recipe,
-        policy.num_denoising_steps,
-        scale,
-        policy.gripper_logits,
-        policy.parametrization,
-        anchor,
-    )
+    chain, spread = policy.chain(recipe.noise), noise_head.spread_fn(policy, recipe.noise)
+    update = make_update(policy.predict, critic, recipe, chain, spread, anchor)
     critic_update = make_critic_update(critic, recipe)
     evaluate = make_evaluate(policy, critic, recipe)
     score = make_scorer(policy, frozen, recipe)
@@ -101,16 +94,18 @@ def run(
     if recipe.task_success_range is not None:
         tasks = RecentSuccess(recipe.task_window, recipe.task_success_range)
 
+    def behaviour_of(state: TrainState) -> Behaviour:
+        done = int(state.step)
+        return Behaviour(round_to(state.params, recipe.push_dtype), done, level_at(recipe.noise, done))
+
     def push(state: TrainState) -> TrainState:
-        version = versions.next()
-        behaviour = round_to(state.params, recipe.push_dtype)
+        version, behaviour = versions.next(), behaviour_of(state)
         publish(version, behaviour)
-        behaviours.add(version, Behaviour(behaviour, int(state.step)))
+        behaviours.add(version, behaviour)
         return state.replace(version=jnp.asarray(version, jnp.int32))
 
     if int(state.version):  # resumed: actors may still hold the version that the checkpoint's parameters had
-        behaviour = Behaviour(round_to(state.params, recipe.push_dtype), int(state.step))
-        behaviours.add(int(state.version), behaviour)
+        behaviours.add(int(state.version), behaviour_of(state))
     state = push(state)
 
     while int(state.step) < total_steps:
@@ -161,7 +156,7 @@ class Collected:
 def _collect(
     recipe: Recipe,
     receive: Callable[[float], Episode | None],
-    score: Callable[[Episode, Params], ScoredEpisode],
+    score: Callable[[Episode, Behaviour], ScoredEpisode],
     behaviours: Behaviours,
     step: int,
     stop: threading.Event,
@@ -183,7 +178,7 @@ def _collect(
                 logger.warning("dropping an episode of policy version %d (%s)", episode.version, reason)
             dropped[reason] += 1
             continue
-        scored = score(episode, behaviour.params)
+        scored = score(episode, behaviour)
         if not np.isfinite(
             scored.old_log_prob
         ).all():  # an action, token or domain that the policy cannot have seen
@@ -244,6 +239,7 @@ def make_batch(
         "proprio": observed(*(episode.proprio for episode in episodes)),
         "domain_id": observed(*(episode.domain_id for episode in episodes)),
         **{name: acted(name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
+        "level": np.repeat(np.array([episode.level for episode in episodes], np.float32), lengths),
     }
     rows = jax.device_put(pad_rows(rows, capacity))
     rewards = np.zeros((E, T), np.float32)
@@ -304,6 +300,7 @@ def _episode_metrics(collected: Sequence[Collected], dropped: Counter[str], step
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),
+        "train/noise_level": float(np.mean([episode.level for episode in episodes])),
         "train/stale_fraction": float(np.mean([item.update < step for item in collected])),
         "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
         **{f"dropped/{reason}": dropped[reason] for reason in DROPPED},

@@ -3,6 +3,7 @@
 B  decision points (observations at which a chunk is chosen)
 E  episodes in a batch         T  chunks in an episode
 K  denoising steps             L  latents kept of a denoising chain
+M  noised steps of a denoising chain    c  action channels that are noised and scored
 H  chunk length                A  action dimension (as the model sees it)
 P  proprioception              N  instruction tokens
 S  encoder tokens              D  width of features

@@ -3,6 +3,7 @@
 The policy and the critic enter as callables on their trainable parameters, so that nothing here knows X-VLA:
 
     predict(params, features, x_t[B H A], t[B], proprio[B P], domain_id[B]) -> â or v [B H A]
+    spread(params, features, proprio[B P], t[B]) -> log factor on the noise of each channel [B A]
     critic(critic_params, critic_input[B D], proprio[B P]) -> values [B]
 
 ``features`` is whatever pytree of arrays ``[B, ...]`` the frozen encoder made of the observations.
@@ -11,24 +12,25 @@ The policy and the critic enter as callables on their trainable parameters, so t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pirl_jax import flow, gripper, loss
+from pirl_jax import flow, gripper, loss, running_mean
+from pirl_jax.batch import Batch, in_blocks
+from pirl_jax.critic_update import Critic, apply_critic_step
 from pirl_jax.demonstrations import AnchorLoss, Demonstrations, anchor_coef
-from pirl_jax.optim import clip_by_global_norm, descend, warmup
+from pirl_jax.optim import clip_by_global_norm, descend, select, warmup
 from pirl_jax.recipe import Recipe
+from pirl_jax.running_mean import Metrics
 from pirl_jax.state import TrainState, optimizer
-from pirl_jax.typing import Array, Bool, Float, Int
+from pirl_jax.typing import Array, Int
 
 PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
-Critic = Callable[[PyTree, Array, Array], Array]
-Metrics = dict[str, Array]
+Spread = Callable[[PyTree, PyTree, Array, Array], Array]
 Imitation = Callable[[PyTree], tuple[Array, Array]]
 """``params -> `` the weighted supervised loss of a minibatch of demonstrations, and the loss itself."""
 
@@ -38,69 +40,13 @@ LR_RANGE = 10.0
 """The adapted learning rate stays within this factor of ``Recipe.lr``."""
 
 
-class Batch(flax.struct.PyTreeNode):
-    """N decision points, the valid ones first. What the rest holds is never looked at."""
-
-    features: PyTree
-    proprio: Float[Array, "N P"]
-    domain_id: Int[Array, " N"]
-    latents: Float[Array, "N L H A"]
-    denoise_step: Int[Array, " N"]
-    step_mask: Bool[Array, "N H"]
-    """Chunk steps that were executed: they alone enter the likelihood."""
-    old_log_prob: Float[Array, "N H"]
-    """Of each chunk step under the policy that acted; finite everywhere."""
-    advantages: Float[Array, " N"]
-    """Times each point's share of the policy loss (``Recipe.loss_weighting``), homogeneous in them."""
-    value_targets: Float[Array, " N"]
-    old_values: Float[Array, " N"]
-    critic_input: Float[Array, "N D"] | None = None
-    """What the critic sees of each observation (``values.py``); None without a critic."""
-    share: Float[Array, " N"] | None = None
-    """The same for the value loss and the KL to the starting policy, means over chunks; None: 1."""
-
-
-class CriticBatch(flax.struct.PyTreeNode):
-    """What the value-only steps need of N observations, the valid ones first."""
-
-    critic_input: Float[Array, "N D"]
-    proprio: Float[Array, "N P"]
-    value_targets: Float[Array, " N"]
-    share: Float[Array, " N"] | None = None
-    """As in ``Batch``."""
-
-
-def pad_rows(tree: PyTree, capacity: int) -> PyTree:
-    """Zero-pad every array of a host pytree to ``capacity`` rows.
-
-    Raises:
-        ValueError: if an array has more rows than that.
-    """
-
-    def pad(x: np.ndarray) -> np.ndarray:
-        if len(x) > capacity:
-            raise ValueError(f"{len(x)} rows do not fit a capacity of {capacity}; raise the capacity.")
-        return np.pad(x, [(0, capacity - len(x))] + [(0, 0)] * (x.ndim - 1))
-
-    return jax.tree.map(pad, tree)
-
-
-def in_blocks(function: Callable[[PyTree], Array], rows: PyTree, size: int) -> Array:
-    """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
-    n = jax.tree.leaves(rows)[0].shape[0]
-    blocks = -(-n // size)
-    order = jnp.arange(blocks * size).reshape(blocks, size) % n
-    out = jax.lax.map(lambda block: function(jax.tree.map(lambda x: x[block], rows)), order)
-    return out.reshape(blocks * size, *out.shape[2:])[:n]
-
-
 class _Anchors(NamedTuple):
     """What the policy is held to, of each point; fixed during an update."""
 
     proximal: Array
     """Log-density of each chunk step under the policy that ratios are taken to."""
-    reference_mean: Array | None
-    """Mean of the noised step under the policy that the run began with."""
+    reference: flow.Distribution | None
+    """Distributions of the noised steps under the policy that the run began with."""
 
 
 class _Progress(NamedTuple):
@@ -123,10 +69,8 @@ def make_update(
     predict: Predict,
     critic: Critic,
     recipe: Recipe,
-    K: int,
-    scale: np.ndarray,
-    gripper_logits: tuple[int, ...] = (),
-    parametrization: str = "data",
+    chain: flow.Chain,
+    spread: Spread | None = None,
     anchor: AnchorLoss | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``.
@@ -153,30 +97,29 @@ def make_update(
         recipe: every number of the method.
         K: denoising steps of the policy.
         scale: factor on the noise level for each action channel (``noise.channel_scale``).
-        gripper_logits: of the action space; whether they are drawn, and so scored, is the recipe's.
-        parametrization: what ``predict`` returns, ``data`` or ``velocity``.
+        chain: the policy's, with ``recipe.noise`` (``FlowPolicy.chain``).
+        spread: noise head on the trainable parameters (``noise_head.spread_fn``), for a mode that learns.
         anchor: with the weight of ``recipe.anchor`` part of each policy step's objective; needs
             ``demonstrations``. Its draws are a function of the state's key and step.
     """
     tx = optimizer(recipe)
-    noise = recipe.noise
-    grippers = gripper.sampled_channels(noise, gripper_logits)
 
-    def step_mean(params: PyTree, points: Batch) -> Array:
+    def distribution(params: PyTree, points: Batch) -> flow.Distribution:
         def head(x_t: Array, t: Array) -> Array:
             return predict(params, points.features, x_t, t, points.proprio, points.domain_id)
 
-        return flow.step_mean(head, points.latents, points.denoise_step, noise, K, parametrization)
+        bound = spread and partial(spread, params, points.features, points.proprio)
+        return flow.distribution(chain, head, points.latents, points.denoise_step, points.level, bound)
 
-    def log_prob(mean: Array, points: Batch) -> Array:
-        return flow.log_density(mean, points.latents, points.denoise_step, noise, K, scale, grippers)
+    def log_prob(steps: flow.Distribution, points: Batch) -> Array:
+        return flow.log_density(chain, steps, points.latents)
 
     def policy_objective(
         params: PyTree, points: Batch, anchors: _Anchors, weight: Array, imitation: Imitation | None
     ):
-        mean = step_mean(params, points)
+        steps = distribution(params, points)
         value, metrics = loss.policy_loss(
-            log_prob(mean, points),
+            log_prob(steps, points),
             anchors.proximal,
             points.old_log_prob,
             points.advantages,
@@ -184,17 +127,22 @@ def make_update(
             weight,
             recipe,
         )
-        if anchors.reference_mean is not None:
-            steps = flow.kl(mean, anchors.reference_mean, points.denoise_step, noise, K, scale)
-            if grippers:
-                steps += gripper.kl(mean, anchors.reference_mean, points.latents[:, 2], grippers, noise)
-            chunks = loss.chunk_log_prob(steps, points.step_mask)
-            kl = loss.weighted_mean(_times(chunks, points.share), weight)
+        if anchors.reference is not None:
+            divergence = flow.kl(chain, steps, anchors.reference, points.latents)
+            chunks = loss.chunk_log_prob(divergence, points.step_mask)
+            kl = loss.weighted_mean(loss.by_share(chunks, points.share), weight)
             value, metrics = value + recipe.reference_kl_coef * kl, metrics | {"reference_kl": kl}
-        if grippers:
-            steps = gripper.entropy(mean, points.latents[:, 2], grippers, noise)
-            entropy = loss.weighted_mean(loss.chunk_log_prob(steps, points.step_mask), weight)
-            metrics |= {"gripper_entropy": entropy}
+        entropy = flow.entropy(chain, steps.std, points.step_mask.shape[1])
+        entropy = loss.chunk_log_prob(entropy, points.step_mask)
+        metrics |= {"entropy": loss.weighted_mean(entropy, weight)}
+        if recipe.entropy_coef:
+            numbers = steps.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
+            value -= recipe.entropy_coef * loss.weighted_mean(entropy / numbers, weight)
+        if steps.gripper_logits is not None:
+            outcome = flow.drawn_grippers(chain, points.latents)
+            coins = gripper.entropy(steps.gripper_logits, outcome, recipe.noise)
+            coins = loss.weighted_mean(loss.chunk_log_prob(coins, points.step_mask), weight)
+            metrics |= {"gripper_entropy": coins}
         if imitation is not None:
             weighted, plain = imitation(params)
             value, metrics = value + weighted, metrics | {"anchor_loss": plain}
@@ -204,10 +152,10 @@ def make_update(
         proximal, reference = batch.old_log_prob, None
         if recipe.decoupled:
             proximal = in_blocks(
-                lambda points: log_prob(step_mean(state.params, points), points), batch, size
+                lambda points: log_prob(distribution(state.params, points), points), batch, size
             )
         if recipe.reference_kl_coef:
-            reference = in_blocks(lambda points: step_mean(state.reference, points), batch, size)
+            reference = in_blocks(lambda points: distribution(state.reference, points), batch, size)
         return _Anchors(proximal, reference)
 
     def critic_objective(params: PyTree, points: Batch, weight: Array):
@@ -239,11 +187,11 @@ def make_update(
         metrics = {"policy_loss": value, "grad_norm": grad_norm, **metrics}
         return progress._replace(
             state=state.replace(
-                params=_where(applied, params, state.params),
-                opt_state=_where(applied, opt_state, state.opt_state),
+                params=select(applied, params, state.params),
+                opt_state=select(applied, opt_state, state.opt_state),
             ),
             stopped=finite & exceeds,
-            policy_sums=_add_if(finite, progress.policy_sums, metrics),
+            policy_sums=running_mean.add_if(finite, progress.policy_sums, metrics),
             kl_sum=progress.kl_sum + jnp.where(finite, metrics["approx_kl"], 0.0),
             kl_n=progress.kl_n + finite,
             policy_steps=progress.policy_steps + applied,
@@ -254,11 +202,11 @@ def make_update(
         state = progress.state
         with jax.named_scope("critic_step"):
             value, grads = jax.value_and_grad(critic_objective)(state.critic_params, points, weight)
-            state, grad_norm, finite = _apply_critic(state, value, grads, tx, recipe)
+            state, grad_norm, finite = apply_critic_step(state, value, grads, tx, recipe)
         metrics = {"value_loss": value, "critic_grad_norm": grad_norm}
         return progress._replace(
             state=state,
-            critic_sums=_add_if(finite, progress.critic_sums, metrics),
+            critic_sums=running_mean.add_if(finite, progress.critic_sums, metrics),
             skipped_steps=progress.skipped_steps + ~finite,
         )
 
@@ -321,7 +269,7 @@ def make_update(
 
         parts = {
             "reference_kl": recipe.reference_kl_coef,
-            "gripper_entropy": grippers,
+            "gripper_entropy": chain.grippers,
             "anchor_loss": anchor,
         }
         optional = [name for name, part in parts.items() if part]
@@ -329,8 +277,10 @@ def make_update(
         progress = _Progress(
             state=state,
             stopped=warming_up,
-            policy_sums=_zeros("policy_loss", "grad_norm", *loss.POLICY_METRICS, *optional),
-            critic_sums=_zeros("value_loss", "critic_grad_norm"),
+            policy_sums=running_mean.zeros(
+                "policy_loss", "grad_norm", "entropy", *loss.POLICY_METRICS, *optional
+            ),
+            critic_sums=running_mean.zeros("value_loss", "critic_grad_norm"),
             kl_sum=jnp.float32(0),
             kl_n=jnp.int32(0),
             policy_steps=jnp.int32(0),
@@ -339,8 +289,8 @@ def make_update(
         progress = jax.lax.fori_loop(0, recipe.num_epochs, epoch, progress)
         kl = progress.kl_sum / jnp.maximum(progress.kl_n, 1)
         metrics = {
-            **_means(progress.policy_sums),
-            **_means(progress.critic_sums),
+            **running_mean.means(progress.policy_sums),
+            **running_mean.means(progress.critic_sums),
             **_batch_metrics(batch, n_valid),
             **({} if anchor is None else {"anchor_coef": coef}),
             "approx_kl": kl,
@@ -358,64 +308,9 @@ def make_update(
         valid = jnp.arange(batch.old_log_prob.shape[0]) < n_valid
         weight = valid.astype(jnp.float32)
         values, targets = (jnp.where(valid, x, 0.0) for x in (batch.old_values, batch.value_targets))
-        H = batch.step_mask.shape[1]
-        steps = flow.entropy(batch.denoise_step, recipe.noise, K, H, scale)
-        entropy = jnp.sum(jnp.where(batch.step_mask, steps, 0.0), axis=-1)
-        return {
-            "explained_variance": loss.explained_variance(values, targets, weight),
-            "entropy": loss.weighted_mean(jnp.where(valid, entropy, 0.0), weight),
-        }
+        return {"explained_variance": loss.explained_variance(values, targets, weight)}
 
     return jax.jit(update, donate_argnums=0)
-
-
-def make_critic_update(
-    critic: Critic, recipe: Recipe
-) -> Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]]:
-    """Build ``critic_update(state, batch, n_valid) -> (state, metrics)``: value-only steps after an update.
-
-    ``recipe.critic.extra_steps`` minibatches are drawn with replacement. The loss is the plain Huber: value
-    clipping is relative to the values at collection, which for older buffers have lost their meaning. Jitted,
-    ``state`` donated.
-    """
-    tx = optimizer(recipe)
-
-    def objective(params: PyTree, points: CriticBatch) -> Array:
-        error = critic(params, points.critic_input, points.proprio) - points.value_targets
-        return recipe.value_coef * jnp.mean(_times(loss.huber(error, recipe.huber_delta), points.share))
-
-    def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
-        size = min(recipe.minibatch_size, batch.value_targets.shape[0])
-        # The update has moved ``step`` on; its keys are folds of the epoch's index, so ours start after them.
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step - 1), recipe.num_epochs)
-
-        def step(i: Array, carry):
-            state, sums, skipped = carry
-            rows = jax.random.randint(jax.random.fold_in(key, i), (size,), 0, n_valid)
-            points = jax.tree.map(lambda x: x[rows], batch)
-            value, grads = jax.value_and_grad(objective)(state.critic_params, points)
-            state, _, finite = _apply_critic(state, value, grads, tx, recipe)
-            return state, _add_if(finite, sums, {"extra_value_loss": value}), skipped + ~finite
-
-        num_steps = jnp.where(jnp.asarray(n_valid) > 0, recipe.critic.extra_steps, 0)
-        carry = (state, _zeros("extra_value_loss"), jnp.int32(0))
-        state, sums, skipped = jax.lax.fori_loop(jnp.int32(0), num_steps.astype(jnp.int32), step, carry)
-        metrics = {**_means(sums), "extra_skipped_steps": skipped}
-        return state, {f"train/{name}": value for name, value in metrics.items()}
-
-    return jax.jit(update, donate_argnums=0)
-
-
-def _apply_critic(state: TrainState, value: Array, grads: PyTree, tx, recipe: Recipe):
-    grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
-    direction, opt_state = tx.update(grads, state.critic_opt_state, state.critic_params)
-    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    params = descend(state.critic_params, direction, recipe.critic.lr)
-    state = state.replace(
-        critic_params=_where(finite, params, state.critic_params),
-        critic_opt_state=_where(finite, opt_state, state.critic_opt_state),
-    )
-    return state, grad_norm, finite
 
 
 def _adapt_lr(lr: Array, kl: Array, measured: Array, recipe: Recipe) -> Array:
@@ -432,25 +327,3 @@ def _permutation(key: Array, capacity: int, n_valid: Array) -> Int[Array, " N"]:
         jnp.arange(capacity) < n_valid, jax.random.uniform(key, (capacity,), jnp.float32), jnp.inf
     )
     return jnp.argsort(draws).astype(jnp.int32)
-
-
-def _times(x: Array, share: Array | None) -> Array:
-    return x if share is None else x * share
-
-
-def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
-
-
-def _zeros(*names: str) -> Metrics:
-    return {name: jnp.float32(0) for name in (*names, "n")}
-
-
-def _add_if(condition: Array, sums: Metrics, metrics: Metrics) -> Metrics:
-    terms = {**metrics, "n": jnp.float32(1)}
-    return {name: total + jnp.where(condition, terms[name], 0.0) for name, total in sums.items()}
-
-
-def _means(sums: Metrics) -> Metrics:
-    count = jnp.maximum(sums["n"], 1.0)
-    return {name: total / count for name, total in sums.items() if name != "n"}

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
+from pirl_jax.batch import in_blocks
+from pirl_jax.critic_update import Critic
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.state import TrainState
 from pirl_jax.typing import Array
-from pirl_jax.update import Critic, in_blocks
 
 PyTree = Any
 Evaluate = Callable[[TrainState, PyTree, Array, Array], tuple[Array, Array]]

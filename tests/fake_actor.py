@@ -19,7 +19,7 @@ from bridge.record import Record, pack
 CHUNK, E, TOKENS = 8, 4, 10
 
 
-def rollout(seed: int, version: int, chunks: int = 2) -> bytes:
+def rollout(seed: int, version: int, chunks: int = 2, num_latents: int = 3, denoise_step: int = 1) -> bytes:
     """An episode for ``tiny_policy_config``; the seed decides everything but the version."""
     rng = np.random.default_rng(seed)
 
@@ -41,9 +41,9 @@ def rollout(seed: int, version: int, chunks: int = 2) -> bytes:
         rewards = [0.0] * (CHUNK - 1) + [succeeds if last else 0.0]
         record = Record(
             env_action=rng.standard_normal((CHUNK, E), dtype=np.float32),
-            latents=0.1 * rng.standard_normal((3, CHUNK, E), dtype=np.float32),
+            latents=0.1 * rng.standard_normal((num_latents, CHUNK, E), dtype=np.float32),
             log_prob=rng.standard_normal(CHUNK, dtype=np.float32),
-            denoise_step=1,
+            denoise_step=denoise_step,
             version=version,
         )
         episode.append(

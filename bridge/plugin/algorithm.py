@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
 from bridge.plugin import transport
+from bridge.plugin.noise_head import NoiseHead
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.sampler import sample, use_float32_head
 from bridge.record import Record, pack
@@ -35,6 +37,7 @@ class PiRLAlgorithm(RLAlgorithm):
 
     Attributes:
         version: Of the weights in the policy; 0 until the learner's first push.
+        noise: The recipe's, at the level that came with those weights.
     """
 
     config_class = PiRLConfig
@@ -49,7 +52,9 @@ class PiRLAlgorithm(RLAlgorithm):
         seed = np.random.SeedSequence([torch.initial_seed() % 2**64, config.actor_id])
         self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self._rng = np.random.default_rng(seed.spawn(1)[0])
+        self.noise = config.noise
         self._mode = noise.MODES[config.noise.mode]
+        self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
         self._unnormalize = _action_unnormalizer(policy.config, config)
         self.policy.select_action = self.select_action
         self._load_initial_weights()
@@ -62,7 +67,7 @@ class PiRLAlgorithm(RLAlgorithm):
         """
         K = self.policy.config.num_denoising_steps
         step = self._mode.sample_step(self._rng, K)
-        drawn = sample(self.policy, batch, self.config.noise, step, self._generator)
+        drawn = sample(self.policy, batch, self.noise, step, self._generator, self._head)
         if drawn.action.shape[0] != 1:
             raise ValueError(
                 f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations."
@@ -82,24 +87,30 @@ class PiRLAlgorithm(RLAlgorithm):
         return torch.from_numpy(pack(record))[None]
 
     def load_weights(self, weights: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
-        """Copy a push, which may be partial: ``{"version": int, "policy": {state-dict key: tensor}}``.
+        """Copy a push, which may be partial: ``{"version", "level", "policy": {state-dict key: tensor}}``.
 
         A push that does not fit is logged and leaves the policy and its version as they were: LeRobot's actor
         calls this before it sends the finished episode, which an exception would lose.
         """
         try:
-            version, tensors = _read_push(weights, self.policy.state_dict())
+            state = self._tensors()
+            version, level, tensors = _read_push(weights, state, self._mode)
         except ValueError as error:
             log.error("Rejected a parameter push and kept version %d: %s", self.version, error)
             return
-        state = self.policy.state_dict()
         with torch.no_grad():
             for key, tensor in tensors.items():
                 state[key].copy_(tensor)
         if version < self.version:
             log.warning("The learner went back from version %d to %d.", self.version, version)
         self.version = version
+        self.noise = dataclasses.replace(self.noise, level=level)
         log.info("Loaded version %d (%d tensors).", version, len(tensors))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a push may set: the policy's tensors and the noise head's."""
+        head = {} if self._head is None else self._head.state_dict()
+        return self.policy.state_dict() | {f"{noise.HEAD}.{key}": value for key, value in head.items()}
 
     def _load_initial_weights(self) -> None:
         channel = transport.current()
@@ -133,7 +144,7 @@ class PiRLAlgorithm(RLAlgorithm):
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing: the actor owns no tensors besides the policy's."""
+        """Return nothing: the learner owns what is trained besides the policy."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], device: str | torch.device = "cpu") -> None:
@@ -146,13 +157,21 @@ class PiRLAlgorithm(RLAlgorithm):
             raise ValueError(f"PI-RL's actor has no tensors of its own; got {sorted(state_dict)}.")
 
 
-def _read_push(weights: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, Mapping[str, Tensor]]:
-    """Check a push against the policy's tensors as a whole, before anything is copied."""
-    if set(weights) != {"version", "policy"}:
-        raise ValueError(f"a push holds 'version' and 'policy'; got {sorted(weights)}.")
-    version = int(weights["version"])
+def _read_push(
+    weights: Mapping[str, Any], state: Mapping[str, Tensor], mode: noise.Mode
+) -> tuple[int, float, Mapping[str, Tensor]]:
+    """Check a push against the actor's tensors and mode as a whole, before anything is copied."""
+    if set(weights) != {"version", "level", "policy"}:
+        raise ValueError(f"a push holds 'version', 'level' and 'policy'; got {sorted(weights)}.")
+    for name, dtype in (("version", torch.int64), ("level", torch.float64)):
+        value = weights[name]
+        if not isinstance(value, Tensor) or value.shape != () or value.dtype != dtype:
+            raise ValueError(f"{name} must be a scalar tensor of {dtype}; got {value!r}.")
+    version, level = int(weights["version"]), float(weights["level"])
     if not 1 <= version < 1 << 31:
         raise ValueError(f"version must be in [1, 2^31); got {version}.")
+    if not 0 < level < mode.max_level:
+        raise ValueError(f"the noise level must be above 0 and below {mode.max_level:.4g}; got {level}.")
     tensors = weights["policy"]
     if not tensors:
         raise ValueError("no tensors in the push.")
@@ -169,7 +188,7 @@ def _read_push(weights: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple
             raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{key} holds NaN or infinity.")
-    return version, tensors
+    return version, level, tensors
 
 
 def _action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Any:

@@ -14,6 +14,7 @@ import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
 from torch import Tensor
 
+from bridge.plugin.noise_head import NoiseHead, summarize
 from pirl_jax import gripper, noise
 from pirl_jax.channels import Groups, xvla_gripper_logits, xvla_groups
 from pirl_jax.recipe import NoiseConfig
@@ -24,9 +25,11 @@ class Sample:
     """One draw from the chain, in the model's action channels (before ``postprocess``).
 
     Attributes:
-        latents: ε₀, the input of the noised (else the last) step and its output, [L, B, H, A].
+        latents: States of the chain, ``noise.num_latents`` of them, [L, B, H, A]; without noise those of
+            the first step that the mode may noise.
         action: The chain's end, [B, H, A].
-        log_prob: Log-density of each chunk step, summed over scored channels, [B, H]; zero without noise.
+        log_prob: Log-density of each chunk step, summed over noised steps, scored channels and grippers,
+            [B, H]; zero without noise.
     """
 
     latents: Tensor
@@ -51,6 +54,7 @@ def sample(
     config: NoiseConfig,
     step: int | None,
     generator: torch.Generator | None = None,
+    head: NoiseHead | None = None,
 ) -> Sample:
     """Run the denoising chain once.
 
@@ -60,9 +64,10 @@ def sample(
     Args:
         policy: In eval mode (LeRobot's blocks have dropout in train mode).
         batch: Preprocessed observations with a batch dimension.
-        config: Where the noise is.
-        step: The noised step k (t = k/K → (k-1)/K); None for the deterministic chain.
+        config: Where the noise is, and its level.
+        step: The (first) noised step k (t = k/K → (k-1)/K); None for the deterministic chain.
         generator: CPU generator of the noise; None uses torch's global one.
+        head: The learned standard deviation, for a mode that has one.
     """
     model: Any = policy.model
     policy_config: Any = policy.config
@@ -82,11 +87,12 @@ def sample(
     stds = torch.from_numpy(scale[dims]).to(proprio)
     factor = torch.from_numpy(noise.correlation_factor(config, model.chunk_size)).to(proprio)
     grippers = gripper.sampled_channels(config, xvla_gripper_logits(model.action_space.name))
+    mode, K = noise.MODES[config.mode], policy_config.num_denoising_steps
     x1 = draw()
-    x_t = x1
-    kept: tuple[Tensor, Tensor, Tensor] | None = None
+    states = [x1]  # at times 1 … 0: entry K - k is step k's input
     log_prob = torch.zeros(shape[:2], device=proprio.device)
-    for transition in noise.schedule(config, policy_config.num_denoising_steps, step):
+    for transition in noise.schedule(config, K, step):
+        x_t = states[-1]
         t = torch.full((shape[0],), transition.t, device=proprio.device)
         proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)
         clean = model.transformer(
@@ -95,16 +101,19 @@ def sample(
         x_s = x1 * transition.noise_coef + clean * transition.action_coef
         if transition.std > 0:
             mean, x_s = x_s, x_s.clone()
-            x_s[..., dims] += transition.std * stds * (factor @ draw()[..., dims])
-            log_prob = _log_normal(x_s[..., dims] - mean[..., dims], transition.std * stds, factor)
+            std = transition.std * stds
+            if head is not None:
+                std = std * head(summarize(features, proprio), t)[:, None, dims].exp()
+            x_s[..., dims] += std * (factor @ draw()[..., dims])
+            log_prob = log_prob + _log_normal(x_s[..., dims] - mean[..., dims], std, factor)
             if grippers:
-                x_s[..., grippers], gripper_log_prob = _draw_grippers(mean, grippers, config, generator)
-                log_prob += gripper_log_prob
-        if transition.std > 0 or (kept is None and transition.s == 0):
-            kept = (x1, x_t, x_s)
-        x_t = x_s
-    assert kept is not None
-    return Sample(latents=torch.stack(kept), action=x_t, log_prob=log_prob)
+                x_s[..., grippers], gripper_log_prob = _draw_grippers(mean[..., grippers], config, generator)
+                log_prob = log_prob + gripper_log_prob
+        states.append(x_s)
+    first = K - (step or mode.first_steps(K)[0])
+    path = states[first : first + mode.num_noised(K) + 1]
+    latents = path if mode.every_step else [x1, *path]
+    return Sample(latents=torch.stack(latents), action=states[-1], log_prob=log_prob)
 
 
 def use_float32_head(policy: XVLAPolicy) -> None:
@@ -113,20 +122,23 @@ def use_float32_head(policy: XVLAPolicy) -> None:
 
 
 def _draw_grippers(
-    mean: Tensor, channels: tuple[int, ...], config: NoiseConfig, generator: torch.Generator | None
+    logits: Tensor, config: NoiseConfig, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Draw the executed logits [B, H, G] and their log-probability [B, H], in float64 inside."""
-    batch, steps, _ = mean.shape
-    uniforms = torch.rand((batch, len(channels), steps + 2), dtype=torch.float64, generator=generator)
-    means = mean.double().cpu().numpy()
-    outcome = means.copy()
-    outcome[..., channels] = gripper.draw(means, channels, config, uniforms.numpy())
-    log_prob = gripper.log_prob(means, outcome, channels, config)
-    return torch.from_numpy(outcome[..., channels]).to(mean), torch.from_numpy(log_prob).to(mean)
+    batch, steps, grippers = logits.shape
+    uniforms = torch.rand((batch, grippers, steps + 2), dtype=torch.float64, generator=generator)
+    exact = logits.double().cpu().numpy()
+    outcome = gripper.draw(exact, config, uniforms.numpy())
+    log_prob = gripper.log_prob(exact, outcome, config)
+    return torch.from_numpy(outcome).to(logits), torch.from_numpy(log_prob).to(logits)
 
 
 def _log_normal(residual: Tensor, stds: Tensor, factor: Tensor) -> Tensor:
-    """log p(step | steps before it) of residuals [B, H, C] ~ stds·L·ξ, L = ``factor``; over channels."""
+    """log p(step | steps before it) of residuals [B, H, C] ~ stds·L·ξ, L = ``factor``; over channels.
+
+    ``stds`` is [C], or [B, 1, C] where it depends on the observation.
+    """
     z = torch.linalg.solve_triangular(factor, residual / stds, upper=False)
-    normalizer = stds.log().sum() + len(stds) * (factor.diagonal().log() + 0.5 * math.log(2 * math.pi))
+    constant = stds.shape[-1] * (factor.diagonal().log() + 0.5 * math.log(2 * math.pi))
+    normalizer = stds.log().sum(-1) + constant
     return -0.5 * (z * z).sum(-1) - normalizer

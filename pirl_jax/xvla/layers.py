@@ -1,7 +1,7 @@
 """Layers whose parameters keep torch's names and layouts, so that weights cross over without a transpose.
 
-Each computes in the dtype of its input, whatever dtype its parameters are stored in. They declare shapes
-only: initial values are ``init.py``'s. Linen puts every module's operations in a name scope of its own, so
+Each computes in the dtype of its input, whatever dtype its parameters are stored in. They declare shapes:
+X-VLA's initial values are ``init.py``'s. Linen puts every module's operations in a name scope of its own, so
 profiles show the same tree as the parameters.
 """
 
@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import zeros
+from jax.nn.initializers import Initializer, zeros
 
 from pirl_jax.typing import Array, Float, Int
 
@@ -27,10 +27,11 @@ class Linear(nn.Module):
 
     features: int
     use_bias: bool = True
+    weight_init: Initializer = zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B in"]) -> Float[Array, "*B out"]:
-        weight = self.param("weight", zeros, (self.features, x.shape[-1]))
+        weight = self.param("weight", self.weight_init, (self.features, x.shape[-1]))
         y = jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
         if self.use_bias:
             y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)

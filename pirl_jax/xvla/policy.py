@@ -31,7 +31,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         return {HEAD: params[HEAD]}, {name: tree for name, tree in params.items() if name != HEAD}
 
     def merge(trainable: Params, frozen: Params) -> Params:
-        return {**frozen, **trainable}
+        return {**frozen, HEAD: trainable[HEAD]}
 
     def encode(frozen: Params, images: Array, tokens: Array) -> Features:
         return cast(
@@ -42,7 +42,7 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
     ) -> Array:
         inputs = (features, x_t, t, proprio, domain_id)
-        return cast(Array, model.apply({"params": trainable}, *inputs, method="predict"))
+        return cast(Array, model.apply({"params": {HEAD: trainable[HEAD]}}, *inputs, method="predict"))
 
     def supervised_loss(
         trainable: Params, features: Features, proprio: Array, domain_id: Array, action: Array, key: Array
@@ -56,6 +56,9 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
 
     def vlm_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
         return features.vlm.astype(jnp.float32).mean(axis=1)
+
+    def summarize(features: Features, proprio: Array) -> Array:
+        return jnp.concatenate([features.vlm.astype(jnp.float32).mean(axis=1), proprio], axis=-1)
 
     def expert_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
         # The mean of pure noise at its time: every observation's value is asked at the same point.
@@ -72,6 +75,8 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         supervised_loss=supervised_loss,
         critic_inputs={"vlm": vlm_mean, "expert": expert_mean},
         prepare_proprio=lambda state: np.asarray(prepare_proprio(jnp.asarray(state), config.dim_proprio)),
+        summarize=summarize,
+        summary_dim=config.vision.projection_dim + config.dim_proprio,
         num_denoising_steps=config.num_denoising_steps,
         chunk_size=config.chunk_size,
         n_action_steps=config.n_action_steps,

@@ -40,10 +40,10 @@ def measure(megabytes: int) -> tuple[float, float, float]:
                 received.put(b"")
 
         threading.Thread(target=receive, daemon=True).start()
-        server.publish(1, {"warm.up": torch.zeros(1)})
+        server.publish(1, 0.1, {"warm.up": torch.zeros(1)})
         received.get(timeout=60)
         started = time.perf_counter()
-        server.publish(2, tensors)
+        server.publish(2, 0.1, tensors)
         published = time.perf_counter()
         message = received.get(timeout=600)
         arrived = time.perf_counter()

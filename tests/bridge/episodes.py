@@ -19,7 +19,7 @@ SPEC = EpisodeSpec(
     env_action_dim=2,
     action_dim=5,
     num_latents=3,
-    num_denoising_steps=5,
+    denoise_steps=(1, 2, 4),
     max_chunks=6,
 )
 

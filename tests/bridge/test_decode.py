@@ -125,6 +125,7 @@ BAD = {
     "foreign row": ("record", lambda t: t[1].update(action=torch.zeros_like(t[1]["action"]))),
     "double row": ("type", lambda t: t[1].update(action=t[1]["action"].double())),
     "step beyond K": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=6))),
+    "a step never noised": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=3))),
     "step zero": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=0))),
     "version changes": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
     "nothing executed": ("executed", lambda t: set_penalty(t, 0, 0, 0, 0, 0, -1)),

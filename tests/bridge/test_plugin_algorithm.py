@@ -20,11 +20,13 @@ from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
 from bridge.record import RecordError, unpack  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
 
+FLOW_NOISE = NoiseConfig(mode="flow_noise", level=0.1, head_hidden_dims=(6,))
 
-def make(stats=None, **settings):
+
+def make(stats=None, noise=None, **settings):
     torch.manual_seed(0)
     policy_config = tiny_policy_config(**settings)
-    config = PiRLConfig(noise=NoiseConfig(level=0.1), dataset_stats=stats)
+    config = PiRLConfig(noise=noise or NoiseConfig(level=0.1), dataset_stats=stats)
     config.policy_config = policy_config
     return make_algorithm(config, XVLAPolicy(policy_config))
 
@@ -42,8 +44,13 @@ def observation(brightness=200):
 
 
 def head(algorithm):
-    state = algorithm.policy.state_dict()
-    return {key: value.clone() for key, value in state.items() if key.startswith("model.transformer.")}
+    prefixes = ("model.transformer.", "noise_head.")
+    return {key: value.clone() for key, value in algorithm._tensors().items() if key.startswith(prefixes)}
+
+
+def push(version, tensors, level=0.1):
+    level = torch.tensor(level, dtype=torch.float64)
+    return {"version": torch.tensor(version), "level": level, "policy": tensors}
 
 
 def test_a_row_passes_through_the_actors_processors_untouched():
@@ -100,7 +107,7 @@ def test_a_partial_push_is_copied_in_place_and_changes_the_version(dtype):
     before = dict(algorithm.policy.named_parameters())
     key = "model.transformer.blocks.0.attn.qkv.weight"
     pushed = torch.randn_like(before[key]).to(dtype)
-    algorithm.load_weights({"version": torch.tensor(3), "policy": {key: pushed}}, device=torch.device("cpu"))
+    algorithm.load_weights(push(3, {key: pushed}), device=torch.device("cpu"))
     after = dict(algorithm.policy.named_parameters())
     assert algorithm.version == 3
     assert after[key] is before[key]
@@ -121,28 +128,88 @@ def test_a_partial_push_is_copied_in_place_and_changes_the_version(dtype):
             "int64",
         ),
         (lambda tensors: {}, "no tensors"),
+        (lambda tensors: tensors | {"noise_head.bound.bias": torch.zeros(3)}, r"\(3,\)"),
+        (lambda tensors: tensors | {"noise_head.bound.bias": torch.full((4,), np.inf)}, "infinity"),
+        (lambda tensors: tensors | {"noise_head.hidden_1.bias": torch.zeros(6)}, "hidden_1"),
     ],
 )
 def test_a_push_that_does_not_fit_is_logged_and_changes_nothing(spoil, message, caplog):
-    algorithm = make()
+    algorithm = make(noise=FLOW_NOISE)
     before = head(algorithm)
     tensors = spoil({key: value + 1 for key, value in before.items()})
     with caplog.at_level(logging.ERROR):
-        algorithm.load_weights({"version": torch.tensor(2), "policy": tensors})
+        algorithm.load_weights(push(2, tensors, level=0.05))
     assert algorithm.version == 0
+    assert algorithm.noise.level == 0.1
     assert all(torch.equal(value, before[key]) for key, value in head(algorithm).items())
     assert len(caplog.records) == 1
     assert re.search(message, caplog.text)
 
 
 @pytest.mark.parametrize(
-    "weights", [{"policy": {}}, {"version": torch.tensor(0), "policy": {}}, {"actor": {}}]
+    ("changes", "message"),
+    [
+        ({"version": None}, "a push holds 'version', 'level' and 'policy'; got"),
+        ({"version": torch.tensor(0)}, "version must be in"),
+        ({"version": torch.tensor([3])}, "version must be a scalar tensor"),
+        ({"version": torch.tensor(torch.inf)}, "version must be a scalar tensor"),
+        ({"level": None}, "a push holds 'version', 'level' and 'policy'; got"),
+        ({"level": 0.1}, "level must be a scalar tensor"),
+        ({"level": torch.tensor([0.1, 0.2])}, "level must be a scalar tensor"),
+        ({"level": torch.tensor(0.0).double()}, "level must be above 0 and below 1"),
+        ({"level": torch.tensor(1.0).double()}, "level must be above 0 and below 1"),
+        ({"level": torch.tensor(torch.nan).double()}, "level must be above 0 and below 1"),
+        ({"extra": torch.tensor(1)}, "a push holds 'version', 'level' and 'policy'; got"),
+    ],
 )
-def test_a_push_without_a_proper_version_is_refused(weights, caplog):
+def test_a_push_without_a_proper_version_or_level_is_refused(changes, message, caplog):
+    algorithm = make(noise=NoiseConfig(mode="flow_cps", level=0.1))
+    weights = push(2, head(algorithm), level=0.05) | changes
+    algorithm.load_weights({name: value for name, value in weights.items() if value is not None})
+    assert (algorithm.version, algorithm.noise.level) == (0, 0.1)
+    assert message in caplog.text
+
+
+def test_the_noise_of_a_row_has_the_level_of_the_push():
     algorithm = make()
-    algorithm.load_weights(weights)
+    preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
+    batch = preprocessor.process_observation(observation())
+
+    def row():
+        algorithm._generator.manual_seed(0)
+        return unpack(algorithm.select_action(dict(batch)).numpy())
+
+    first = row()
+    algorithm.load_weights(push(1, head(algorithm), level=0.025))
+    second = row()
+    # The same draw of the noise; the density of four channels rises by log 4 a channel.
+    np.testing.assert_allclose(second.log_prob - first.log_prob, 4 * np.log(4), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_learned_deviation_is_pushed_with_the_policy_and_widens_the_noise(dtype):
+    algorithm = make(noise=FLOW_NOISE)
+    preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
+    batch = preprocessor.process_observation(observation())
+
+    def row():
+        algorithm._generator.manual_seed(0)
+        return unpack(algorithm.select_action(dict(batch)).numpy())
+
+    first = row()
+    assert first.latents.shape == (6, 8, 4)
+    assert first.denoise_step == 5
+    # tanh(40) = 1: the upper bound, twice the level, where the head began at the level itself.
+    algorithm.load_weights(push(1, {"noise_head.bound.bias": torch.full((4,), 40.0, dtype=dtype)}))
+    assert algorithm.version == 1
+    np.testing.assert_allclose(row().log_prob - first.log_prob, -5 * 4 * np.log(2), rtol=1e-4)
+
+
+def test_a_noise_head_is_refused_by_an_actor_that_has_none(caplog):
+    algorithm = make()
+    algorithm.load_weights(push(1, head(make(noise=FLOW_NOISE))))
     assert algorithm.version == 0
-    assert "version" in caplog.text
+    assert "the policy has no tensor 'noise_head." in caplog.text
 
 
 def test_a_policy_that_produces_nan_is_not_executed():

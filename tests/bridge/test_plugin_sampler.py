@@ -9,8 +9,9 @@ from lerobot.policies.xvla.processor_xvla import XVLARotation6DToAxisAngleProces
 from scipy import stats
 from tiny import doubtful_gripper, tiny_policy_config
 
+from bridge.plugin.noise_head import NoiseHead, summarize
 from bridge.plugin.sampler import channel_groups, sample, use_float32_head
-from pirl_jax import gripper
+from pirl_jax import gripper, noise
 from pirl_jax.recipe import NoiseConfig
 
 MODES = ("auto", "ee6d", "joint", "agibot_ee6d", "franka_joint7", "so101_bimanual")
@@ -24,6 +25,15 @@ def make_policy(**settings):
 
 def scored_dims(model):
     return tuple(sorted(channel for group in channel_groups(model).values() for channel in group))
+
+
+def head_of(policy, config):
+    """A noise head of random weights, where the mode has one."""
+    if not noise.MODES[config.mode].learned_std:
+        return None
+    head = NoiseHead.for_policy(policy, config)
+    torch.nn.init.normal_(head.bound.weight)
+    return head
 
 
 def observations(batch=2):
@@ -51,9 +61,14 @@ def test_without_noise_it_is_lerobots_sampler_bit_for_bit(settings):
     policy = make_policy(**settings)
     torch.manual_seed(3)
     expected = policy._get_action_chunk(observations())
-    torch.manual_seed(3)
-    drawn = sample(policy, observations(), NOISE, None)
-    assert torch.equal(policy.model.action_space.postprocess(drawn.action.clone()), expected)
+    for name, mode in noise.MODES.items():
+        if not mode.noised_steps(policy.config.num_denoising_steps):
+            continue  # refused by the config's validation
+        config = NoiseConfig(mode=name, level=0.1)
+        head = head_of(policy, config)
+        torch.manual_seed(3)
+        drawn = sample(policy, observations(), config, None, head=head)
+        assert torch.equal(policy.model.action_space.postprocess(drawn.action.clone()), expected), name
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -70,30 +85,35 @@ def test_noise_is_on_the_scored_channels_only(mode):
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5])
-def test_the_log_density_is_that_of_the_kept_latents(rho):
+@pytest.mark.parametrize("mode", ["terminal", "flow_noise"])
+def test_the_log_density_is_that_of_the_kept_latents(mode, rho):
     policy = make_policy(max_action_dim=7)
-    drawn = sample(policy, observations(), NoiseConfig(level=0.1, correlation=rho), 1)
-    x1, x_t, x_s = drawn.latents
-    batch = observations()
+    config = NoiseConfig(mode=mode, level=0.1, correlation=rho)
+    head, batch = head_of(policy, config), observations()
+    drawn = sample(policy, batch, config, noise.MODES[mode].first_steps(5)[0], head=head)
     inputs = policy._build_model_inputs(batch)
     with torch.no_grad():
         features = policy.model.forward_vlm(inputs["input_ids"], inputs["image_input"], inputs["image_mask"])
-        proprio, x = policy.model.action_space.preprocess(inputs["proprio"], x_t)
-        mean = policy.model.transformer(
-            domain_id=inputs["domain_id"],
-            action_with_noise=x,
-            proprio=proprio,
-            t=torch.full((2,), 0.2),
-            **features,
-        )
-    residual = (x_s - mean)[..., :4].double().numpy()
-    H = residual.shape[1]
-    covariance = 0.1**2 * ((1 - rho) * np.eye(H) + rho * np.ones((H, H)))
-    for n in range(1, H + 1):  # any executed prefix of the chunk
-        joint = stats.multivariate_normal(cov=covariance[:n, :n]).logpdf(residual[:, :n].swapaxes(1, 2))
-        np.testing.assert_allclose(drawn.log_prob[:, :n].sum(-1), joint.reshape(2, 4).sum(-1), atol=3e-4)
-    assert torch.equal(x_s, drawn.action)
-    assert not torch.equal(x1, x_t)
+    x1, H, joint = drawn.latents[0], 8, np.zeros((8, 2, 4))
+    path = drawn.latents[1:] if head is None else drawn.latents
+    correlation = (1 - rho) * np.eye(H) + rho * np.ones((H, H))
+    for m, k in enumerate(range(len(path) - 1, 0, -1)):
+        t, s = torch.full((2,), k / 5), (k - 1) / 5
+        with torch.no_grad():
+            proprio, x = policy.model.action_space.preprocess(inputs["proprio"], path[m])
+            inside = {"domain_id": inputs["domain_id"], "action_with_noise": x, "proprio": proprio, "t": t}
+            mean = s * x1 + (1 - s) * policy.model.transformer(**inside, **features)
+            std = np.full((2, 4), 0.1)
+            if head is not None:
+                std = std * head(summarize(features, inputs["proprio"]), t).exp().double().numpy()[:, :4]
+        z = (path[m + 1] - mean)[..., :4].double().numpy() / std[:, None]
+        for n in range(1, H + 1):  # any executed prefix of the chunk
+            normal = stats.multivariate_normal(cov=correlation[:n, :n])
+            joint[n - 1] += normal.logpdf(z[:, :n].swapaxes(1, 2)).reshape(2, 4) - n * np.log(std)
+    prefixes = drawn.log_prob.cumsum(-1).T
+    np.testing.assert_allclose(prefixes, joint.sum(-1), atol=3e-4, rtol=1e-5)
+    assert torch.equal(path[-1], drawn.action)
+    assert len({float(state[0, 0, 0]) for state in drawn.latents}) == noise.num_latents(config, 5)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5])
@@ -134,8 +154,8 @@ def test_a_drawn_gripper_is_what_the_robot_executes_and_changes_nothing_else(mod
         assert torch.equal(libero[TransitionKey.ACTION][:, -1], torch.where(closed[0, :, 0], 1.0, -1.0))
 
     # Where nothing else touches the channel, the plain chain ends in its logit.
-    mean, outcome = plain.action.double().numpy(), drawn.latents[2].double().numpy()
-    expected = gripper.log_prob(mean, outcome, grippers, config)
+    logits, outcome = (x[..., grippers].double().numpy() for x in (plain.action, drawn.latents[2]))
+    expected = gripper.log_prob(logits, outcome, config)
     np.testing.assert_allclose((drawn.log_prob - plain.log_prob).numpy(), expected, atol=2e-5)
 
 

@@ -118,11 +118,12 @@ def test_three_stock_actors_each_receive_every_version():
         assert all(establish_learner_connection(stub, threading.Event(), attempts=2) for stub in stubs)
         actors = [receive(stub) for stub in stubs]
         for version in (1, 2, 5):
-            server.publish(version, {"model.weight": torch.full((2, 3), float(version))})
+            server.publish(version, 0.1, {"model.weight": torch.full((2, 3), float(version))})
             for actor in actors:
                 received = actor.next()
                 assert received["version"] == version
                 assert received["version"].dtype == torch.int64
+                assert float(received["level"]) == 0.1
                 torch.testing.assert_close(
                     received["policy"]["model.weight"], torch.full((2, 3), float(version))
                 )
@@ -145,8 +146,8 @@ def test_actors_send_while_they_receive():
 
 def test_late_joiner_gets_the_newest_version_at_once():
     with START_SERVER() as server, connect(server) as stub:
-        server.publish(1, {"weight": torch.zeros(1)})
-        server.publish(2, {"weight": torch.ones(1)})
+        server.publish(1, 0.1, {"weight": torch.zeros(1)})
+        server.publish(2, 0.1, {"weight": torch.ones(1)})
         actor = receive(stub)
         assert actor.next()["version"] == 2
         actor.leave()
@@ -155,11 +156,11 @@ def test_late_joiner_gets_the_newest_version_at_once():
 
 def test_an_actor_that_lags_skips_to_the_newest_version():
     with START_SERVER() as server, connect(server) as stub:
-        server.publish(1, {"weight": torch.zeros(4 * 1024 * 1024)})
+        server.publish(1, 0.1, {"weight": torch.zeros(4 * 1024 * 1024)})
         stream = stub.StreamParameters(services_pb2.Empty())
         next(stream)  # an actor busy elsewhere: flow control stops the server within the first message
         for version in range(2, 7):
-            server.publish(version, {"weight": torch.zeros(1)})
+            server.publish(version, 0.1, {"weight": torch.zeros(1)})
         actor = Actor(stream)
         assert [actor.next()["version"] for _ in range(2)] == [1, 6]
         actor.leave()
@@ -169,7 +170,7 @@ def test_fifty_megabytes_reach_every_actor_intact():
     weight = torch.arange(50 * 1024 * 1024 // 4, dtype=torch.float32)
     with START_SERVER() as server, connect(server) as one, connect(server) as two:
         actors = [receive(one), receive(two)]
-        server.publish(1, {"weight": weight})
+        server.publish(1, 0.1, {"weight": weight})
         for actor in actors:
             assert torch.equal(actor.next()["policy"]["weight"], weight)
 
@@ -201,7 +202,7 @@ def test_numpy_jax_and_torch_tensors_are_published_bit_for_bit():
         "numpy_bf16": np.asarray(half),
         "parameter": torch.nn.Parameter(torch.from_numpy(values)),
     }
-    data = serialise(3, tensors)
+    data = serialise(3, 0.1, tensors)
     assert len(data) < 12_000  # without the slice's 16 kB parent
     policy = bytes_to_state_dict(data)["policy"]
     expected = {name: torch.from_numpy(values.copy()) for name in tensors}
@@ -217,9 +218,9 @@ def test_numpy_jax_and_torch_tensors_are_published_bit_for_bit():
 @pytest.mark.parametrize("version", [0, 4, 5])
 def test_versions_must_increase(version: int):
     with START_SERVER() as server:
-        server.publish(5, {})
+        server.publish(5, 0.1, {})
         with pytest.raises(ValueError, match="must increase"):
-            server.publish(version, {})
+            server.publish(version, 0.1, {})
 
 
 def test_a_message_id_is_taken_once():
@@ -397,7 +398,7 @@ def test_shutdown_takes_under_three_seconds_with_every_kind_of_stream_open():
     with contextlib.ExitStack() as stack:
         server = START_SERVER(queue_size=1)
         with server:
-            server.publish(1, {"weight": torch.zeros(1)})
+            server.publish(1, 0.1, {"weight": torch.zeros(1)})
             actors, senders = [], []
             for _ in range(3):
                 stub = stack.enter_context(connect(server))
@@ -428,7 +429,7 @@ def test_more_actors_than_allowed_are_turned_away_and_the_rest_served():
         # LeRobot's channel tries a refused call five times.
         refused.join()
         assert refused.code == grpc.StatusCode.UNAVAILABLE
-        server.publish(1, {"weight": torch.zeros(1)})
+        server.publish(1, 0.1, {"weight": torch.zeros(1)})
         assert all(actor.next()["version"] == 1 for actor in actors)
 
 
@@ -457,7 +458,7 @@ def test_the_plugins_channel_outlives_a_restarted_learner():
         requests = iter(outgoing.get, None)
         threading.Thread(target=stub.SendTransitions, args=(requests,), daemon=True).start()
         actor = receive(stub)
-        first.publish(1, {"weight": torch.zeros(1)})
+        first.publish(1, 0.1, {"weight": torch.zeros(1)})
         assert actor.next()["version"] == 1
         for chunk in chunks(message(1)):
             outgoing.put(chunk)
@@ -466,7 +467,7 @@ def test_the_plugins_channel_outlives_a_restarted_learner():
         for chunk in chunks(message(length)):
             outgoing.put(chunk)
     with LearnerServer("127.0.0.1", port, decode=partial(decode_episode, spec=SPEC)) as second:
-        second.publish(2, {"weight": torch.ones(1)})
+        second.publish(2, 0.1, {"weight": torch.ones(1)})
         assert [len(second.get(WAIT_S)) for _ in range(2)] == [2, 3]
         assert actor.next()["version"] == 2
         assert second.get(0.3) is None

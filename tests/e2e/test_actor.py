@@ -51,7 +51,7 @@ def weights(version, **changes):
     torch.manual_seed(version)
     state = XVLAPolicy(tiny_policy_config()).state_dict()
     head = {key: value for key, value in state.items() if key.startswith("model.transformer.")}
-    return {"version": torch.tensor(version), "policy": head | changes}
+    return {"version": torch.tensor(version), "level": torch.tensor(0.1).double(), "policy": head | changes}
 
 
 def records(episode):

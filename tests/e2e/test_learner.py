@@ -49,13 +49,13 @@ def start(log: Path, *arguments: str) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"JAX_PLATFORMS": "cpu"})
 
 
-def feed(actor: FakeActor, updates: range, after: int) -> int:
+def feed(actor: FakeActor, updates: range, after: int, **kind: int) -> int:
     """Give each update its fixed rollouts, stamped with the version published for it; return the last
     version."""
     for update in updates:
         after = actor.wait_for_version_after(after)
         for i in range(EPISODES):
-            actor.send(rollout(seed=100 * update + i, version=after))
+            actor.send(rollout(seed=100 * update + i, version=after, **kind))
     return actor.wait_for_version_after(after)
 
 
@@ -83,13 +83,18 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
     return leaves
 
 
+FLOW_NOISE = {"mode": "flow_noise", "level": 0.1, "final_level": 0.05, "decay_updates": 4}
+
+
 def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
-    """With a critic on the head's features that warms up, and demonstrations."""
-    results = {}
+    """With a critic on the head that warms up, demonstrations, a noise head and a falling noise level."""
+    results, kind = {}, {"num_latents": 6, "denoise_step": 5}
     dataset = write_dataset(tmp_path / "dataset")
     algorithm = {
         "critic": {"hidden_dims": [16], "input": "expert", "warmup_updates": 1},
         "anchor": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
+        "noise": FLOW_NOISE,
+        "entropy_coef": 0.005,
     }
     for name in ("whole", "killed"):
         folder, port = tmp_path / name, free_port()
@@ -98,20 +103,21 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
         actor = FakeActor(port)
         try:
             if name == "whole":
-                feed(actor, range(4), after=0)
+                feed(actor, range(4), after=0, **kind)
             else:
-                version = feed(actor, range(2), after=0)
+                version = feed(actor, range(2), after=0, **kind)
                 last = folder / "output" / "checkpoints" / "last"
                 wait_for(lambda link=last: link.is_symlink() and link.readlink() == Path("000002"))
                 actor.send(
-                    rollout(seed=999, version=version)
+                    rollout(seed=999, version=version, **kind)
                 )  # half of the next update dies with the learner
                 process.kill()
                 process.wait()
                 resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
                 process = start(folder / "log", resume, "--resume=true")
-                feed(actor, range(2, 4), after=version)
+                feed(actor, range(2, 4), after=version, **kind)
             assert process.wait(timeout=60) == 0, (folder / "log").read_text()[-2000:]
+            assert float(actor.push["level"]) == pytest.approx(0.05)
         finally:
             process.kill()
             actor.close()
@@ -123,6 +129,7 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
         tmp_path / name / "output/checkpoints/last/pretrained_model/model.safetensors" for name in results
     ]
     assert models[0].read_bytes() == models[1].read_bytes()
+    assert np.any(results["whole"]["params.noise_head.bound.weight"])
     rows = [json.loads(line) for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["train/policy_steps"] > 0 for row in rows] == [False, True, True, True]
@@ -130,6 +137,7 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
         [row["train/anchor_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6
     )
     assert all(row["train/anchor_loss"] > 0 for row in rows[1:])
+    assert [row["train/noise_level"] for row in rows] == pytest.approx([0.1, 0.0875, 0.075, 0.0625])
 
 
 def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):

@@ -28,7 +28,7 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
     torch.manual_seed(1)
     state = XVLAPolicy(libero_policy_config()).state_dict()
     head = {key: value for key, value in state.items() if key.startswith("model.transformer.")}
-    learner.push({"version": torch.tensor(3), "policy": head})
+    learner.push({"version": torch.tensor(3), "level": torch.tensor(0.1).double(), "policy": head})
     path = write_libero_config(
         tmp_path, learner.port, task="libero_spatial,libero_object", task_ids=[1], task_sampling="round_robin"
     )

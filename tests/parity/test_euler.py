@@ -32,7 +32,8 @@ def test_zero_noise_is_lerobots_euler_sampler(network, K):
     def predict(x, t):
         return jnp.tanh(x @ network["mix"] + t[:, None, None] * network["time"] + network["bias"])
 
-    actual = flow.deterministic(predict, jnp.asarray(network["noise"]), K, "velocity")
+    chain = flow.Chain(NoiseConfig(), K, np.ones(A), parametrization="velocity")
+    actual = flow.deterministic(chain, predict, jnp.asarray(network["noise"]))
     np.testing.assert_allclose(actual, expected.numpy(), atol=5e-6)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -10,9 +11,12 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny import doubtful_gripper, tiny_policy_config
 
 from bridge.export import policy_config
+from bridge.plugin.noise_head import NoiseHead as TorchNoiseHead
 from bridge.plugin.sampler import Sample, sample, use_float32_head
-from bridge.state_dict import params_from_state, to_torch_state
-from pirl_jax.behaviour import round_to
+from bridge.state_dict import params_from_state, to_push
+from pirl_jax import noise_head
+from pirl_jax.behaviour import Behaviour, round_to
+from pirl_jax.noise import HEAD
 from pirl_jax.recipe import NoiseConfig, Recipe
 from pirl_jax.rollout import Episode, Observations
 from pirl_jax.scoring import make_scorer
@@ -61,9 +65,19 @@ def played(drawn: Sample, step: int) -> Episode:
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
 @pytest.mark.parametrize(
-    ("mode", "step"), [("terminal", 1), ("flow_sde", 4), ("flow_sde", 1), ("flow_cps", 2)]
+    ("mode", "step", "replay"),
+    [
+        ("terminal", 1, "last"),
+        ("terminal", 1, "full"),
+        ("flow_sde", 4, "last"),
+        ("flow_sde", 4, "full"),
+        ("flow_sde", 1, "last"),
+        ("flow_sde", 1, "full"),
+        ("flow_cps", 2, "last"),
+        ("flow_cps", 2, "full"),
+        ("flow_noise", 5, "last"),
+    ],
 )
-@pytest.mark.parametrize("replay", ["last", "full"])
 @pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
 def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step, correlation):
     torch.manual_seed(0)
@@ -75,19 +89,53 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     # Copied: the arrays share the actor's memory, into which the push is about to be written.
     params = jax.tree.map(np.copy, params_from_state(actor.state_dict(), config))
     trainable, frozen = policy.split(jax.device_put(params))
+    noise = NoiseConfig(mode, replay, level=0.4, correlation=correlation)
+    trainable |= random_head(policy, noise)
 
     pushed = round_to(trainable, push_dtype)
+    head = TorchNoiseHead.for_policy(actor, noise) if mode == "flow_noise" else None
     state = actor.state_dict()
-    for key, tensor in to_torch_state(pushed).items():
+    state |= {f"{HEAD}.{key}": tensor for key, tensor in (head.state_dict() if head else {}).items()}
+    for key, tensor in to_push(pushed).items():
         state[key].copy_(tensor)
 
-    noise = NoiseConfig(mode, replay, level=0.4, correlation=correlation)
-    drawn = sample(actor, preprocessed(observations()), noise, step, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    drawn = sample(actor, preprocessed(observations()), noise, step, generator, head)
     episode = played(drawn, step)
     score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
-    assert np.expm1(score(episode, pushed).log_prob_gap) < RATIO_TOLERANCE
-    if push_dtype == "bfloat16":  # the exact weights are not the policy that acted
-        assert np.expm1(score(episode, trainable).log_prob_gap) > 10 * RATIO_TOLERANCE
+    assert np.expm1(score(episode, Behaviour(pushed, 0, 0.4)).log_prob_gap) < RATIO_TOLERANCE
+    # Neither another level nor, where the push rounds, the exact weights are the policy that acted.
+    assert np.expm1(score(episode, Behaviour(pushed, 0, 0.39)).log_prob_gap) > 10 * RATIO_TOLERANCE
+    if push_dtype == "bfloat16":
+        assert np.expm1(score(episode, Behaviour(trainable, 0, 0.4)).log_prob_gap) > 10 * RATIO_TOLERANCE
+
+
+def random_head(policy, noise):
+    """A noise head that is far from where it starts, where the mode has one."""
+    params = noise_head.init(policy, noise, jax.random.PRNGKey(3))
+    if params:
+        bound = params[HEAD]["bound"]
+        bound["weight"] = 0.5 * jax.random.normal(jax.random.PRNGKey(4), bound["weight"].shape)
+    return params
+
+
+def test_the_noise_head_is_the_same_network_in_torch_and_in_jax():
+    lerobot_config = tiny_policy_config()
+    actor = XVLAPolicy(lerobot_config)
+    policy = flow_policy(policy_config(lerobot_config))
+    noise = NoiseConfig("flow_noise", std_range=(0.3, 4.0), head_hidden_dims=(32, 16))
+    params = random_head(policy, noise)
+    head = TorchNoiseHead.for_policy(actor, noise)
+    head.load_state_dict({key.removeprefix(f"{HEAD}."): value for key, value in to_push(params).items()})
+    rng = np.random.default_rng(0)
+    summary = rng.standard_normal((50, policy.summary_dim)).astype(np.float32)
+    t = rng.uniform(size=50).astype(np.float32)
+    module = noise_head.NoiseHead(noise.std_range, noise.head_hidden_dims, policy.dim_action)
+    ours = np.asarray(module.apply({"params": params[HEAD]}, jnp.asarray(summary), jnp.asarray(t)))
+    with torch.no_grad():
+        theirs = head(torch.from_numpy(summary), torch.from_numpy(t)).numpy()
+    assert ours.std() > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("replay", ["last", "full"])
@@ -105,11 +153,11 @@ def test_the_ratio_is_one_with_a_drawn_gripper(replay):
     closed = drawn.latents[2, ..., 9] > 0
     assert ((closed[:, 1:] != closed[:, :-1]).any(1)).any(), "no chunk in which the gripper moves"
     score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
-    episode = played(drawn, 1)
-    assert np.expm1(score(episode, trainable).log_prob_gap) < RATIO_TOLERANCE
+    episode, behaviour = played(drawn, 1), Behaviour(trainable, 0, 0.4)
+    assert np.expm1(score(episode, behaviour).log_prob_gap) < RATIO_TOLERANCE
     # Not for want of a gripper term.
     silent = make_scorer(policy, frozen, Recipe(noise=NoiseConfig(replay=replay, level=0.4), max_chunks=T))
-    assert silent(episode, trainable).log_prob_gap > 0.1
+    assert silent(episode, behaviour).log_prob_gap > 0.1
 
 
 def test_a_step_that_was_not_executed_does_not_count():
@@ -133,7 +181,8 @@ def test_a_step_that_was_not_executed_does_not_count():
     )
     changed = episode.latents.copy()
     changed[:, 2, 2:] = 5.0
-    first = score(episode, trainable).old_log_prob
+    behaviour = Behaviour(trainable, 0, 0.1)
+    first = score(episode, behaviour).old_log_prob
     np.testing.assert_array_equal(
-        score(dataclasses.replace(episode, latents=changed), trainable).old_log_prob, first
+        score(dataclasses.replace(episode, latents=changed), behaviour).old_log_prob, first
     )

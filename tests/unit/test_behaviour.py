@@ -20,7 +20,7 @@ def test_version_numbers_are_never_given_twice_even_if_the_process_dies(tmp_path
 def test_versions_older_than_the_staleness_limit_are_forgotten():
     behaviours = Behaviours(max_staleness=1)
     for update, version in enumerate([3, 5, 9]):
-        behaviours.add(version, Behaviour({"w": update}, update))
+        behaviours.add(version, Behaviour({"w": update}, update, 0.1))
     assert behaviours.get(3) is None
     assert behaviours.get(5).params == {"w": 1}
     assert behaviours.get(9).update == 2
@@ -30,7 +30,7 @@ def test_versions_older_than_the_staleness_limit_are_forgotten():
 def test_two_versions_of_one_update_count_once():
     behaviours = Behaviours(max_staleness=1)
     for update, version in [(4, 10), (4, 1001), (5, 1002)]:
-        behaviours.add(version, Behaviour({}, update))
+        behaviours.add(version, Behaviour({}, update, 0.1))
     assert [behaviours.get(v) is not None for v in (10, 1001, 1002)] == [True, True, True]
 
 

@@ -11,6 +11,7 @@ from test_sft import CONFIG as XVLA_CONFIG
 from test_sft import data
 
 from pirl_jax import state, train
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.scoring import make_scorer
@@ -133,7 +134,7 @@ def test_the_value_of_the_final_observation_is_asked_too():
     """A truncated episode bootstraps from it, with the same input."""
     score = make_scorer(test_train.toy_policy(), test_train.FROZEN, test_train.RECIPE)
     items = [test_train.episode(seed, 2, terminated=False) for seed in range(3)]
-    collected = [train.Collected(score(item, test_train.PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, Behaviour(test_train.PARAMS, 0, 0.1)), 0) for item in items]
     batch, n = train.make_batch(
         collected,
         test_train.RECIPE,

@@ -94,7 +94,7 @@ def test_actors_keep_playing_with_the_same_weights_under_growing_versions(tmp_pa
         test_train.fresh_state(config),
         total_steps=WARMUP + 1,
         receive=receive,
-        publish=lambda version, params: pushes.append((version, float(params["w"]))),
+        publish=lambda version, behaviour: pushes.append((version, float(behaviour.params["w"]))),
         versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )

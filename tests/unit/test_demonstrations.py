@@ -29,7 +29,7 @@ from test_update import (
     recipe,
 )
 
-from pirl_jax import checkpoint, train
+from pirl_jax import checkpoint, flow, train
 from pirl_jax.behaviour import Versions
 from pirl_jax.demonstrations import Demonstrations, anchor_coef, encode, make_anchor
 from pirl_jax.recipe import AnchorConfig
@@ -55,7 +55,8 @@ def demonstrations(seed=0):
 
 
 def update_of(config):
-    return make_update(predict, critic, config, K, SCALE, anchor=make_anchor(supervised_loss, config.anchor))
+    anchor = make_anchor(supervised_loss, config.anchor)
+    return make_update(predict, critic, config, flow.Chain(config.noise, K, SCALE), anchor=anchor)
 
 
 @settings(max_examples=40, deadline=None)
@@ -114,7 +115,8 @@ def test_it_adds_to_the_policy_objective_and_leaves_the_critic():
     anchor = AnchorConfig(coef=0.5, batch_size=7)
     config, demos = recipe(num_epochs=1, minibatch_size=CAPACITY, anchor=anchor), demonstrations()
     batch = collect(new_state(config).params, config, CAPACITY, seed=2)
-    plain, before = make_update(predict, critic, config, K, SCALE)(new_state(config), batch, CAPACITY)
+    update = make_update(predict, critic, config, flow.Chain(config.noise, K, SCALE))
+    plain, before = update(new_state(config), batch, CAPACITY)
     anchored, after = update_of(config)(new_state(config), batch, CAPACITY, demos)
     gain = float(after["train/policy_loss"]) - float(before["train/policy_loss"])
     assert gain == pytest.approx(0.5 * float(after["train/anchor_loss"]), rel=1e-4)

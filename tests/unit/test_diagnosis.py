@@ -1,6 +1,7 @@
 """What the doctor says of healthy and of broken runs of a toy policy."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,18 @@ import numpy as np
 import pytest
 from test_train import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
 
-from pirl_jax import flow
+from pirl_jax import flow, noise_head
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.diagnosis import diagnose
-from pirl_jax.noise import channel_scale
+from pirl_jax.noise import MODES
 from pirl_jax.recipe import NoiseConfig
 
 HEALTHY = dataclasses.replace(RECIPE, lr=1e-3, noise=NoiseConfig(level=0.5))
+
+
+def params_of(recipe):
+    """The toy's, and a noise head's where the mode has one."""
+    return PARAMS | noise_head.init(toy_policy(), recipe.noise, jax.random.PRNGKey(0))
 
 
 def played(seed, recipe, success):
@@ -27,16 +34,20 @@ def played(seed, recipe, success):
     def predict(x_t, t):
         return policy.predict(PARAMS, jnp.asarray(features), x_t, t, item.observations.proprio[:3], None)
 
-    k = jnp.ones(3, jnp.int32)
+    mode, params = MODES[recipe.noise.mode], params_of(recipe)
+    k = jnp.full(3, mode.first_steps(K)[0], jnp.int32)
+    head = noise_head.spread_fn(policy, recipe.noise)
+    spread = head and partial(head, params, jnp.asarray(features), item.observations.proprio[:3])
     keys = jax.random.split(jax.random.PRNGKey(seed))
-    scale = channel_scale(recipe.noise, policy.channel_groups, A)
-    chunk = flow.sample(predict, jax.random.normal(keys[0], (3, H, A)), keys[1], k, recipe.noise, K, scale)
+    eps0 = jax.random.normal(keys[0], (3, H, A))
+    chunk = flow.sample(policy.chain(recipe.noise), predict, eps0, keys[1], k, spread=spread)
     reward = np.zeros(3, np.float32)
     reward[-1] = success
     return dataclasses.replace(
         item,
         observations=observations,
         latents=np.asarray(chunk.latents),
+        denoise_step=np.asarray(k),
         log_prob=np.asarray(chunk.log_prob),
         reward=reward,
     )
@@ -44,7 +55,10 @@ def played(seed, recipe, success):
 
 def findings(recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4):
     episodes = [change(played(i, recipe, won)) for i, won in enumerate(outcomes)]
-    found = diagnose(toy_policy(), critic, FROZEN, recipe, fresh_state(recipe), episodes, PARAMS)
+    params = params_of(recipe)
+    state = fresh_state(recipe, params)
+    behaviour = Behaviour(params, 0, recipe.noise.level)
+    found = diagnose(toy_policy(), critic, FROZEN, recipe, state, episodes, behaviour)
     return {finding.name: finding for finding in found}
 
 
@@ -62,6 +76,13 @@ def test_a_healthy_run_has_no_complaints(healthy):
     assert "nats a chunk" in healthy["actor and learner agree on log-probabilities"].value
     assert any(name.startswith("noise reaching the executed action, joints") for name in healthy)
     assert "of 8" in healthy["episodes differ in return"].value
+
+
+def test_so_has_one_whose_noise_is_learned():
+    noisy = NoiseConfig(mode="flow_noise", level=0.3, head_hidden_dims=(4,))
+    found = findings(dataclasses.replace(HEALTHY, noise=noisy))
+    assert bad(found) == []
+    assert "gradient norm of noise_head/bound" in found
 
 
 def test_the_noise_reported_is_the_noise_that_was_drawn(healthy):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_flow import make_predict, to_jax, weights
+from test_train import toy_policy
 from test_update import CAPACITY, collect, critic, new_state, predict
 
 from pirl_jax import flow, gripper, noise, update
@@ -17,6 +18,7 @@ from pirl_jax.recipe import NoiseConfig, Recipe
 
 A = 5
 CHANNELS = (2, 4)
+SCALE = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
 BERNOULLI = NoiseConfig(gripper="bernoulli", gripper_temperature=0.7)
 
 
@@ -41,13 +43,10 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def chunks(logits, patterns, channel=CHANNELS[0]):
-    """One row a pattern: means [B, H, A] with these logits in a channel, and outcomes with these signs."""
-    mean = np.zeros((len(patterns), len(logits), A))
-    mean[..., channel] = logits
-    outcome = np.zeros_like(mean)
-    outcome[..., channel] = np.where(patterns, 1.0, -1.0) * gripper.EXECUTED_LOGIT
-    return mean, outcome
+def chunks(logits, patterns):
+    """One row a pattern: the logits of one gripper [B, H, 1], and outcomes with these signs."""
+    outcome = np.where(patterns, 1.0, -1.0) * gripper.EXECUTED_LOGIT
+    return np.broadcast_to(logits, patterns.shape)[..., None], outcome[..., None]
 
 
 @pytest.mark.parametrize("H", range(1, 7))
@@ -55,8 +54,7 @@ def test_every_prefix_of_every_pattern_has_its_exact_probability(H):
     rng = np.random.default_rng(H)
     logits, patterns = rng.normal(0, 2, H), all_patterns(H)
     p = sigmoid(logits / BERNOULLI.gripper_temperature)
-    mean, outcome = chunks(logits, patterns)
-    per_step = gripper.log_prob(mean, outcome, CHANNELS[:1], BERNOULLI)
+    per_step = gripper.log_prob(*chunks(logits, patterns), BERNOULLI)
     expected = [[pattern_probability(p[:n], g[:n]) for n in range(1, H + 1)] for g in patterns]
     np.testing.assert_allclose(np.exp(np.cumsum(per_step, axis=1)), expected, rtol=1e-11)
     assert np.exp(per_step.sum(1)).sum() == pytest.approx(1.0, abs=1e-12)
@@ -64,9 +62,9 @@ def test_every_prefix_of_every_pattern_has_its_exact_probability(H):
 
 def test_grippers_are_independent_of_each_other():
     rng = np.random.default_rng(0)
-    mean, outcome = rng.normal(0, 2, (2, 7, 6, A))
-    both = gripper.log_prob(mean, outcome, CHANNELS, BERNOULLI)
-    single = [gripper.log_prob(mean, outcome, (channel,), BERNOULLI) for channel in CHANNELS]
+    logits, outcome = rng.normal(0, 2, (2, 7, 6, 2))
+    both = gripper.log_prob(logits, outcome, BERNOULLI)
+    single = [gripper.log_prob(logits[..., [g]], outcome[..., [g]], BERNOULLI) for g in (0, 1)]
     np.testing.assert_allclose(both, sum(single), rtol=1e-14)
 
 
@@ -74,10 +72,8 @@ def test_draws_have_the_stated_probabilities():
     """χ² over the 8 patterns of 3 steps, two grippers, 50,000 draws; at α = 1e-3 it sees an ε of 0.07."""
     draws, alpha = 50_000, 1e-3
     logits = np.array([[0.4, -1.0], [1.1, 0.3], [-0.5, 0.2]])
-    mean = np.zeros((draws, 3, A))
-    mean[..., CHANNELS] = logits
     uniforms = np.random.default_rng(5).uniform(size=(draws, 2, 5))
-    outcome = gripper.draw(mean, CHANNELS, BERNOULLI, uniforms)
+    outcome = gripper.draw(np.broadcast_to(logits, (draws, 3, 2)), BERNOULLI, uniforms)
     assert set(np.unique(outcome)) == {-gripper.EXECUTED_LOGIT, gripper.EXECUTED_LOGIT}
     patterns = all_patterns(3)
     for index in range(2):
@@ -95,13 +91,10 @@ def test_draws_have_the_stated_probabilities():
 def test_the_learners_arithmetic_is_the_actors():
     """JAX in float32 against NumPy in float64, on logits from doubtful to saturated."""
     rng = np.random.default_rng(1)
-    mean = rng.normal(0, 1, (400, 30, A)) * rng.choice([0.3, 3.0, 30.0], (400, 1, 1))
-    uniforms = rng.uniform(size=(400, 2, 32))
-    outcome = np.zeros_like(mean)
-    outcome[..., CHANNELS] = gripper.draw(mean, CHANNELS, BERNOULLI, uniforms)
-    expected = gripper.log_prob(mean, outcome, CHANNELS, BERNOULLI)
-    single = [jnp.asarray(x, jnp.float32) for x in (mean, outcome)]
-    actual = gripper.log_prob(*single, CHANNELS, BERNOULLI)
+    logits = rng.normal(0, 1, (400, 30, 2)) * rng.choice([0.3, 3.0, 30.0], (400, 1, 1))
+    outcome = gripper.draw(logits, BERNOULLI, rng.uniform(size=(400, 2, 32)))
+    expected = gripper.log_prob(logits, outcome, BERNOULLI)
+    actual = gripper.log_prob(*(jnp.asarray(x, jnp.float32) for x in (logits, outcome)), BERNOULLI)
     assert actual.dtype == jnp.float32
     # A switch between two nearly equal logits is as ill-conditioned as their difference.
     assert np.quantile(np.abs(actual - expected), 0.999) < 2e-5
@@ -112,34 +105,33 @@ def test_the_learners_arithmetic_is_the_actors():
 def test_no_pattern_is_impossible_and_every_gradient_finite(size):
     """Also where the shared draw cannot give it, where logits tie, and where float32's sigmoid is 0 or 1."""
     rng = np.random.default_rng(2)
-    mean = jnp.asarray(size * rng.normal(size=(64, 8, A)), jnp.float32)
-    outcome = jnp.asarray(rng.normal(size=(64, 8, A)), jnp.float32)
-    other = jnp.asarray(size * rng.normal(size=(64, 8, A)), jnp.float32)
+    logits, outcome, other = jnp.asarray(rng.normal(size=(3, 64, 8, 2)), jnp.float32)
+    logits, other = size * logits, size * other
     functions = (
-        lambda m: gripper.log_prob(m, outcome, CHANNELS, BERNOULLI).sum(),
-        lambda m: gripper.kl(m, other, outcome, CHANNELS, BERNOULLI).sum(),
-        lambda m: gripper.entropy(m, outcome, CHANNELS, BERNOULLI).sum(),
+        lambda x: gripper.log_prob(x, outcome, BERNOULLI).sum(),
+        lambda x: gripper.kl(x, other, outcome, BERNOULLI).sum(),
+        lambda x: gripper.entropy(x, outcome, BERNOULLI).sum(),
     )
     for function in functions:
-        value, gradient = jax.value_and_grad(function)(mean)
+        value, gradient = jax.value_and_grad(function)(logits)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("replay", ["last", "full"])
 def test_gradient_of_the_whole_density_equals_central_differences(replay):
-    config = dataclasses.replace(BERNOULLI, level=0.3, replay=replay)
-    scale, k = np.array([1.0, 1.0, 0.0, 1.0, 0.0]), jnp.ones(6, jnp.int32)
+    config, k = dataclasses.replace(BERNOULLI, level=0.3, replay=replay), jnp.ones(6, jnp.int32)
+    chain = flow.Chain(config, 5, SCALE, CHANNELS)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (6, 4, A))
     key = jax.random.PRNGKey(1)
     head = make_predict(to_jax(weights()), jnp)
-    chunk = flow.sample(head, eps0, key, k, config, 5, scale, CHANNELS)
+    chunk = flow.sample(chain, head, eps0, key, k)
     with jax.enable_x64(True):
         latents = jnp.asarray(np.asarray(chunk.latents), jnp.float64)
         params, direction = (to_jax(weights(seed), jnp.float64) for seed in (5, 6))
 
         def total(p):
-            return flow.log_prob(make_predict(p, jnp), latents, k, config, 5, scale, CHANNELS).sum()
+            return flow.log_prob(chain, make_predict(p, jnp), latents, k).sum()
 
         def moved(h):
             return total(jax.tree.map(lambda p, d: p + h * d, params, direction))
@@ -155,13 +147,13 @@ def test_the_score_has_mean_zero(H):
     patterns = all_patterns(H)
     logits = np.random.default_rng(H).normal(0, 2, H)
     with jax.enable_x64(True):
-        mean, outcome = (jnp.asarray(x) for x in chunks(logits, patterns))
+        rows, outcome = (jnp.asarray(x) for x in chunks(logits, patterns))
 
-        def densities(m):
-            return gripper.log_prob(m, outcome, CHANNELS[:1], BERNOULLI).sum(1)
+        def densities(x):
+            return gripper.log_prob(x, outcome, BERNOULLI).sum(1)
 
-        scores = jax.grad(lambda m: densities(m).sum())(mean)[..., CHANNELS[0]]
-        weighted = np.exp(densities(mean))[:, None] * np.asarray(scores)
+        scores = jax.grad(lambda x: densities(x).sum())(rows)[..., 0]
+        weighted = np.exp(densities(rows))[:, None] * np.asarray(scores)
     assert np.abs(weighted).max() > 0.01
     np.testing.assert_allclose(weighted.sum(0), 0, atol=1e-14)
 
@@ -171,35 +163,32 @@ def test_kl_and_entropy_have_the_prefixes_own_as_their_mean(H):
     patterns = all_patterns(H)
     rng = np.random.default_rng(H)
     logits, other_logits = rng.normal(0, 2, (2, H))
-    (mean, outcome), (other, _) = chunks(logits, patterns), chunks(other_logits, patterns)
-    log_p, log_q = (gripper.log_prob(m, outcome, CHANNELS[:1], BERNOULLI) for m in (mean, other))
+    (rows, outcome), (other, _) = chunks(logits, patterns), chunks(other_logits, patterns)
+    log_p, log_q = (gripper.log_prob(x, outcome, BERNOULLI) for x in (rows, other))
     p = np.exp(log_p.sum(1))
-    divergence = gripper.kl(mean, other, outcome, CHANNELS[:1], BERNOULLI)
-    uncertainty = gripper.entropy(mean, outcome, CHANNELS[:1], BERNOULLI)
+    divergence = gripper.kl(rows, other, outcome, BERNOULLI)
+    uncertainty = gripper.entropy(rows, outcome, BERNOULLI)
     assert (divergence >= 0).all()
     for n in range(1, H + 1):
         expected = (p * (log_p - log_q)[:, :n].sum(1)).sum()
         assert (p * divergence[:, :n].sum(1)).sum() == pytest.approx(expected, rel=1e-10)
         assert (p * uncertainty[:, :n].sum(1)).sum() == pytest.approx(-(p * log_p[:, :n].sum(1)).sum())
-    np.testing.assert_array_equal(gripper.kl(mean, mean, outcome, CHANNELS[:1], BERNOULLI), 0)
+    np.testing.assert_array_equal(gripper.kl(rows, rows, outcome, BERNOULLI), 0)
 
 
 def test_sampling_in_jax_scores_what_it_drew_and_leaves_the_rest_alone():
     config, k = dataclasses.replace(BERNOULLI, level=0.3), jnp.ones(500, jnp.int32)
-    scale = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
     head, key = make_predict(to_jax(weights()), jnp), jax.random.PRNGKey(1)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (500, 4, A))
-    plain = flow.sample(head, eps0, key, k, config, 5, scale)
-    drawn = flow.sample(head, eps0, key, k, config, 5, scale, CHANNELS)
+    plain = flow.sample(flow.Chain(config, 5, SCALE), head, eps0, key, k)
+    drawn = flow.sample(flow.Chain(config, 5, SCALE, CHANNELS), head, eps0, key, k)
     others = [channel for channel in range(A) if channel not in CHANNELS]
     np.testing.assert_array_equal(drawn.action[..., others], plain.action[..., others])
     np.testing.assert_array_equal(drawn.latents[:, 2], drawn.action)
     logits = np.asarray(plain.action, np.float64)[..., CHANNELS]  # no noise there: the mean
     closed = np.asarray(drawn.action)[..., CHANNELS] > 0
     assert abs(closed.mean() - sigmoid(logits / 0.7).mean()) < 0.03
-    expected = gripper.log_prob(
-        np.asarray(plain.action, np.float64), np.asarray(drawn.action), CHANNELS, config
-    )
+    expected = gripper.log_prob(logits, np.asarray(drawn.action)[..., CHANNELS], config)
     np.testing.assert_allclose(drawn.log_prob - plain.log_prob, expected, atol=1e-3)
 
 
@@ -218,6 +207,10 @@ def bernoulli_recipe(**changes):
     return Recipe(noise=config, **{"lr": 1e-2, "minibatch_size": CAPACITY, "num_epochs": 1, **changes})
 
 
+def chain_of(config):
+    return flow.Chain(config.noise, 2, np.array([1.0, 0.0]), (1,))
+
+
 def played(config, seed=3):
     """A batch of ``test_update``'s policy whose second channel is a gripper, drawn in JAX."""
     params = new_state(config).params
@@ -227,15 +220,13 @@ def played(config, seed=3):
     def head(x_t, t):
         return predict(params, batch.features, x_t, t, batch.proprio, batch.domain_id)
 
-    k, scale = batch.denoise_step, np.array([1.0, 0.0])
     key = jax.random.PRNGKey(seed)
-    chunk = flow.sample(head, batch.latents[:, 0], key, k, config.noise, 2, scale, (1,))
+    chunk = flow.sample(chain_of(config), head, batch.latents[:, 0], key, batch.denoise_step)
     return batch.replace(latents=chunk.latents, old_log_prob=chunk.log_prob)
 
 
 def run_update(config, train_state, batch):
-    step = update.make_update(predict, critic, config, 2, np.array([1.0, 0.0]), (1,))
-    return step(train_state, batch, CAPACITY)
+    return update.make_update(predict, critic, config, chain_of(config))(train_state, batch, CAPACITY)
 
 
 def test_an_update_starts_at_a_ratio_of_one_and_moves_the_gripper_where_the_advantage_is():
@@ -255,20 +246,21 @@ def test_the_grippers_divergence_and_entropy_reach_the_objective_and_the_log():
     batch = played(config)
     start = new_state(config)
     start = start.replace(reference=jax.tree.map(lambda x: x + 0.3, start.params))
-    means = []
+    means, logits = [], []
     for params in (start.params, start.reference):
 
         def head(x_t, t, params=params):
             return predict(params, batch.features, x_t, t, batch.proprio, batch.domain_id)
 
-        mean = flow.step_mean(head, batch.latents, batch.denoise_step, config.noise, 2)
-        means.append(np.asarray(mean, np.float64))
-    outcome, mask = np.asarray(batch.latents[:, 2], np.float64), np.asarray(batch.step_mask)
-    gaussian = 0.5 * ((means[0] - means[1])[..., 0] / 0.3) ** 2
-    coin = gripper.kl(*means, outcome, (1,), config.noise)
+        steps = flow.distribution(chain_of(config), head, batch.latents, batch.denoise_step)
+        means.append(np.asarray(steps.mean[:, 0, :, 0], np.float64))
+        logits.append(np.asarray(steps.gripper_logits, np.float64))
+    outcome, mask = np.asarray(batch.latents[:, 2, :, 1:], np.float64), np.asarray(batch.step_mask)
+    gaussian = 0.5 * ((means[0] - means[1]) / 0.3) ** 2
+    coin = gripper.kl(*logits, outcome, config.noise)
     assert coin.mean() > 1e-3
     expected = (mask * (gaussian + coin)).sum(1).mean()
-    entropy = (mask * gripper.entropy(means[0], outcome, (1,), config.noise)).sum(1).mean()
+    entropy = (mask * gripper.entropy(logits[0], outcome, config.noise)).sum(1).mean()
     _, metrics = run_update(config, start, batch)
     assert float(metrics["train/reference_kl"]) == pytest.approx(expected, rel=1e-4)
     assert float(metrics["train/gripper_entropy"]) == pytest.approx(entropy, rel=1e-4)
@@ -278,4 +270,4 @@ def test_the_grippers_divergence_and_entropy_reach_the_objective_and_the_log():
         float(metrics["train/policy_loss"] - plain["train/policy_loss"]), 0.5 * expected, rel_tol=1e-3
     )
     with pytest.raises(ValueError, match="gripper is a logit"):
-        update.make_update(predict, critic, config, 2, np.ones(2))
+        toy_policy().chain(config.noise)

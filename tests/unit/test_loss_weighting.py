@@ -12,8 +12,8 @@ from test_train import RECIPE, A, H, evaluate, fresh_state
 from test_update import CAPACITY, collect, critic, new_state, recipe, update_of
 
 from pirl_jax import loss, train
+from pirl_jax.critic_update import CriticBatch, make_critic_update
 from pirl_jax.scoring import ScoredEpisode
-from pirl_jax.update import CriticBatch, make_critic_update
 
 T = RECIPE.max_chunks
 
@@ -29,6 +29,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
         step_mask=mask,
         old_log_prob=np.where(mask, rng.normal(size=(length, H)), 0).astype(np.float32),
         log_prob_gap=0.0,
+        level=0.1,
         reward=rng.normal(size=length).astype(np.float32),
         terminated=bool(rng.random() < 0.5),
         success=False,

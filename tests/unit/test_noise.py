@@ -35,13 +35,48 @@ def test_terminal_noises_only_the_last_step():
     assert noise.MODES["terminal"].sample_step(np.random.default_rng(0), 4) == 1
 
 
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_flow_noise_noises_every_step_around_the_anchored_mean(K):
+    config = NoiseConfig(mode="flow_noise", level=0.3)
+    mode = noise.MODES["flow_noise"]
+    step = mode.sample_step(np.random.default_rng(0), K)
+    noised, plain = noise.schedule(config, K, step), noise.schedule(config, K)
+    assert (step, mode.num_noised(K)) == (K, K)
+    assert [s.std for s in noised] == K * [0.3]
+    assert [s._replace(std=0.0) for s in noised] == list(plain)
+    assert noise.num_latents(config, K) == K + 1
+
+
+@pytest.mark.parametrize("mode", noise.MODES)
+def test_a_level_for_each_row_gives_each_row_its_own_coefficients(mode):
+    """What the learner computes for a batch is what the actor computes for a step."""
+    K, levels = 5, np.array([0.1, 0.4, 0.9])
+    k = np.array(noise.MODES[mode].noised_steps(K))
+    rows = noise.MODES[mode].coefficients(noise.anchored_step(k, K), K, levels[:, None])
+    for row, level in enumerate(levels):
+        for column, index in enumerate(k):
+            single = noise.noised_step(NoiseConfig(mode=mode, level=level), int(index), K)
+            batched = [np.broadcast_to(x, (3, len(k)))[row, column] for x in rows]
+            np.testing.assert_array_equal(batched, single)
+
+
+def test_the_level_falls_linearly_and_stays():
+    config = NoiseConfig(level=0.5, final_level=0.1, decay_updates=4)
+    levels = [noise.level_at(config, update) for update in range(7)]
+    np.testing.assert_allclose(levels, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1], rtol=1e-6)
+    assert all(level == np.float32(level) for level in levels)
+    assert {noise.level_at(NoiseConfig(level=0.3), update) for update in (0, 10)} == {float(np.float32(0.3))}
+
+
 def test_a_step_that_the_mode_never_noises_is_refused():
     with pytest.raises(ValueError, match=r"noises one of the steps \(1,\) of 4; got step 2"):
         noise.schedule(NoiseConfig(), 4, step=2)
 
 
 def test_unknown_mode_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="must be one of flow_cps, flow_sde, terminal; got 'brownian'"):
+    with pytest.raises(
+        ValueError, match="must be one of flow_cps, flow_noise, flow_sde, terminal; got 'brownian'"
+    ):
         noise.validate(NoiseConfig(mode="brownian"))
 
 
@@ -88,6 +123,18 @@ def test_vanishing_noise_leaves_the_anchored_step(mode, K):
         ({"mode": "flow_cps", "level": 1.0}, 5, "below 1 with"),
         ({"level": 0.0}, 5, "above 0"),
         ({"mode": "flow_cps"}, 1, "no step to noise in policy.num_denoising_steps=1"),
+        (
+            {"final_level": 0.03, "decay_updates": 5},
+            5,
+            r"final_level must be above 0 and at most noise.level=0.02",
+        ),
+        ({"final_level": 0.0, "decay_updates": 5}, 5, "final_level must be above 0"),
+        ({"final_level": 0.01}, 5, "set both"),
+        ({"decay_updates": 5}, 5, "set both"),
+        ({"final_level": 0.01, "decay_updates": -5}, 5, "set both"),
+        ({"mode": "flow_noise", "std_range": (2.0, 0.5)}, 5, "std_range must be two factors"),
+        ({"mode": "flow_noise", "std_range": (0.0, 2.0)}, 5, "std_range must be two factors"),
+        ({"mode": "flow_noise", "head_hidden_dims": (16, 0)}, 5, "head_hidden_dims must be positive"),
     ],
 )
 def test_what_a_mode_cannot_do_is_refused(settings, K, message):

@@ -68,6 +68,12 @@ def test_no_option_does_nothing(options):
         ({"noise": NoiseConfig(replay="all")}, "algorithm.noise.replay must be last or full"),
         ({"noise": NoiseConfig(gripper="gumbel")}, "algorithm.noise.gripper must be deterministic or"),
         ({"noise": NoiseConfig(gripper_temperature=0.0)}, "noise.gripper_temperature must be positive"),
+        (
+            {"noise": NoiseConfig(mode="flow_noise", replay="full")},
+            "replay must be last with noise.mode=flow_noise",
+        ),
+        ({"entropy_coef": -0.1}, "algorithm.entropy_coef must be ≥ 0"),
+        ({"entropy_coef": 0.005}, "algorithm.entropy_coef=0.005 needs noise.mode=flow_noise"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(settings, message):
@@ -77,3 +83,4 @@ def test_a_bad_value_is_refused_by_name(settings, message):
 
 def test_the_defaults_are_valid():
     Recipe().validate()
+    Recipe(noise=NoiseConfig(mode="flow_noise"), entropy_coef=0.005).validate()

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from pirl_jax import state, train
-from pirl_jax.behaviour import Versions
+from pirl_jax.behaviour import Behaviour, Versions
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
 from pirl_jax.rollout import Episode, Observations
@@ -29,13 +30,14 @@ RECIPE = Recipe(
     max_staleness=0,
 )
 PARAMS = {"w": jnp.float32(0.3)}
+BEHAVIOUR = Behaviour(PARAMS, 0, STD)
 FROZEN = {"scale": jnp.float32(2.0)}
 CRITIC = {"v": jnp.float32(0.7)}
 
 
-def fresh_state(recipe: Recipe) -> state.TrainState:
+def fresh_state(recipe: Recipe, params: Any = PARAMS) -> state.TrainState:
     """Of copies: an update donates them."""
-    return state.create(*jax.tree.map(jnp.copy, (PARAMS, CRITIC)), recipe, seed=0)
+    return state.create(*jax.tree.map(jnp.copy, (params, CRITIC)), recipe, seed=0)
 
 
 def toy_policy() -> FlowPolicy:
@@ -52,6 +54,8 @@ def toy_policy() -> FlowPolicy:
         ).mean(),
         critic_inputs={"vlm": lambda params, features, proprio, domain_id: features},
         prepare_proprio=lambda raw: raw,
+        summarize=lambda features, proprio: jnp.concatenate([features[:, None], proprio], axis=1),
+        summary_dim=2,
         num_denoising_steps=K,
         chunk_size=H,
         n_action_steps=H,
@@ -89,17 +93,17 @@ def episode(seed: int, T: int, *, terminated: bool, version: int = 1) -> Episode
     )
 
 
-def reference_log_prob(item: Episode, w: float) -> np.ndarray:
+def reference_log_prob(item: Episode, w: float, std: float = STD) -> np.ndarray:
     features = 2.0 * item.observations.images.astype(np.float64).mean((1, 2, 3, 4))
     mean = w * features[:-1] + item.observations.proprio[:-1, 0] + 1 / K
     outcome = item.latents[:, 2, :, 0].astype(np.float64)
-    density = -0.5 * ((outcome - mean[:, None]) / STD) ** 2 - np.log(STD * np.sqrt(2 * np.pi))
+    density = -0.5 * ((outcome - mean[:, None]) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
     return np.where(np.arange(H) < item.executed[:, None], density, 0)
 
 
 def test_scoring_recomputes_the_log_prob_of_what_was_executed():
     item = episode(0, 2, terminated=True)
-    scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, PARAMS)
+    scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, BEHAVIOUR)
     expected = reference_log_prob(item, 0.3)
     np.testing.assert_allclose(scored.old_log_prob, expected, rtol=1e-5)
     assert scored.log_prob_gap == pytest.approx(
@@ -108,13 +112,20 @@ def test_scoring_recomputes_the_log_prob_of_what_was_executed():
     assert len(scored.features) == 3
 
 
+def test_an_episode_is_scored_at_the_level_that_its_actor_had():
+    item = episode(0, 2, terminated=True)
+    scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, Behaviour(PARAMS, 0, 0.3))
+    np.testing.assert_allclose(scored.old_log_prob, reference_log_prob(item, 0.3, std=0.3), rtol=1e-5)
+    assert scored.level == 0.3
+
+
 def test_success_is_reported_for_each_task_that_was_played():
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
     played = [("goal_0", True), ("goal_0", False), ("goal_3", True), ("", False)]
     items = [
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
-    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, BEHAVIOUR), 0) for item in items]
     metrics = train._episode_metrics(collected, Counter(), step=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
@@ -128,11 +139,14 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     """Terminated and truncated episodes of different lengths, against the textbook recursion in float64."""
     items = [episode(0, 2, terminated=True), episode(1, 4, terminated=False), episode(2, 1, terminated=False)]
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
-    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
+    levels = [0.5, 0.4, 0.6]
+    behaviours = [Behaviour(PARAMS, 0, level) for level in levels]
+    collected = [train.Collected(score(item, behaviours[i]), 0) for i, item in enumerate(items)]
     initial = fresh_state(RECIPE)
     batch, n_valid = train.make_batch(collected, RECIPE, evaluate(RECIPE), initial)
 
     assert n_valid == 7
+    np.testing.assert_array_equal(batch.level[:7], np.float32(2 * [0.5] + 4 * [0.4] + [0.6]))
     assert batch.advantages.shape == (3 * 5,)
     advantages, targets = [], []
     for item in items:
@@ -150,7 +164,7 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     np.testing.assert_allclose(batch.advantages[:7], advantages, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(batch.value_targets[:7], targets, rtol=1e-5)
     np.testing.assert_array_equal(batch.latents[:7], np.concatenate([item.latents for item in items]))
-    expected = np.concatenate([reference_log_prob(item, 0.3) for item in items])
+    expected = np.concatenate([reference_log_prob(*pair) for pair in zip(items, 3 * [0.3], levels)])
     np.testing.assert_allclose(batch.old_log_prob[:7], expected, rtol=1e-5)
 
 
@@ -174,7 +188,7 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
         fresh_state(RECIPE),
         total_steps=2,
         receive=receive,
-        publish=lambda version, params: published.append(version),
+        publish=lambda version, behaviour: published.append(version),
         versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
@@ -185,6 +199,41 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
     assert metrics[0]["dropped/stale"] == 0
     assert metrics[1]["dropped/stale"] >= 1
     assert metrics[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_episodes(tmp_path):
+    """Two of three episodes are of the version before the newest: each counts at its own level."""
+    pushed: dict[int, Behaviour] = {}
+    sent: list[Episode] = []
+
+    def receive(timeout: float) -> Episode:
+        newest = max(pushed)
+        version = newest if len(sent) % 3 == 0 else max(newest - 1, 1)
+        sent.append(episode(len(sent), 2, terminated=True, version=version))
+        return sent[-1]
+
+    recipe = dataclasses.replace(
+        RECIPE,
+        noise=NoiseConfig(level=0.6, final_level=0.2, decay_updates=2),
+        max_staleness=1,
+    )
+    initial = fresh_state(recipe).replace(step=jnp.int32(1))  # the level of a resumed run follows
+    updates = train.run(
+        toy_policy(),
+        critic,
+        FROZEN,
+        recipe,
+        initial,
+        total_steps=4,
+        receive=receive,
+        publish=lambda version, behaviour: pushed.update({version: behaviour}),
+        versions=Versions(tmp_path / "versions.txt"),
+        stop=threading.Event(),
+    )
+    metrics = [update.metrics for update in updates]
+    np.testing.assert_allclose([b.level for b in pushed.values()], [0.4, 0.2, 0.2, 0.2], rtol=1e-6)
+    levels = [row["train/noise_level"] for row in metrics]
+    np.testing.assert_allclose(levels, [0.4, (0.2 + 2 * 0.4) / 3, 0.2], rtol=1e-6)
 
 
 GROUPED = dataclasses.replace(
@@ -202,7 +251,7 @@ def played(seed: int, success: bool, T: int = 2, version: int = 1) -> Episode:
 def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk():
     items = [played(5, True, T=1), played(5, False, T=3), played(6, False, T=2), played(6, True, T=4)]
     score = make_scorer(toy_policy(), FROZEN, GROUPED)
-    collected = [train.Collected(score(item, PARAMS), 0) for item in items]
+    collected = [train.Collected(score(item, BEHAVIOUR), 0) for item in items]
     initial = fresh_state(GROUPED)
     batch, n_valid = train.make_batch(collected, GROUPED, evaluate(GROUPED), initial)
     assert n_valid == 10
@@ -229,7 +278,7 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path
             fresh_state(GROUPED),
             total_steps=1,
             receive=receive,
-            publish=lambda version, params: versions.append(version),
+            publish=lambda version, behaviour: versions.append(version),
             versions=Versions(tmp_path / "versions.txt"),
             stop=threading.Event(),
         )

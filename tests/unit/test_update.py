@@ -1,6 +1,7 @@
 """One PPO update: what it computes, and what it never lets happen."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_jax import advantage, flow, state
+from pirl_jax.batch import Batch, pad_rows
+from pirl_jax.critic_update import CriticBatch, make_critic_update
+from pirl_jax.noise import MODES
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
-from pirl_jax.update import (
-    Batch,
-    CriticBatch,
-    _permutation,
-    make_critic_update,
-    make_update,
-    pad_rows,
-)
+from pirl_jax.update import _permutation, make_update
 
 H, A, K, P = 3, 2, 2, 2
 SCALE = np.ones(2)
@@ -31,12 +28,18 @@ def predict(params, features, x_t, t, proprio, domain_id):
     return mean[:, None, :] + 0.05 * x_t * t[:, None, None] + 0.0 * features[:, :1, None]
 
 
+def spread(params, features, proprio, t):
+    """A noise head that knows the time and nothing of the observation."""
+    return params["log_std"] + 0.1 * t[:, None]
+
+
 def critic(params, inputs, proprio):
     return inputs @ params["weight"] + params["bias"]
 
 
 def recipe(**changes):
-    noise = NoiseConfig(level=0.3, replay=changes.pop("replay", "last"))
+    mode = changes.pop("mode", "terminal")
+    noise = NoiseConfig(mode=mode, level=0.3, replay=changes.pop("replay", "last"))
     critic_config = CriticConfig(lr=changes.pop("critic_lr", 1e-2), extra_steps=changes.pop("extra_steps", 0))
     settings_ = {"lr": 1e-2, "num_epochs": 2, "minibatch_size": 8, **changes}
     return Recipe(noise=noise, critic=critic_config, **settings_)
@@ -44,32 +47,37 @@ def recipe(**changes):
 
 def new_state(config, seed=0):
     rng = np.random.default_rng(seed)
-    params = {"weight": rng.normal(size=(P, A)), "bias": rng.normal(size=A)}
+    params = {"weight": rng.normal(size=(P, A)), "bias": rng.normal(size=A), "log_std": np.zeros(A)}
     critic_params = {"weight": rng.normal(size=4), "bias": np.zeros(())}
     as_float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, critic_params))
     return state.create(*as_float32, config, seed)
 
 
 def update_of(config):
-    return make_update(predict, critic, config, K, SCALE)
+    return make_update(predict, critic, config, flow.Chain(config.noise, K, SCALE), spread)
 
 
-def collect(params, config, n, seed):
-    """Sample n chunks under ``params``, with random advantages and values."""
+def collect(params, config, n, seed, levels=(1.0, 1.0)):
+    """Sample n chunks under ``params``, with random advantages and values.
+
+    ``levels``: between which factors on the config's noise level the rows' own lie.
+    """
     rng = np.random.default_rng(seed)
     keys = jax.random.split(jax.random.PRNGKey(seed), 2)
     proprio = jnp.asarray(rng.normal(size=(n, P)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(n, 4)), jnp.float32)
     domain_id = jnp.zeros(n, jnp.int32)
-    k = jnp.ones(n, jnp.int32)
+    k = jnp.full(n, MODES[config.noise.mode].first_steps(K)[0], jnp.int32)
+    level = jnp.linspace(*levels, n, dtype=jnp.float32) * config.noise.level
 
     def head(x_t, t):
         return predict(params, features, x_t, t, proprio, domain_id)
 
+    bound, chain = partial(spread, params, features, proprio), flow.Chain(config.noise, K, SCALE)
     eps0 = jax.random.normal(keys[0], (n, H, A))
-    chunk = flow.sample(head, eps0, keys[1], k, config.noise, K, SCALE)
+    chunk = flow.sample(chain, head, eps0, keys[1], k, level, bound)
     step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
-    per_step = flow.log_prob(head, chunk.latents, k, config.noise, K, SCALE)
+    per_step = flow.log_prob(chain, head, chunk.latents, k, level, bound)
     advantages = jnp.asarray(rng.normal(size=n), jnp.float32)
     return Batch(
         features=features,
@@ -77,6 +85,7 @@ def collect(params, config, n, seed):
         domain_id=domain_id,
         latents=chunk.latents,
         denoise_step=k,
+        level=level,
         step_mask=jnp.asarray(step_mask),
         old_log_prob=per_step,
         advantages=advantages,
@@ -117,9 +126,17 @@ def adam(gradients_at, params, lr, steps, betas=(0.9, 0.95), eps=1e-8, max_norm=
 
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("aggregation", ["chunk", "action"])
-def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
-    """Full-batch PPO with hand-derived gradients of the linear policy, 4 epochs, the clip and cap active."""
+@pytest.mark.parametrize("mode", ["terminal", "flow_noise"])
+def test_update_equals_an_independent_float64_ppo(mode, aggregation, decoupled):
+    """Full-batch PPO with hand-derived gradients of the linear policy, 4 epochs, the clip and cap active.
+
+    Every row has a noise level of its own. Arrays are [N, M noised steps, H, A]; θ holds the mean's weight
+    and bias and the logarithms of the standard deviations.
+    """
+    learned = mode == "flow_noise"
     config = recipe(
+        mode=mode,
+        entropy_coef=0.5 * learned,
         num_epochs=4,
         minibatch_size=CAPACITY,
         lr=0.1,
@@ -127,7 +144,7 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
         huber_delta=0.5,
         aggregation=aggregation,
         decoupled=decoupled,
-        max_behaviour_weight=1.5,
+        max_behaviour_weight=1.2,
         reference_kl_coef=0.3 * decoupled,
         lr_warmup_steps=3,
     )
@@ -137,38 +154,55 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
         acted = jax.tree.map(
             lambda x: x + 0.03 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), acted
         )
-    batch = collect(acted, config, 20, seed=1)
+    batch = collect(acted, config, 20, seed=1, levels=(0.8, 1.3))
     b = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
     mask, eps = b.step_mask, 1e-7
-    offsets = 0.05 * b.latents[:, 1] * (1 / K)
+    t = (np.arange(K, 0, -1) if learned else np.ones(1)) / K
+    s = t - 1 / K
+    inputs, outcomes = (b.latents[:, :-1], b.latents[:, 1:]) if learned else np.split(b.latents[:, 1:], 2, 1)
+    share = (1 - s)[:, None, None]  # of the clean action in the mean
+    fixed = s[:, None, None] * b.latents[:, :1] + share * 0.05 * inputs * t[:, None, None]
     first = jax.device_get(train_state)
-    theta = np.concatenate([first.params["weight"].ravel(), first.params["bias"]]).astype(np.float64)
-    std, first_theta = config.noise.level, theta
+    names = ("weight", "bias", "log_std")
+    theta = np.concatenate([np.ravel(first.params[name]) for name in names]).astype(np.float64)
+    first_theta = theta
 
-    def residuals(theta):
-        weight, bias = theta[: P * A].reshape(P, A), theta[P * A :]
-        return mask[..., None] * (b.latents[:, 2] - (b.proprio @ weight + bias)[:, None] - offsets)
+    def means(theta):
+        weight, bias = theta[: P * A].reshape(P, A), theta[P * A : -A]
+        return fixed + share * (b.proprio @ weight + bias)[:, None, None]
+
+    def stds(theta):
+        factors = np.exp(theta[-A:] + 0.1 * t[:, None]) if learned else np.ones((1, A))
+        return (b.level[:, None, None] * factors)[:, :, None]
 
     def densities(theta):
-        return mask * (-0.5 * (residuals(theta) ** 2).sum(2) / std**2 - A * np.log(std * np.sqrt(2 * np.pi)))
+        z = (outcomes - means(theta)) / stds(theta)
+        return mask * (-0.5 * z**2 - np.log(stds(theta) * np.sqrt(2 * np.pi))).sum((1, 3))
 
     def total(steps):
         return steps if aggregation == "action" else steps.sum(1, keepdims=True) + 0 * steps
 
     behaviour = total(mask * b.old_log_prob)
     proximal = total(densities(theta)) if decoupled else behaviour
-    importance = np.minimum(np.exp(proximal - behaviour), 1.5)
-    assert (importance == 1.5).any() == decoupled
+    importance = np.minimum(np.exp(proximal - behaviour), 1.2)
+    assert (importance == 1.2).any() == decoupled
     gains = np.broadcast_to(b.advantages[:, None], mask.shape)
     units = mask.sum() if aggregation == "action" else len(mask)
 
     def policy_gradient(theta):
         ratio = np.exp(total(densities(theta)) - proximal)
         unclipped = np.where(gains > 0, ratio < 1.2 + eps, ratio > 0.8 - eps)
-        row = -(mask * unclipped * importance * ratio * gains / units)[..., None] * residuals(theta) / std**2
-        moved = residuals(first_theta) - residuals(theta)  # μ - μ_reference of executed steps
-        row = (row + config.reference_kl_coef * moved / std**2 / len(mask)).sum(1)
-        return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0)])
+        weights = -(mask * unclipped * importance * ratio * gains / units)[:, None, :, None]
+        std, first_std = stds(theta), stds(first_theta)
+        residual = outcomes - means(theta)
+        executed = mask[:, None, :, None] * config.reference_kl_coef / len(mask)
+        moved = means(theta) - means(first_theta)
+        # d/dμ and d/d log σ of each density, and of each KL: log(τ/σ) + (σ² + (μ - ν)²)/2τ² - ½.
+        by_mean = weights * residual / std**2 + executed * moved / first_std**2
+        by_std = weights * (residual**2 / std**2 - 1) + executed * (std**2 / first_std**2 - 1)
+        row = (share * by_mean).sum((1, 2))
+        by_std = by_std.sum((0, 1, 2)) - config.entropy_coef / A if learned else np.zeros(A)
+        return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0), by_std])
 
     phi = np.append(first.critic_params["weight"], first.critic_params["bias"]).astype(np.float64)
 
@@ -190,28 +224,32 @@ def test_update_equals_an_independent_float64_ppo(aggregation, decoupled):
     expected_critic = adam(critic_gradient, phi, 1e-2, 4)
     new, metrics = update_of(config)(train_state, padded(batch), 20)
     assert float(metrics["train/clip_fraction"]) > 0.1
-    actual = np.concatenate([np.ravel(new.params["weight"]), new.params["bias"]])
+    actual = np.concatenate([np.ravel(new.params[name]) for name in names])
     np.testing.assert_allclose(actual, expected, atol=2e-5)
+    assert np.any(actual[-A:]) == learned
     actual = np.concatenate([new.critic_params["weight"], new.critic_params["bias"][None]])
     np.testing.assert_allclose(actual, expected_critic, atol=2e-6)
 
 
-@pytest.mark.parametrize("replay", ["last", "full"])
-def test_decoupled_ratio_is_one_before_the_first_step_whoever_acted(replay):
-    config = recipe(num_epochs=1, minibatch_size=CAPACITY, replay=replay, decoupled=True)
+REPLAYS = [("terminal", "last"), ("terminal", "full"), ("flow_noise", "last")]
+
+
+@pytest.mark.parametrize(("mode", "replay"), REPLAYS)
+def test_decoupled_ratio_is_one_before_the_first_step_whoever_acted(mode, replay):
+    config = recipe(num_epochs=1, minibatch_size=CAPACITY, mode=mode, replay=replay, decoupled=True)
     train_state = new_state(config)
-    batch = collect(new_state(config, seed=9).params, config, CAPACITY, seed=2)
+    batch = collect(new_state(config, seed=9).params, config, CAPACITY, seed=2, levels=(0.5, 1.0))
     _, metrics = update_of(config)(train_state, batch, CAPACITY)
     assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["train/clip_fraction"]) == 0.0
     assert float(metrics["train/behaviour_weight"]) != pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("replay", ["last", "full"])
-def test_ratio_is_one_before_the_first_step(replay):
-    config = recipe(num_epochs=1, minibatch_size=CAPACITY, replay=replay)
+@pytest.mark.parametrize(("mode", "replay"), REPLAYS)
+def test_ratio_is_one_before_the_first_step(mode, replay):
+    config = recipe(num_epochs=1, minibatch_size=CAPACITY, mode=mode, replay=replay)
     train_state = new_state(config)
-    batch = collect(train_state.params, config, CAPACITY, seed=2)
+    batch = collect(train_state.params, config, CAPACITY, seed=2, levels=(0.5, 1.0))
     _, metrics = update_of(config)(train_state, batch, CAPACITY)
     assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["train/approx_kl"]) == pytest.approx(0.0, abs=1e-9)
@@ -286,7 +324,8 @@ def test_each_epoch_visits_each_valid_point_once(n, size):
     batch = batch.replace(
         critic_input=jnp.arange(CAPACITY, dtype=jnp.float32), value_targets=jnp.full(CAPACITY, 100.0)
     )
-    new, metrics = make_update(predict, table, config, K, SCALE)(train_state, batch, n)
+    chain = flow.Chain(config.noise, K, SCALE)
+    new, metrics = make_update(predict, table, config, chain)(train_state, batch, n)
     expected = np.where(np.arange(CAPACITY) < n, 3 * 0.125, 0.0)
     np.testing.assert_allclose(new.critic_params["table"], expected, rtol=1e-4)
     assert int(metrics["train/policy_steps"]) == 3 * -(-n // min(size, CAPACITY))
@@ -295,7 +334,7 @@ def test_each_epoch_visits_each_valid_point_once(n, size):
 def test_kl_stop_ends_the_policys_steps_and_not_the_critics():
     config = recipe(num_epochs=20, lr=0.1, target_kl=0.05)
     free = recipe(num_epochs=20, lr=0.1)
-    batch = collect(new_state(config).params, config, CAPACITY, seed=3)
+    batch = collect(new_state(config).params, config, CAPACITY, seed=5)
     stopped, metrics = update_of(config)(new_state(config), batch, CAPACITY)
     unbounded, free_metrics = update_of(free)(new_state(free), batch, CAPACITY)
     assert 0 < int(metrics["train/policy_steps"]) < 60
@@ -339,10 +378,10 @@ def test_non_finite_steps_are_skipped_and_counted(default_update):
     assert all(np.isfinite(metrics[f"train/{name}"]) for name in names)
 
 
-def test_metrics_describe_the_valid_points(default_update):
-    config = recipe()
+def test_metrics_describe_the_valid_points():
+    config = recipe(minibatch_size=CAPACITY)
     batch = collect(new_state(config).params, config, 20, seed=8)
-    _, metrics = default_update(new_state(config), padded(batch), 20)
+    _, metrics = update_of(config)(new_state(config), padded(batch), 20)
     targets, errors = np.asarray(batch.value_targets), np.asarray(batch.value_targets - batch.old_values)
     assert float(metrics["train/explained_variance"]) == pytest.approx(
         1 - errors.var() / targets.var(), abs=1e-5
@@ -384,7 +423,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             return predict(params, features, x_t, t, proprio, k)
 
         eps0 = jax.random.normal(keys[1], (256, H, A))
-        chunk = flow.sample(head, eps0, keys[2], k, config.noise, K, SCALE)
+        chunk = flow.sample(flow.Chain(config.noise, K, SCALE), head, eps0, keys[2], k)
         reward = -jnp.mean(jnp.sum((chunk.action - (proprio @ target)[:, None]) ** 2, -1), -1)
         zeros, everything = jnp.zeros(256), jnp.ones((256, H), bool)
         batch = Batch(
@@ -393,6 +432,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             domain_id=k,
             latents=chunk.latents,
             denoise_step=k,
+            level=jnp.full(256, config.noise.level),
             step_mask=everything,
             old_log_prob=chunk.log_prob,
             advantages=advantage.normalize(reward, everything[:, 0]),

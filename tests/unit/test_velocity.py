@@ -7,10 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_flow import MODES, SCALE, SCORED, conditionals, make_predict, steps_of, to_jax, weights
+from test_flow import (
+    MODES,
+    REPLAYS,
+    SCALE,
+    SCORED,
+    conditionals,
+    make_predict,
+    make_spread,
+    steps_of,
+    to_jax,
+    weights,
+)
 from test_train import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy_policy
 
 from pirl_jax import flow, noise
+from pirl_jax.behaviour import Behaviour
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.scoring import make_scorer
 from pirl_jax.train import Collected, make_batch
@@ -23,7 +35,7 @@ B, H, A = 6, 4, 5
 def published_step(mode, level, x, v, k, K):
     """Mean and standard deviation of x_s in the papers' own terms, float64."""
     t, s, delta = k / K, (k - 1) / K, 1 / K
-    if mode == "terminal":
+    if mode in ("terminal", "flow_noise"):  # πRL's Flow-Noise learns a factor on the level
         return x - delta * v, level
     if mode == "flow_sde":  # πRL, eq. 9; Flow-GRPO (arXiv 2505.05470), whose Δt is -δ
         sigma = level * math.sqrt(t / (1 - t if k < K else delta))
@@ -52,7 +64,7 @@ def test_every_noised_step_is_the_published_one(mode, K):
 def test_terminal_keeps_eulers_mean_to_the_bit():
     for K in (1, 3, 10):
         step = noise.noised_step(NoiseConfig(), 1, K, "velocity")
-        assert dataclasses.replace(step, std=0.0) == noise.plain_step(1, K, "velocity")
+        assert step._replace(std=0.0) == noise.plain_step(1, K, "velocity")
 
 
 @pytest.mark.parametrize("K", [1, 2, 3, 7, 10, 33])
@@ -70,7 +82,8 @@ def test_zero_noise_is_eulers_sampler_bit_for_bit_in_float32(K):
         terms = [x * c for x, c in zip((eps0, v, mixed), coefs)]
         mixed = terms[0] + terms[1] + terms[2]
     np.testing.assert_array_equal(mixed, x)
-    actual = flow.deterministic(make_predict(to_jax(weights()), jnp), jnp.asarray(eps0), K, "velocity")
+    head = make_predict(to_jax(weights()), jnp)
+    actual = flow.deterministic(chain_of(NoiseConfig(), K), head, jnp.asarray(eps0))
     np.testing.assert_allclose(actual, x, atol=2e-6)
 
 
@@ -96,55 +109,60 @@ def test_flow_sde_keeps_the_marginals_of_the_flow_to_second_order_in_the_step():
     assert (np.abs(fine) < 0.3 * np.abs(coarse) + 1e-7).all()
 
 
+def chain_of(config, K):
+    return flow.Chain(config, K, SCALE, parametrization="velocity")
+
+
 def reference_log_prob(params, latents, k, config, K):
-    head = make_predict(params, np)
-    rows = []
-    for (eps0, x_t, x_s), step in zip(latents.astype(np.float64), k, strict=True):
-        x = x_t
-        if config.replay == "full":
-            x = eps0
-            for i in range(K, step, -1):
-                x = x - head(x[None], np.array([i / K]))[0] / K
-        v = head(x[None], np.array([step / K]))[0]
-        mean, std = published_step(config.mode, config.level, x, v, step, K)
-        rows.append(conditionals((x_s - mean)[:, list(SCORED)], config.correlation, std))
-    return np.array(rows)
+    head, spread, scored = make_predict(params, np), make_spread(params, np), list(SCORED)
+    learned = config.mode == "flow_noise"
+    residuals, deviations = [], []
+    for row, (states, first) in enumerate(zip(latents.astype(np.float64), k, strict=True)):
+        steps = range(first, 0, -1) if learned else [first]
+        inputs, outcomes = states[-len(steps) - 1 : -1], states[-len(steps) :]
+        for x, x_s, step in zip(inputs, outcomes, steps, strict=True):
+            if config.replay == "full":
+                x = states[0]
+                for i in range(K, step, -1):
+                    x = x - head(x[None], np.array([i / K]))[0] / K
+            v = head(x[None], np.array([step / K]))[0]
+            mean, std = published_step(config.mode, config.level, x, v, step, K)
+            factors = np.exp(spread(np.full(len(k), step / K))[row, scored]) if learned else 1.0
+            residuals.append((x_s - mean)[:, scored])
+            deviations.append(std * SCALE[scored] * factors)
+    shape = len(k), -1, *residuals[0].shape
+    deviations = np.reshape(deviations, (len(k), -1, len(scored)))
+    return conditionals(np.reshape(residuals, shape), deviations, config.correlation)
 
 
-@pytest.mark.parametrize("replay", ["last", "full"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "replay"), REPLAYS)
 def test_log_prob_equals_the_float64_reference(mode, replay):
     K, config = 5, NoiseConfig(mode=mode, replay=replay, level=MODES[mode], correlation=0.3)
     k = steps_of(mode, B, K)
-    head = make_predict(to_jax(weights()), jnp)
+    chain, params = chain_of(config, K), to_jax(weights())
+    head, spread = make_predict(params, jnp), make_spread(params, jnp)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (B, H, A))
-    chunk = flow.sample(head, eps0, jax.random.PRNGKey(1), k, config, K, SCALE, (), "velocity")
-    own = flow.log_prob(head, chunk.latents, k, config, K, SCALE, (), "velocity")
-    np.testing.assert_allclose(own, chunk.log_prob, atol=5e-5)
-    executed = flow.finish(head, chunk.latents, k, K, "velocity")
+    chunk = flow.sample(chain, head, eps0, jax.random.PRNGKey(1), k, spread=spread)
+    own = flow.log_prob(chain, head, chunk.latents, k, spread=spread)
+    np.testing.assert_allclose(own, chunk.log_prob, rtol=1e-6, atol=5e-5)
+    executed = flow.finish(chain, head, chunk.latents, k)
     np.testing.assert_allclose(executed, chunk.action, atol=1e-6)
 
     other, latents = weights(seed=7), np.asarray(chunk.latents)
     expected = reference_log_prob(other, latents, np.asarray(k), config, K)
     with jax.enable_x64(True):
-        exact = flow.log_prob(
-            make_predict(to_jax(other, jnp.float64), jnp),
-            jnp.asarray(latents, jnp.float64),
-            k,
-            config,
-            K,
-            SCALE,
-            (),
-            "velocity",
-        )
-    np.testing.assert_allclose(exact, expected, rtol=1e-6)
+        params = to_jax(other, jnp.float64)
+        head, spread = make_predict(params, jnp), make_spread(params, jnp)
+        exact = flow.log_prob(chain, head, jnp.asarray(latents, jnp.float64), k, spread=spread)
+    # The weights of ε₀ and â are float32's (LeRobot's), the papers' are exact.
+    np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("replay", ["last", "full"])
 def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(replay):
     policy = dataclasses.replace(toy_policy(), parametrization="velocity")
     recipe = dataclasses.replace(RECIPE, noise=NoiseConfig(level=0.5, replay=replay))
-    score, scale = make_scorer(policy, FROZEN, recipe), np.array([1.0, 0.0])
+    score, chain = make_scorer(policy, FROZEN, recipe), policy.chain(recipe.noise)
     collected = []
     for seed in range(3):
         item = episode(seed, 3, terminated=True)
@@ -157,19 +175,19 @@ def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(repl
 
         keys, k = jax.random.split(jax.random.PRNGKey(seed)), jnp.ones(3, jnp.int32)
         eps0 = jax.random.normal(keys[0], (3, 3, 2))
-        chunk = flow.sample(head, eps0, keys[1], k, recipe.noise, 4, scale, (), "velocity")
+        chunk = flow.sample(chain, head, eps0, keys[1], k)
         arrays = {"latents": np.asarray(chunk.latents), "log_prob": np.asarray(chunk.log_prob)}
-        collected.append(score(dataclasses.replace(item, observations=observations, **arrays), PARAMS))
+        item = dataclasses.replace(item, observations=observations, **arrays)
+        collected.append(score(item, Behaviour(PARAMS, 0, recipe.noise.level)))
     assert max(item.log_prob_gap for item in collected) < 1e-4
 
     start, evaluate = fresh_state(recipe), make_evaluate(policy, critic, recipe)
     batch, n = make_batch([Collected(item, 0) for item in collected], recipe, evaluate, start)
     one_step = dataclasses.replace(recipe, minibatch_size=len(batch.advantages))
-    sizes = (policy.num_denoising_steps, scale, policy.gripper_logits, policy.parametrization)
-    _, metrics = make_update(policy.predict, critic, one_step, *sizes)(start, batch, n)
+    _, metrics = make_update(policy.predict, critic, one_step, chain)(start, batch, n)
     assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-4)
-    as_data = make_update(policy.predict, critic, one_step, policy.num_denoising_steps, scale)
-    _, wrong = as_data(fresh_state(recipe), batch, n)
+    as_data = dataclasses.replace(chain, parametrization="data")
+    _, wrong = make_update(policy.predict, critic, one_step, as_data)(fresh_state(recipe), batch, n)
     assert float(wrong["train/approx_kl"]) > 0.01
 
 

@@ -1,0 +1,63 @@
+"""The rows of an update: decision points of many episodes, padded to one static shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.typing import Array, Bool, Float, Int
+
+PyTree = Any
+
+
+class Batch(flax.struct.PyTreeNode):
+    """N decision points, the valid ones first. What the rest holds is never looked at."""
+
+    features: PyTree
+    proprio: Float[Array, "N P"]
+    domain_id: Int[Array, " N"]
+    latents: Float[Array, "N L H A"]
+    denoise_step: Int[Array, " N"]
+    level: Float[Array, " N"]
+    """Noise level of the policy that acted. Not a parameter: ratios have it in both of their densities."""
+    step_mask: Bool[Array, "N H"]
+    """Chunk steps that were executed: they alone enter the likelihood."""
+    old_log_prob: Float[Array, "N H"]
+    """Of each chunk step under the policy that acted; finite everywhere."""
+    advantages: Float[Array, " N"]
+    """Times each point's share of the policy loss (``Recipe.loss_weighting``), homogeneous in them."""
+    value_targets: Float[Array, " N"]
+    old_values: Float[Array, " N"]
+    critic_input: Float[Array, "N D"] | None = None
+    """What the critic sees of each observation (``values.py``); None without a critic."""
+    share: Float[Array, " N"] | None = None
+    """The same for the value loss and the KL to the starting policy, means over chunks; None: 1."""
+
+
+def pad_rows(tree: PyTree, capacity: int) -> PyTree:
+    """Zero-pad every array of a host pytree to ``capacity`` rows.
+
+    Raises:
+        ValueError: if an array has more rows than that.
+    """
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        if len(x) > capacity:
+            raise ValueError(f"{len(x)} rows do not fit a capacity of {capacity}; raise the capacity.")
+        return np.pad(x, [(0, capacity - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+    return jax.tree.map(pad, tree)
+
+
+def in_blocks(function: Callable[[PyTree], PyTree], rows: PyTree, size: int) -> PyTree:
+    """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
+    n = jax.tree.leaves(rows)[0].shape[0]
+    blocks = -(-n // size)
+    order = jnp.arange(blocks * size).reshape(blocks, size) % n
+    out = jax.lax.map(lambda block: function(jax.tree.map(lambda x: x[block], rows)), order)
+    return jax.tree.map(lambda x: x.reshape(blocks * size, *x.shape[2:])[:n], out)

@@ -1,0 +1,23 @@
+"""Means of metrics over the steps of a loop inside a compiled function."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from pirl_jax.typing import Array
+
+Metrics = dict[str, Array]
+
+
+def zeros(*names: str) -> Metrics:
+    return {name: jnp.float32(0) for name in (*names, "n")}
+
+
+def add_if(condition: Array, sums: Metrics, metrics: Metrics) -> Metrics:
+    terms = {**metrics, "n": jnp.float32(1)}
+    return {name: total + jnp.where(condition, terms[name], 0.0) for name, total in sums.items()}
+
+
+def means(sums: Metrics) -> Metrics:
+    count = jnp.maximum(sums["n"], 1.0)
+    return {name: total / count for name, total in sums.items() if name != "n"}

@@ -1,0 +1,67 @@
+"""LeRobot's own actor and the learner, each in its process, in every noise mode: do they agree?"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from lerobot.policies.xvla import XVLAPolicy
+from safetensors import safe_open
+from test_learner import free_port, start, write_config
+
+from pirl_jax import checkpoint
+from pirl_jax.noise import MODES
+
+pytestmark = pytest.mark.e2e
+
+CASES = {
+    "terminal": (0.1, "float32"),
+    "flow_sde": (0.5, "bfloat16"),
+    "flow_cps": (0.5, "float32"),
+    "flow_noise": (0.1, "bfloat16"),
+}
+"""A noise level and a dtype of pushes for every mode."""
+
+
+def test_every_mode_is_tested():
+    assert set(CASES) == set(MODES)
+
+
+@pytest.mark.parametrize("mode", CASES)
+def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode):
+    """Before and after an update that moves every weight, while the noise level falls."""
+    level, push_dtype = CASES[mode]
+    noise = {"mode": mode, "level": level, "final_level": level / 2, "decay_updates": 1}
+    settings = {"noise": noise, "push_dtype": push_dtype, "episodes_per_update": 2, "max_staleness": 0}
+    settings |= {"lr": 1e-3, "entropy_coef": 0.005} if mode == "flow_noise" else {"lr": 1e-3}
+    config = write_config(
+        tmp_path, free_port(), algorithm=settings, env={"type": "chunked_gym", "max_episode_steps": 10}
+    )
+    learner = start(tmp_path / "learner.log", f"--config_path={config}", "--steps=2", "--save_freq=0")
+    command = [sys.executable, "-m", "lerobot.rl.actor", f"--config_path={config}"]
+    command += ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
+    with (tmp_path / "actor.log").open("w") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        actor = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        assert learner.wait(120) == 0, (tmp_path / "learner.log").read_text()[-2000:]
+    finally:
+        for process in (learner, actor):
+            process.kill()
+            process.wait()
+
+    rows = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["train/noise_level"] for row in rows] == pytest.approx([level, level / 2])
+    # A log-ratio of 1e-4 is what float32 leaves; the second row is after weights have moved and been rounded.
+    assert max(row["train/actor_learner_logprob_gap"] for row in rows) < 1e-3
+    assert min(row["train/policy_steps"] for row in rows) > 0
+    assert all(row["train/skipped_steps"] == 0 for row in rows)
+    # What a mode learns besides the policy stays in the training state and out of the export.
+    last = tmp_path / "output/checkpoints/last"
+    XVLAPolicy.from_pretrained(last / "pretrained_model")
+    with safe_open(last / "pretrained_model/model.safetensors", framework="pt") as exported:
+        assert not [key for key in exported.keys() if not key.startswith("model.")]  # noqa: SIM118
+    trained = checkpoint.load(last / "training_state/orbax")["params"]
+    assert ("noise_head" in trained) == (mode == "flow_noise")
