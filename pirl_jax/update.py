@@ -137,7 +137,8 @@ def make_update(
         metrics |= {"entropy": loss.weighted_mean(entropy, weight)}
         if recipe.entropy_coef:
             numbers = steps.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
-            value -= recipe.entropy_coef * loss.weighted_mean(entropy / numbers, weight)
+            bonus = loss.by_share(entropy / numbers, points.share)
+            value -= recipe.entropy_coef * loss.weighted_mean(bonus, weight)
         if steps.gripper_logits is not None:
             outcome = flow.drawn_grippers(chain, points.latents)
             coins = gripper.entropy(steps.gripper_logits, outcome, recipe.noise)

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bridge.demo.evaluate import Evaluation, Evaluator, record_video
-from bridge.demo.figures import learning_curve
 from bridge.demo.processes import Command, free_port
 from bridge.demo.record import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, record
 from bridge.demo.tokenizer import build_tokenizer
 from bridge.demo.warm_start import checkpoints, choose_middling
+from bridge.learning_curve import learning_curve
 from bridge.plugin.panda import INSTRUCTION
 from pirl_jax.metrics import read
 
@@ -71,7 +71,8 @@ class Demo:
             logger.info("   %s", describe(after))
         with self._phase("pictures", "videos and learning curve"):
             metrics = read(self.output_dir / "metrics.jsonl")
-            learning_curve(metrics, before.summary(), after.summary(), self.output_dir / "learning_curve.png")
+            picture = self.output_dir / "learning_curve.png"
+            learning_curve(metrics, before.summary(), after.summary(), picture, "π-RL on PandaPickCube")
             record_video(start, seeds[:6], self.output_dir / "before.mp4")
             record_video(last, seeds[:6], self.output_dir / "after.mp4")
         return self._summary(before, after, metrics)

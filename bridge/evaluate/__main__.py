@@ -18,6 +18,7 @@ from bridge.evaluate.run import evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
+from pirl_jax.metrics import read as read_metrics
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"suites": ("libero_object",), "n_episodes": 3},
@@ -104,9 +105,13 @@ def _compare(options: argparse.Namespace) -> int:
     a, b = options.compare
     comparison = comparing.compare(a, b)
     output_dir: Path = options.output_dir or b / f"compared-with-{a.resolve().name}"
-    comparing.write_comparison(comparison, output_dir)
+    updates = []
+    if options.metrics is not None:
+        updates = read_metrics(options.metrics)
+        if not updates:
+            raise ValueError(f"{options.metrics} holds no update; --metrics takes a run's metrics.jsonl.")
+    files = comparing.write_comparison(comparison, output_dir, updates)
     print(comparing.markdown(comparison))
-    files = (comparing.JSON, comparing.MARKDOWN, comparing.PICTURE)
     print(f"comparison: {output_dir}/", *files, sep="\n  ")
     return 0
 
@@ -149,6 +154,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar=("A", "B"),
         help="two folders with a report; evaluates nothing",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        help="with --compare: metrics.jsonl of the run that led from A to B; draws its learning curve",
     )
     return parser
 

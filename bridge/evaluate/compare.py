@@ -10,7 +10,7 @@ from bridge.evaluate.report import read_report
 from bridge.evaluate.statistics import mcnemar_exact, paired_difference
 from bridge.evaluate.storage import write_file, write_json, write_text
 
-JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
+JSON, MARKDOWN, PICTURE, CURVE = "compare.json", "compare.md", "compare.png", "learning_curve.png"
 
 METHOD = (
     "Pairs are episodes of the same suite, task, initial state and seed. Differences are B − A; their 95 % "
@@ -62,13 +62,29 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     }
 
 
-def write_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
-    """Write ``compare.json``, ``compare.md`` and ``compare.png``."""
+def write_comparison(
+    comparison: Mapping[str, Any], folder: Path, updates: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """Write ``compare.json``, ``compare.md`` and ``compare.png``; return the names of all that was written.
+
+    Args:
+        comparison: of the policies before (A) and after (B).
+        folder: made if missing.
+        updates: rows of ``metrics.jsonl`` that led from A to B, for ``learning_curve.png``.
+    """
     from bridge.evaluate.figures import draw_comparison  # matplotlib takes a second to load
+    from bridge.learning_curve import learning_curve
 
     write_json(folder / JSON, comparison)
     write_text(folder / MARKDOWN, markdown(comparison))
     write_file(folder / PICTURE, lambda path: draw_comparison(comparison, path))
+    if not updates:
+        return [JSON, MARKDOWN, PICTURE]
+    ends, title = (comparison[side]["overall"] for side in "ab"), f"π-RL on {', '.join(comparison['suites'])}"
+    if comparison["notice"]:
+        title += f" — {comparison['notice']}"
+    write_file(folder / CURVE, lambda path: learning_curve(updates, *ends, path, title))
+    return [JSON, MARKDOWN, PICTURE, CURVE]
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
@@ -145,6 +161,7 @@ def _side(report: Mapping[str, Any], folder: Path, unpaired: int) -> dict[str, A
         "report": str(folder),
         "checkpoint": report["settings"]["checkpoint"],
         "unpaired": unpaired,
+        "overall": report["overall"],
     }
 
 

@@ -11,7 +11,6 @@ from lerobot.configs.default import DatasetConfig
 from tiny import build_tokenizer, tiny_policy_config
 
 from bridge.demo.evaluate import Evaluator, evaluate, record_video
-from bridge.demo.figures import learning_curve
 from bridge.export import export_pretrained, policy_config
 from bridge.sft_config import SFTConfig
 from pirl_jax.xvla import init_params
@@ -75,15 +74,3 @@ def test_a_video_shows_the_episodes_it_reports(folders, tmp_path):
 def test_no_seeds_is_an_error(folders):
     with pytest.raises(ValueError, match="at least one seed"):
         evaluate(folders[0], [], workers=0)
-
-
-def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):
-    rows = [
-        {"step": i, "train/success_rate": 0.3, "train/approx_kl": None if i == 2 else 0.1}
-        for i in range(1, 4)
-    ]
-    result = {"success": 0.4, "n": 200, "ci95": [0.33, 0.47]}
-    learning_curve(rows, result, result, tmp_path / "learning_curve.png")
-    assert imageio.imread(tmp_path / "learning_curve.png").shape[2] in (3, 4)
-    with pytest.raises(ValueError, match="no update"):
-        learning_curve([], result, result, tmp_path / "empty.png")

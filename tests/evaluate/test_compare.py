@@ -90,6 +90,17 @@ def test_the_command_writes_and_prints_the_comparison(folder, tmp_path, capsys):
     assert imageio.imread(tmp_path / "out" / "compare.png").std() > 5
 
 
+def test_with_a_runs_metrics_its_learning_curve_is_drawn(folder, tmp_path, capsys):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "train/success_rate": 0.5}\n{"step": 2, "train/success_rate": 0.7}\n')
+    command = ["--compare", str(folder("a", A)), str(folder("b", B)), f"--output_dir={tmp_path / 'out'}"]
+    assert main([*command, f"--metrics={metrics}"]) == 0
+    assert "learning_curve.png" in capsys.readouterr().out
+    assert imageio.imread(tmp_path / "out" / "learning_curve.png").std() > 5
+    assert main([*command, f"--metrics={tmp_path / 'elsewhere.jsonl'}"]) == 1
+    assert "elsewhere.jsonl holds no update" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_report_is_an_error_of_one_line(folder, tmp_path, capsys):
     assert main(["--compare", str(folder("a", A)), str(tmp_path / "nothing")]) == 1
     error = capsys.readouterr().err

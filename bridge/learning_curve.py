@@ -1,4 +1,4 @@
-"""The demo's picture: success while training, before and after, and whether the updates were healthy."""
+"""A run in one picture: success while training, before and after, and whether the updates were healthy."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def learning_curve(
     before: Mapping[str, Any],
     after: Mapping[str, Any],
     path: Path | str,
-    title: str = "π-RL on PandaPickCube",
+    title: str,
 ) -> None:
     """Draw ``learning_curve.png``.
 
     Args:
         rows: Rows of ``metrics.jsonl``, one an update (``pirl_jax.metrics.read``).
-        before: ``Evaluation.summary()`` of the policy that training started from.
+        before: ``success``, ``n`` and ``ci95`` of the policy that training started from.
         after: The same of the policy it ended with.
         path: The image to write.
         title: Heading.

@@ -1,0 +1,18 @@
+"""The picture of a run."""
+
+import imageio.v3 as imageio
+import pytest
+
+from bridge.learning_curve import learning_curve
+
+
+def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):
+    rows = [
+        {"step": i, "train/success_rate": 0.3, "train/approx_kl": None if i == 2 else 0.1}
+        for i in range(1, 4)
+    ]
+    result = {"success": 0.4, "n": 200, "ci95": [0.33, 0.47]}
+    learning_curve(rows, result, result, tmp_path / "learning_curve.png", "π-RL")
+    assert imageio.imread(tmp_path / "learning_curve.png").shape[2] in (3, 4)
+    with pytest.raises(ValueError, match="no update"):
+        learning_curve([], result, result, tmp_path / "empty.png", "π-RL")
