@@ -13,13 +13,14 @@ import os
 import shutil
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.demo.evaluate import Evaluation, Evaluator, record_video
-from bridge.demo.processes import Command, free_port
+from bridge.demo.processes import Command
 from bridge.demo.record import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, record
 from bridge.demo.tokenizer import build_tokenizer
+from bridge.demo.training import ACTORS, Training, train
 from bridge.demo.warm_start import checkpoints, choose_middling
 from bridge.learning_curve import learning_curve
 from bridge.plugin.panda import INSTRUCTION
@@ -28,7 +29,6 @@ from pirl_jax.metrics import read
 logger = logging.getLogger("demo")
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "configs"))
-ACTORS = 2
 RESULTS = ("summary.json", "learning_curve.png", "before.mp4", "after.mp4", "train/checkpoints/last")
 
 
@@ -44,7 +44,6 @@ class Demo:
         self.demonstrations = demonstrations
         self.episodes = episodes
         self.seconds: dict[str, float] = {}
-        self.actor_command = ""
 
     def run(self) -> dict:
         """Run everything and return the summary."""
@@ -64,18 +63,19 @@ class Demo:
             before = self.evaluate(start, seeds)
             logger.info("   %s", describe(before))
         with self._phase("training", f"PI-RL with {ACTORS} stock LeRobot actors"):
-            self._train(start)
-        last = self.output_dir / "train" / "checkpoints" / "last" / "pretrained_model"
+            config = CONFIGS / "panda_pick_cube.json"
+            training = train(config, start, self.output_dir, self.seed, progress=self._progress)
+            shutil.copyfile(self.output_dir / "train" / "metrics.jsonl", self.output_dir / "metrics.jsonl")
         with self._phase("evaluation_after", f"the same {len(seeds)} episodes"):
-            after = self.evaluate(last, seeds)
+            after = self.evaluate(training.policy, seeds)
             logger.info("   %s", describe(after))
         with self._phase("pictures", "videos and learning curve"):
-            metrics = read(self.output_dir / "metrics.jsonl")
             picture = self.output_dir / "learning_curve.png"
-            learning_curve(metrics, before.summary(), after.summary(), picture, "π-RL on PandaPickCube")
+            ends = before.summary(), after.summary()
+            learning_curve(training.metrics, *ends, picture, title="π-RL on PandaPickCube")
             record_video(start, seeds[:6], self.output_dir / "before.mp4")
-            record_video(last, seeds[:6], self.output_dir / "after.mp4")
-        return self._summary(before, after, metrics)
+            record_video(training.policy, seeds[:6], self.output_dir / "after.mp4")
+        return self._summary(before, after, training)
 
     def _warm_start(self) -> None:
         arguments = [
@@ -94,53 +94,14 @@ class Demo:
                     self._progress(f"step {rows[-1]['step']}, loss {rows[-1]['train/loss']:.4f}")
             command.check()
 
-    def _train(self, start: Path) -> None:
-        shared = [
-            f"--config_path={CONFIGS / 'panda_pick_cube.json'}",
-            f"--policy.path={start}",
-            f"--algorithm.actor_learner_config.learner_port={free_port()}",
-            f"--seed={self.seed}",
-        ]
-        metrics = self.output_dir / "metrics.jsonl"
-        with ExitStack() as stack:
-            log = self.output_dir / "logs" / "learner.log"
-            learner = stack.enter_context(
-                Command("pirl_jax.learner", [*shared, f"--output_dir={self.output_dir / 'train'}"], log)
-            )
-            actors = []
-            for i in range(ACTORS):
-                arguments = [
-                    *shared,
-                    "--env.discover_packages_path=bridge.plugin",
-                    f"--env.actor_id={i}",
-                    f"--output_dir={self.output_dir / f'actor{i}'}",
-                ]
-                log = self.output_dir / "logs" / f"actor{i}.log"
-                actors.append(stack.enter_context(Command("lerobot.rl.actor", arguments, log, threads=1)))
-            self.actor_command = str(actors[0])
-            source = self.output_dir / "train" / "metrics.jsonl"
-            while learner.running:
-                time.sleep(2)
-                for actor in actors:
-                    actor.check()
-                rows = read(source)
-                if rows:
-                    row = rows[-1]
-                    self._progress(
-                        f"update {row['step']}, success of the noisy policy {row['train/success_rate']:.0%}, "
-                        f"KL {row['train/approx_kl']:.3f}, "
-                        f"explained variance {row['train/explained_variance']:.2f}"
-                    )
-            learner.check()
-        shutil.copyfile(source, metrics)
-
-    def _summary(self, before: Evaluation, after: Evaluation, metrics: list[dict]) -> dict:
+    def _summary(self, before: Evaluation, after: Evaluation, training: Training) -> dict:
+        metrics = training.metrics
         return {
             "seed": self.seed,
             "before": before.summary(),
             "after": after.summary(),
             "gain": after.success - before.success,
-            "actor_command": self.actor_command,
+            "actor_command": training.actor_command,
             "actors": ACTORS,
             "updates": len(metrics),
             "episodes": int(sum(row["train/episodes"] for row in metrics)),

@@ -80,10 +80,11 @@ def write_comparison(
     write_file(folder / PICTURE, lambda path: draw_comparison(comparison, path))
     if not updates:
         return [JSON, MARKDOWN, PICTURE]
-    ends, title = (comparison[side]["overall"] for side in "ab"), f"π-RL on {', '.join(comparison['suites'])}"
+    before, after = (comparison[side]["overall"] for side in "ab")
+    title = f"π-RL on {', '.join(comparison['suites'])}"
     if comparison["notice"]:
-        title += f" — {comparison['notice']}"
-    write_file(folder / CURVE, lambda path: learning_curve(updates, *ends, path, title))
+        title += f"\n{comparison['notice']}"
+    write_file(folder / CURVE, lambda path: learning_curve(updates, before, after, path, title))
     return [JSON, MARKDOWN, PICTURE, CURVE]
 
 
