@@ -10,13 +10,14 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-def run_command(run: Callable[[Any], None], config_class: type) -> None:
-    """Parse the command line as a ``config_class`` and ``run`` it; an error ends the process with one line.
+def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
+    """Parse the command line as a config and ``run`` it; an error ends the process with one line.
 
     Args:
         run: takes the validated config.
-        config_class: one of LeRobot's training configs, or an extension of one.
+        load_config_class: imports LeRobot and returns one of its training configs, or an extension of one.
     """
+    shorten_import_warnings()
     from draccus.utils import DraccusException
     from lerobot.configs import parser
     from lerobot.utils.utils import init_logging
@@ -27,12 +28,23 @@ def run_command(run: Callable[[Any], None], config_class: type) -> None:
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
         run(cfg)
 
-    parsed.__annotations__["cfg"] = config_class  # what LeRobot's parser goes by
+    parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
     try:
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, DraccusException) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {reason(error)}")
+
+
+def shorten_import_warnings() -> None:
+    """Call before LeRobot is imported: of the report on a missing FFmpeg, 130 lines, it leaves the last."""
+
+    def last_line(record: logging.LogRecord) -> bool:
+        line = record.getMessage().strip().splitlines()[-1]
+        record.msg, record.args = line.replace(" (see the error above)", ""), ()
+        return True
+
+    logging.getLogger("lerobot.utils.import_utils").addFilter(last_line)
 
 
 def reason(error: BaseException) -> str:

@@ -172,12 +172,16 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
 
 def command(run: Callable[[Any], None]) -> None:
     """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
-    from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
-    from bridge import plugin
+    def config_class() -> type:
+        from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
-    plugin.register()
-    run_command(run, TrainRLServerPipelineConfig)
+        from bridge import plugin
+
+        plugin.register()
+        return TrainRLServerPipelineConfig
+
+    run_command(run, config_class)
 
 
 def main() -> None:

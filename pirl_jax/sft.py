@@ -238,9 +238,13 @@ def _leaves(params: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 def main() -> None:
     """Parse the command line in LeRobot's dialect and train."""
-    from bridge.sft_config import SFTConfig
 
-    run_command(train, SFTConfig)
+    def config_class() -> type:
+        from bridge.sft_config import SFTConfig
+
+        return SFTConfig
+
+    run_command(train, config_class)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from bridge.demo.training import ACTORS, Training, train
 from bridge.demo.warm_start import checkpoints, choose_middling
 from bridge.learning_curve import learning_curve
 from bridge.plugin.panda import INSTRUCTION
+from pirl_jax.command import shorten_import_warnings
 from pirl_jax.metrics import read
 
 logger = logging.getLogger("demo")
@@ -149,8 +150,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=300, help="held-out episodes before and after")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # LeRobot reports at length that torchcodec finds no FFmpeg; the demo's dataset holds no video.
-    logging.getLogger().handlers[0].addFilter(lambda record: "torchcodec" not in record.getMessage())
+    shorten_import_warnings()
     output_dir: Path = arguments.output_dir
     if output_dir.exists():
         aside = output_dir.with_name(f"{output_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}")
