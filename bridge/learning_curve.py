@@ -72,7 +72,7 @@ def _success(
     axis.plot(steps, rates, color=_TRAIN, alpha=0.35, linewidth=1.2)
     axis.plot(steps, _smooth(rates), color=_TRAIN, linewidth=2.2, label="exploring policy, training episodes")
     ends = (0, int(rows[-1]["step"]))
-    label = f"zero-noise policy, {after['n']} held-out episodes, 95% interval"
+    label = f"zero-noise policy, {after['n']} evaluation episodes, 95% interval"
     for step, result, name in zip(ends, (before, after), (label, None)):
         low, high = result["ci95"]
         rate = result["success"]
