@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Sequence[str]) -> int:
     if options.checkpoint is None:
         raise ValueError("give the checkpoint to evaluate, or --compare A B.")
+    if options.metrics is not None:
+        raise ValueError("--metrics belongs to --compare A B; evaluating a checkpoint does not read it.")
     preset = PRESETS.get(options.preset, {})
     suites, n_episodes = (
         options.suites or preset.get("suites"),

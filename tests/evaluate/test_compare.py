@@ -99,6 +99,8 @@ def test_with_a_runs_metrics_its_learning_curve_is_drawn(folder, tmp_path, capsy
     assert imageio.imread(tmp_path / "out" / "learning_curve.png").std() > 5
     assert main([*command, f"--metrics={tmp_path / 'elsewhere.jsonl'}"]) == 1
     assert "elsewhere.jsonl holds no update" in capsys.readouterr().err
+    assert main(["checkpoint", f"--metrics={metrics}"]) == 1
+    assert "--metrics belongs to --compare" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_report_is_an_error_of_one_line(folder, tmp_path, capsys):
