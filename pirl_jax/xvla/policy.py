@@ -54,11 +54,14 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         parts = cast(dict, model.apply({"params": trainable}, *inputs, method="head_loss"))
         return jnp.stack(list(parts.values())).sum()
 
-    def vlm_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
+    def pooled(features: Features) -> Array:
         return features.vlm.astype(jnp.float32).mean(axis=1)
 
+    def vlm_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
+        return pooled(features)
+
     def summarize(features: Features, proprio: Array) -> Array:
-        return jnp.concatenate([features.vlm.astype(jnp.float32).mean(axis=1), proprio], axis=-1)
+        return jnp.concatenate([pooled(features), proprio], axis=-1)
 
     def expert_mean(trainable: Params, features: Features, proprio: Array, domain_id: Array) -> Array:
         # The mean of pure noise at its time: every observation's value is asked at the same point.
