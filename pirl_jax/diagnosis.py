@@ -19,7 +19,7 @@ from pirl_jax.behaviour import Behaviour
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
-from pirl_jax.scoring import ScoredEpisode, make_scorer
+from pirl_jax.scoring import GAP_ADVICE, ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.train import Collected, make_batch
 from pirl_jax.update import make_update
@@ -49,6 +49,7 @@ def diagnose(
     state: TrainState,
     episodes: Sequence[Episode],
     behaviour: Behaviour,
+    unnormalize: Callable[[np.ndarray], np.ndarray] = lambda action: action,
 ) -> list[Finding]:
     """Examine episodes that actors played with ``behaviour``, and one trial update on them.
 
@@ -60,6 +61,7 @@ def diagnose(
         state: before the first update; copied, not donated.
         episodes: at least one.
         behaviour: as pushed.
+        unnormalize: takes actions [N, A] to the environment's units, channel by channel.
     """
     # Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one,
     # and the policy is not kept waiting.
@@ -76,9 +78,10 @@ def diagnose(
     probe = _Probe(policy, critic, trial, state, [Collected(episode, 0) for episode in scored])
     return [
         _gap(scored, recipe),
-        _ratio(probe, recipe),
-        *_noise(policy, recipe, behaviour.params, scored),
+        _ratio(probe),
+        *_noise(policy, recipe, behaviour.params, scored, unnormalize),
         _signal(scored),
+        probe.advantages(),
         *_gradients(probe),
         _step(probe, score, episodes, scored, behaviour, recipe),
         _memory(state, frozen, scored, recipe),
@@ -112,45 +115,58 @@ class _Probe:
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
 
+    def advantages(self) -> Finding:
+        values = np.asarray(self._batch.advantages)[: self._n]
+        return Finding(
+            "advantages",
+            f"std {values.std():.3g}, from {values.min():.3g} to {values.max():.3g}, "
+            f"{100 * (values > 0).mean():.0f} % of {self._n} chunks above zero",
+            bool(np.isfinite(values).all()) and abs(values).max() <= 10 * max(values.std(), 1e-9),
+            "One chunk or two carry the update: play more episodes for each "
+            "(algorithm.episodes_per_update), or start from a policy that succeeds and fails more evenly.",
+        )
+
     def still(self) -> tuple[TrainState, dict[str, float]]:
         """One full-batch step of length zero: everything is evaluated, nothing moves."""
         size = self._batch.old_log_prob.shape[0]
         return self.update(lr=0.0, num_epochs=1, minibatch_size=size, target_kl=None, adaptive_lr=False)
 
 
-def _tolerance(recipe: Recipe) -> float:
-    return 1e-3 if recipe.push_dtype == "float32" else 1e-2
-
-
 def _gap(scored: Sequence[ScoredEpisode], recipe: Recipe) -> Finding:
     gap = max(episode.log_prob_gap for episode in scored)
+    tolerance = max(episode.gap_tolerance for episode in scored)
+    encoder = min((leaf.dtype for leaf in jax.tree.leaves(scored[0].features)), key=lambda x: x.itemsize)
     return Finding(
         "actor and learner agree on log-probabilities",
-        f"largest difference {gap:.2g} nats a chunk",
-        gap < _tolerance(recipe),
-        "They do not run the same network: give both the same config and base checkpoint; on a GPU set "
-        "torch.backends.cudnn.allow_tf32=False for the actor.",
+        f"largest difference {gap:.2g} nats a chunk ({recipe.noise.mode}, encoder in {encoder}, pushes in "
+        f"{recipe.push_dtype})",
+        gap < tolerance,
+        GAP_ADVICE,
     )
 
 
-def _ratio(probe: _Probe, recipe: Recipe) -> Finding:
+def _ratio(probe: _Probe) -> Finding:
     _, metrics = probe.still()
     # k3 is (log ratio)²/2 near a ratio of one.
     deviation = math.sqrt(2 * max(metrics["train/approx_kl"], 0.0))
     return Finding(
         "the ratio is one before the first step",
         f"root mean square of its logarithm {deviation:.2g}",
-        deviation < _tolerance(recipe),
+        deviation < 1e-3,
         "The update scores actions otherwise than on arrival; please report it with your config.",
     )
 
 
 def _noise(
-    policy: FlowPolicy, recipe: Recipe, params: Params, scored: Sequence[ScoredEpisode]
+    policy: FlowPolicy,
+    recipe: Recipe,
+    params: Params,
+    scored: Sequence[ScoredEpisode],
+    unnormalize: Callable[[np.ndarray], np.ndarray],
 ) -> list[Finding]:
     """How far the noise moves the executed action, channel by channel, against how much actions differ."""
     chain = policy.chain(recipe.noise)
-    moved, actions = [], []
+    quiet, noisy = [], []
     for episode in scored:
         T = len(episode)
         observed = (episode.features, episode.proprio, episode.domain_id)
@@ -159,9 +175,10 @@ def _noise(
         latents = jnp.asarray(episode.latents)
         clean = flow.deterministic(chain, predict, latents[:, 0])
         executed = flow.finish(chain, predict, latents, jnp.asarray(episode.denoise_step))
-        moved.append(np.asarray(executed - clean)[episode.step_mask])
-        actions.append(np.asarray(executed)[episode.step_mask])
-    spread, motion = np.concatenate(moved).std(0), np.concatenate(actions).std(0)
+        quiet.append(np.asarray(clean)[episode.step_mask])
+        noisy.append(np.asarray(executed)[episode.step_mask])
+    actions = unnormalize(np.concatenate(noisy))
+    spread, motion = (actions - unnormalize(np.concatenate(quiet))).std(0), actions.std(0)
     findings = []
     for name, channels in policy.channel_groups.items():
         std, scale = spread[list(channels)], motion[list(channels)]
@@ -169,7 +186,8 @@ def _noise(
         findings.append(
             Finding(
                 f"noise reaching the executed action, {name}",
-                f"std {std.min():.3g} to {std.max():.3g}, {100 * share:.1f} % of the actions' own",
+                f"std {' '.join(f'{value:.3g}' for value in std)} by channel, "
+                f"{100 * share:.1f} % of the actions' own",
                 0.002 < share < 1.0,
                 "Too little to explore, or so much that it drowns the policy: change algorithm.noise.level "
                 f"(now {recipe.noise.level}) or noise.group_scale. A nearly deterministic policy forgets "

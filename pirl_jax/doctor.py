@@ -31,7 +31,11 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     Raises:
         ValueError: A setting does not fit, or the actor failed.
     """
+    import torch
+
     from bridge.demo.processes import Command
+    from bridge.export import policy_config
+    from bridge.plugin.processors import action_unnormalizer
 
     run = load(cfg)
     level = level_at(run.recipe.noise, 0)
@@ -57,6 +61,8 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
                     logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
                 elif time.monotonic() > deadline:
                     raise ValueError(f"{len(received)} of {episodes} episodes within {patience:.0f} s.")
+    unnormalize = action_unnormalizer(cfg.policy, run.recipe)
+    channels = policy_config(cfg.policy).real_action_dim
     findings = diagnose(
         run.policy,
         critic_fn(run.recipe.critic.hidden_dims),
@@ -65,6 +71,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         run.state,
         received,
         behaviour,
+        lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
     )
     print(*findings, sep="\n")
     return all(finding.ok for finding in findings)

@@ -21,6 +21,13 @@ from pirl_jax.typing import Array, Bool, Float, Int, typed
 
 PyTree = Any
 
+GAP_ADVICE = (
+    "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
+    "rounds otherwise in torch than in JAX (policy.dtype=float32 does not), and so do an actor's "
+    "convolutions on a GPU unless torch.backends.cudnn.allow_tf32=False."
+)
+"""What to do about a ``log_prob_gap`` above ``gap_tolerance``."""
+
 
 @typed
 @dataclass(frozen=True)
@@ -49,6 +56,16 @@ class ScoredEpisode:
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    @property
+    def gap_tolerance(self) -> float:
+        """The largest ``log_prob_gap`` that an update may ignore.
+
+        Encoders in bfloat16 differ between torch and JAX by some 2⁻⁸ of their features, which moves an
+        action's mean by a noticeable part of its standard deviation; in float32 by nothing that matters.
+        """
+        rounded = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(self.features))
+        return 0.2 if rounded else 1e-2
 
 
 def make_scorer(

@@ -24,7 +24,7 @@ from pirl_jax.noise import level_at
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import Episode
-from pirl_jax.scoring import ScoredEpisode, make_scorer
+from pirl_jax.scoring import GAP_ADVICE, ScoredEpisode, make_scorer
 from pirl_jax.state import TrainState
 from pirl_jax.tasks import RecentSuccess
 from pirl_jax.update import make_update
@@ -33,10 +33,6 @@ from pirl_jax.values import Evaluate, make_evaluate
 logger = logging.getLogger(__name__)
 
 PyTree = Any
-
-GAP_WARNING = 0.05
-"""Nats a chunk between the actor's log-probability and ours above which more than rounding is wrong."""
-
 
 DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group", "uniform_task")
 """Why the loop drops an episode, as counted under ``dropped/``."""
@@ -185,11 +181,11 @@ def _collect(
             logger.warning("dropping an episode whose log-probability is not finite")
             dropped["not_finite"] += 1
             continue
-        if scored.log_prob_gap > GAP_WARNING:
+        if scored.log_prob_gap > scored.gap_tolerance:
             logger.warning(
-                "the actor's log-probability differs from the learner's by %.3g nats a chunk; "
-                "do both run the same config and base checkpoint?",
+                "the actor's log-probability differs from the learner's by %.3g nats a chunk: %s",
                 scored.log_prob_gap,
+                GAP_ADVICE,
             )
         if tasks is not None and not tasks.add(scored.task, scored.success):
             dropped["uniform_task"] += 1

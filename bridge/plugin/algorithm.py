@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot.configs import NormalizationMode
-from lerobot.lerobot_types import TransitionKey
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
-from lerobot.processor import make_default_policy_processor_steps
 from lerobot.rl.algorithms import factory
 from lerobot.rl.algorithms.base import RLAlgorithm
 from lerobot.transport.utils import bytes_to_state_dict
@@ -20,6 +17,7 @@ from torch import Tensor
 
 from bridge.plugin import transport
 from bridge.plugin.noise_head import NoiseHead
+from bridge.plugin.processors import action_unnormalizer
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.sampler import sample, use_float32_head
 from bridge.record import Record, pack
@@ -55,7 +53,7 @@ class PiRLAlgorithm(RLAlgorithm):
         self.noise = config.noise
         self._mode = noise.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
-        self._unnormalize = _action_unnormalizer(policy.config, config)
+        self._unnormalize = action_unnormalizer(policy.config, config)
         self.policy.select_action = self.select_action
         self._load_initial_weights()
 
@@ -189,19 +187,6 @@ def _read_push(
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{key} holds NaN or infinity.")
     return version, level, tensors
-
-
-def _action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Any:
-    """Return the function that takes a post-processed chunk [B, H, E] to the environment's units."""
-    mode = policy_config.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
-    if mode is NormalizationMode.IDENTITY:
-        return lambda chunk: chunk
-    stats = {
-        key: {name: torch.as_tensor(values, dtype=torch.float32) for name, values in entry.items()}
-        for key, entry in (config.dataset_stats or {}).items()
-    }
-    step = make_default_policy_processor_steps(policy_config, stats).unnormalize
-    return lambda chunk: step({TransitionKey.ACTION: chunk.cpu()})[TransitionKey.ACTION]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

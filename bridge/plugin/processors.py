@@ -8,11 +8,13 @@ un-normalised.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lerobot.configs import PipelineFeatureType, PolicyFeature
+from lerobot.configs import NormalizationMode, PipelineFeatureType, PolicyFeature
+from lerobot.lerobot_types import TransitionKey
 from lerobot.policies.xvla import processor_xvla
 from lerobot.processor import (
     ObservationProcessorStep,
@@ -23,7 +25,7 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_IMAGES
 
-from bridge.plugin.recipe_config import is_bound
+from bridge.plugin.recipe_config import PiRLConfig, is_bound
 
 _stock_make_processors = processor_xvla.make_xvla_pre_post_processors
 
@@ -68,6 +70,19 @@ def make_processors(
         steps.to_device,
     ]
     return make_policy_processor_pipelines(input_steps=input_steps, output_steps=[steps.to_cpu])
+
+
+def action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function that takes post-processed actions [..., E] to the environment's units."""
+    mode = policy_config.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
+    if mode is NormalizationMode.IDENTITY:
+        return lambda action: action
+    stats = {
+        key: {name: torch.as_tensor(values, dtype=torch.float32) for name, values in entry.items()}
+        for key, entry in (config.dataset_stats or {}).items()
+    }
+    step = make_default_policy_processor_steps(policy_config, stats).unnormalize
+    return lambda action: step({TransitionKey.ACTION: action.cpu()})[TransitionKey.ACTION]
 
 
 processor_xvla.make_xvla_pre_post_processors = make_processors

@@ -31,14 +31,15 @@ from bridge.demo.record import TEST_SEEDS
 from bridge.demo.training import train
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "panda_pick_cube.json"
+FIXED_LR = "--algorithm.adaptive_lr=false"
 MODES: Mapping[str, Sequence[str]] = {
     "terminal": ["--algorithm.noise.level=0.15"],
-    "flow_sde": ["--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=1.2"],
-    "flow_cps": ["--algorithm.noise.mode=flow_cps", "--algorithm.noise.level=0.95"],
+    "flow_sde": ["--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=0.5", FIXED_LR],
+    "flow_cps": ["--algorithm.noise.mode=flow_cps", "--algorithm.noise.level=0.95", FIXED_LR],
     "flow_noise": ["--algorithm.noise.mode=flow_noise", "--algorithm.noise.level=0.15"],
 }
-"""Settings of each mode; the rest is the demo's. A nearly deterministic policy forgets noise in the middle of
-its chain (``pirl_jax.doctor``: flow_sde at 0.5 moves the action by 0.045, flow_cps at 0.5 by 0.01)."""
+"""Settings of each mode; the rest is the demo's. The KL of a step in the middle of the chain is not the
+action's: a learning rate that is steered by it grows until the policy is lost."""
 WIDTH = 5
 """Updates over which training success is averaged."""
 

@@ -15,7 +15,7 @@ from pirl_jax.noise import MODES
 
 pytestmark = pytest.mark.e2e
 
-LEVELS = {"terminal": 0.1, "flow_sde": 0.5, "flow_cps": 0.5, "flow_noise": 0.1}
+LEVELS = {"terminal": 1.0, "flow_sde": 0.5, "flow_cps": 0.8, "flow_noise": 1.0}
 """A noise level for every mode."""
 
 
@@ -23,9 +23,16 @@ def test_every_mode_is_tested():
     assert set(LEVELS) == set(MODES)
 
 
-@pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mode", LEVELS)
-def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype):
+@pytest.mark.parametrize(
+    ("mode", "push_dtype", "encoder_dtype", "tolerance"),
+    [
+        *[(mode, "float32", "float32", 1e-3) for mode in LEVELS],
+        ("terminal", "bfloat16", "float32", 1e-3),
+        # Only an encoder in bfloat16 rounds differently in torch and in JAX.
+        *[(mode, "bfloat16", "bfloat16", 0.2) for mode in LEVELS],
+    ],
+)
+def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype, encoder_dtype, tolerance):
     """Before and after an update that moves every weight, while the noise level falls."""
     level = LEVELS[mode]
     noise = {"mode": mode, "level": level, "final_level": level / 2, "decay_updates": 1}
@@ -34,14 +41,16 @@ def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype
     config = write_config(
         tmp_path, free_port(), algorithm=settings, env={"type": "chunked_gym", "max_episode_steps": 10}
     )
-    learner = start(tmp_path / "learner.log", f"--config_path={config}", "--steps=2", "--save_freq=0")
-    command = [sys.executable, "-m", "lerobot.rl.actor", f"--config_path={config}"]
+    policy = [f"--policy.path={tmp_path / 'base'}", f"--policy.dtype={encoder_dtype}"]
+    shared = [f"--config_path={config}", *policy]
+    learner = start(tmp_path / "learner.log", *shared, "--steps=2", "--save_freq=0")
+    command = [sys.executable, "-m", "lerobot.rl.actor", *shared]
     command += ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
     with (tmp_path / "actor.log").open("w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         actor = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
-        assert learner.wait(120) == 0, (tmp_path / "learner.log").read_text()[-2000:]
+        assert learner.wait(240) == 0, (tmp_path / "learner.log").read_text()[-2000:]
     finally:
         for process in (learner, actor):
             process.kill()
@@ -51,7 +60,10 @@ def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype
     assert [row["step"] for row in rows] == [1, 2]
     assert [row["train/noise_level"] for row in rows] == pytest.approx([level, level / 2])
     # A log-ratio of 1e-4 is what float32 leaves; the second row is after weights have moved and been rounded.
-    assert max(row["train/actor_learner_logprob_gap"] for row in rows) < 1e-3
+    gaps = [row["train/actor_learner_logprob_gap"] for row in rows]
+    print(f"largest difference {max(gaps):.3g} nats a chunk")
+    assert max(gaps) < tolerance
+    assert (max(gaps) > 1e-3) == (encoder_dtype == "bfloat16")
     assert min(row["train/policy_steps"] for row in rows) > 0
     assert all(row["train/skipped_steps"] == 0 for row in rows)
     # What a mode learns besides the policy stays in the training state and out of the export.

@@ -110,6 +110,35 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
         assert np.expm1(score(episode, Behaviour(trainable, 0, 0.4)).log_prob_gap) > 10 * RATIO_TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("mode", "step", "level"),
+    [("terminal", 1, 0.4), ("flow_sde", 4, 0.4), ("flow_cps", 2, 0.8), ("flow_noise", 5, 0.4)],
+)
+def test_a_bfloat16_encoder_leaves_a_ratio_near_one(mode, step, level):
+    """Rounding differs between torch and JAX; the tolerance is for that and for no other weights."""
+    torch.manual_seed(0)
+    lerobot_config = tiny_policy_config(dtype="bfloat16")
+    actor = XVLAPolicy(lerobot_config).eval()
+    use_float32_head(actor)
+    config = policy_config(lerobot_config)
+    policy = flow_policy(config)
+    trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
+    noise = NoiseConfig(mode, level=level)
+    trainable |= random_head(policy, noise)
+    head = TorchNoiseHead.for_policy(actor, noise) if mode == "flow_noise" else None
+    if head:
+        head.load_state_dict(
+            {key.removeprefix(f"{HEAD}."): value for key, value in to_push({HEAD: trainable[HEAD]}).items()}
+        )
+    drawn = sample(actor, preprocessed(observations()), noise, step, torch.Generator().manual_seed(1), head)
+    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    episode = played(drawn, step)
+    scored = score(episode, Behaviour(trainable, 0, level))
+    assert 1e-4 < scored.log_prob_gap < scored.gap_tolerance
+    other = jax.tree.map(lambda x: 1.05 * x, trainable)
+    assert score(episode, Behaviour(other, 0, level)).log_prob_gap > 2 * scored.gap_tolerance
+
+
 def random_head(policy, noise):
     """A noise head that is far from where it starts, where the mode has one."""
     params = noise_head.init(policy, noise, jax.random.PRNGKey(3))

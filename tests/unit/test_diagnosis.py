@@ -53,12 +53,12 @@ def played(seed, recipe, success):
     )
 
 
-def findings(recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4):
+def findings(recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4, policy=None):
     episodes = [change(played(i, recipe, won)) for i, won in enumerate(outcomes)]
     params = params_of(recipe)
     state = fresh_state(recipe, params)
     behaviour = Behaviour(params, 0, recipe.noise.level)
-    found = diagnose(toy_policy(), critic, FROZEN, recipe, state, episodes, behaviour)
+    found = diagnose(policy or toy_policy(), critic, FROZEN, recipe, state, episodes, behaviour)
     return {finding.name: finding for finding in found}
 
 
@@ -95,6 +95,18 @@ def test_an_actor_with_other_log_probabilities_is_noticed():
     found = findings(change=lambda item: dataclasses.replace(item, log_prob=item.log_prob + 0.5))
     assert bad(found) == ["actor and learner agree on log-probabilities"]
     assert "same config and base checkpoint" in str(found["actor and learner agree on log-probabilities"])
+
+
+def test_what_a_bfloat16_encoder_rounds_is_no_fault():
+    policy = toy_policy()
+    half = dataclasses.replace(policy, encode=lambda *inputs: policy.encode(*inputs).astype(jnp.bfloat16))
+
+    def off(item):
+        """By 0.05 nats a chunk."""
+        return dataclasses.replace(item, log_prob=item.log_prob + 0.05 / item.executed[:, None])
+
+    assert bad(findings(change=off)) == ["actor and learner agree on log-probabilities"]
+    assert bad(findings(change=off, policy=half)) == []
 
 
 def test_episodes_without_a_difference_are_noticed():
