@@ -53,12 +53,17 @@ def played(seed, recipe, success):
     )
 
 
-def findings(recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4, policy=None):
+def findings(
+    recipe=HEALTHY, change=lambda item: item, outcomes=(True, False) * 4, policy=None, lasts=1, **options
+):
+    """Of one episode for each outcome, the last of which counts ``lasts`` times."""
     episodes = [change(played(i, recipe, won)) for i, won in enumerate(outcomes)]
+    episodes += episodes[-1:] * (lasts - 1)
     params = params_of(recipe)
     state = fresh_state(recipe, params)
     behaviour = Behaviour(params, 0, recipe.noise.level)
-    found = diagnose(policy or toy_policy(), critic, FROZEN, recipe, state, episodes, behaviour)
+    policy = policy or toy_policy()
+    found = diagnose(policy, critic, FROZEN, recipe, state, episodes, behaviour, **options)
     return {finding.name: finding for finding in found}
 
 
@@ -91,6 +96,13 @@ def test_the_noise_reported_is_the_noise_that_was_drawn(healthy):
     assert abs(std / 0.5 - 1) < 0.3  # some fifty draws
 
 
+def test_noise_is_reported_in_the_units_of_the_environment(healthy):
+    name = "noise reaching the executed action, joints"
+    scaled = findings(unnormalize=lambda action: 20.0 * action - 3.0)
+    ours, theirs = (float(found[name].value.split()[1]) for found in (healthy, scaled))
+    assert theirs == pytest.approx(20 * ours, rel=0.01)  # three digits are printed
+
+
 def test_an_actor_with_other_log_probabilities_is_noticed():
     found = findings(change=lambda item: dataclasses.replace(item, log_prob=item.log_prob + 0.5))
     assert bad(found) == ["actor and learner agree on log-probabilities"]
@@ -111,6 +123,17 @@ def test_what_a_bfloat16_encoder_rounds_is_no_fault():
 
 def test_episodes_without_a_difference_are_noticed():
     assert "episodes differ in return" in bad(findings(outcomes=(False,) * 4))
+
+
+def test_one_success_that_carries_the_update_is_noticed(healthy):
+    assert "above zero" in healthy["advantages"].value
+
+    def prized(item):
+        """More than the toy critic's errors."""
+        return dataclasses.replace(item, reward=100 * item.reward)
+
+    assert "advantages" not in bad(findings(change=prized))
+    assert "advantages" in bad(findings(change=prized, outcomes=(True, False), lasts=200))
 
 
 def test_noise_that_is_too_small_is_noticed():
