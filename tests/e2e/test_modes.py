@@ -28,8 +28,9 @@ def test_every_mode_is_tested():
     [
         *[(mode, "float32", "float32", 1e-3) for mode in LEVELS],
         ("terminal", "bfloat16", "float32", 1e-3),
-        # Only an encoder in bfloat16 rounds differently in torch and in JAX.
-        *[(mode, "bfloat16", "bfloat16", 0.2) for mode in LEVELS],
+        # Only an encoder in bfloat16 rounds differently in torch and in JAX. The noise of a step late in the
+        # chain is a tenth of the actions of this untrained policy.
+        *[(mode, "bfloat16", "bfloat16", 0.5) for mode in LEVELS],
     ],
 )
 def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype, encoder_dtype, tolerance):
