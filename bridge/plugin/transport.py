@@ -201,6 +201,8 @@ class LearnerChannel:
             call = open_call(request)
             with self._calls_lock:
                 self._calls.add(call)
+                if self._stop.is_set():  # and _cancel_on_stop may have been here before
+                    call.cancel()
             yield services_pb2.Parameters(transfer_state=services_pb2.TRANSFER_BEGIN, data=b"")
             buffer.clear()
             try:

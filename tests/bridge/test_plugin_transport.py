@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -179,6 +180,28 @@ def test_a_full_spool_makes_the_actor_wait_and_a_learner_frees_it():
     second.wait_for_episodes(3, 20)
     actor.end()
     second.stop()
+
+
+def test_a_stop_while_a_stream_is_being_opened_ends_it():
+    stop, cancelled, before = threading.Event(), threading.Event(), set(threading.enumerate())
+
+    class Call:
+        def cancel(self):
+            cancelled.set()
+
+        def __iter__(self):
+            assert cancelled.wait(5), "the stream was left open"
+            return iter(())
+
+    def open_call(request):
+        stop.set()
+        canceller.join(5)
+        return Call()
+
+    plain = SimpleNamespace(unary_stream=lambda method, **kwargs: open_call)
+    channel = LearnerChannel(plain, stop, spool_size=1)
+    (canceller,) = set(threading.enumerate()) - before
+    assert len(list(channel.unary_stream("/StreamParameters")(None))) == 1  # the empty BEGIN
 
 
 def test_a_stop_ends_all_waiting_while_the_learner_is_away():
