@@ -15,27 +15,28 @@ from pirl_jax.noise import MODES
 
 pytestmark = pytest.mark.e2e
 
-LEVELS = {"terminal": 1.0, "flow_sde": 0.5, "flow_cps": 0.8, "flow_noise": 1.0}
+LEVELS = {"terminal": 0.1, "flow_sde": 0.5, "flow_cps": 0.5, "flow_noise": 0.1}
 """A noise level for every mode."""
+HIGH_LEVELS = {"terminal": 1.0, "flow_sde": 0.5, "flow_cps": 0.8, "flow_noise": 1.0}
+"""For an encoder in bfloat16, which alone rounds differently in torch and in JAX; the gap grows with 1/σ."""
 
 
 def test_every_mode_is_tested():
-    assert set(LEVELS) == set(MODES)
+    assert set(LEVELS) == set(HIGH_LEVELS) == set(MODES)
 
 
 @pytest.mark.parametrize(
-    ("mode", "push_dtype", "encoder_dtype", "tolerance"),
+    ("mode", "level", "push_dtype", "encoder_dtype", "tolerance"),
     [
-        *[(mode, "float32", "float32", 1e-3) for mode in LEVELS],
-        ("terminal", "bfloat16", "float32", 1e-3),
-        # Only an encoder in bfloat16 rounds differently in torch and in JAX. The noise of a step late in the
-        # chain is a tenth of the actions of this untrained policy.
-        *[(mode, "bfloat16", "bfloat16", 0.5) for mode in LEVELS],
+        *[(mode, level, "float32", "float32", 1e-3) for mode, level in LEVELS.items()],
+        ("terminal", LEVELS["terminal"], "bfloat16", "float32", 1e-3),
+        *[(mode, level, "bfloat16", "bfloat16", 0.5) for mode, level in HIGH_LEVELS.items()],
     ],
 )
-def test_actor_and_learner_agree_on_log_probabilities(tmp_path, mode, push_dtype, encoder_dtype, tolerance):
+def test_actor_and_learner_agree_on_log_probabilities(
+    tmp_path, mode, level, push_dtype, encoder_dtype, tolerance
+):
     """Before and after an update that moves every weight, while the noise level falls."""
-    level = LEVELS[mode]
     noise = {"mode": mode, "level": level, "final_level": level / 2, "decay_updates": 1}
     settings = {"noise": noise, "push_dtype": push_dtype, "episodes_per_update": 2, "max_staleness": 0}
     settings |= {"lr": 1e-3, "entropy_coef": 0.005} if mode == "flow_noise" else {"lr": 1e-3}
