@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 
-from pirl_jax.behaviour import Behaviour, round_to
-from pirl_jax.diagnosis import diagnose
+from pirl_jax.diagnosis.findings import diagnose
 from pirl_jax.learner import command, load, publish, serve
-from pirl_jax.noise import level_at
+from pirl_jax.likelihood.modes import level_at
+from pirl_jax.rollout.behaviour import Behaviour, round_to
 from pirl_jax.xvla.policy import critic_fn
 
 logger = logging.getLogger("doctor")
@@ -33,9 +33,9 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     """
     import torch
 
-    from bridge.demo.processes import Command
-    from bridge.export import policy_config
     from bridge.plugin.processors import action_unnormalizer
+    from bridge.processes import Command
+    from bridge.weights.export import policy_config
 
     run = load(cfg)
     level = level_at(run.recipe.noise, 0)
@@ -79,7 +79,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
 
 def main() -> None:
     """Parse the command line: the doctor's own options, the rest in LeRobot's dialect."""
-    from bridge.demo.processes import free_port
+    from bridge.processes import free_port
 
     parser = argparse.ArgumentParser(prog="python -m pirl_jax.doctor", description=__doc__, add_help=False)
     parser.add_argument("--episodes", type=int, default=16, help="to look at")

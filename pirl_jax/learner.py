@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pirl_jax import checkpoint, noise_head, state, train
-from pirl_jax.behaviour import Behaviour, Versions
 from pirl_jax.command import run_command
-from pirl_jax.demonstrations import Demonstrations, encode
-from pirl_jax.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.likelihood import noise_head
 from pirl_jax.policy import FlowPolicy, Params
+from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.training import checkpoint
+from pirl_jax.training import loop as train
+from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.update import state
+from pirl_jax.update.demonstrations import Demonstrations, encode
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class Run(NamedTuple):
     state: state.TrainState
     """Before the first update."""
     spec: Any
-    """Sizes of the episodes to come (``bridge.decode.EpisodeSpec``)."""
+    """Sizes of the episodes to come (``bridge.wire.decode.EpisodeSpec``)."""
 
 
 def load(cfg: Any) -> Run:
@@ -44,10 +47,10 @@ def load(cfg: Any) -> Run:
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
     """
-    from bridge.export import policy_config
-    from bridge.learner_config import check, episode_spec
-    from bridge.state_dict import check_params
-    from bridge.weights import load_params
+    from bridge.settings.learner_config import check, episode_spec
+    from bridge.weights.convert import load_params
+    from bridge.weights.export import policy_config
+    from bridge.weights.state_dict import check_params
 
     policy_cfg, recipe, base = check(cfg)
     # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
@@ -72,8 +75,8 @@ def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | N
     anchor = run.recipe.anchor
     if not anchor.coef:
         return None
-    from bridge.demonstrations import load_demonstrations
-    from bridge.export import policy_config
+    from bridge.datasets.demonstrations import load_demonstrations
+    from bridge.weights.export import policy_config
 
     frames = load_demonstrations(cfg, policy_config(cfg.policy), run.spec, anchor.max_samples)
     logger.info("%d frames of %s anchor the policy", len(frames.action), cfg.dataset.repo_id)
@@ -86,8 +89,8 @@ def serve(run: Run) -> Any:
     Raises:
         OSError: The port is taken.
     """
-    from bridge.decode import decoder
-    from bridge.server import LearnerServer
+    from bridge.wire.decode import decoder
+    from bridge.wire.server import LearnerServer
 
     address = run.recipe.actor_learner_config
     return LearnerServer(address.learner_host, address.learner_port, decode=decoder(run.spec))
@@ -97,7 +100,7 @@ def publish(server: Any, recipe: Any, version: int, behaviour: Behaviour) -> Non
     """Push trainable parameters, rounded as the recipe says, and their noise level to every actor."""
     import torch
 
-    from bridge.state_dict import to_push
+    from bridge.weights.state_dict import to_push
 
     dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
     server.publish(version, behaviour.level, to_push(behaviour.params, dtype))
@@ -110,7 +113,7 @@ def learn(cfg: Any) -> None:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
         OSError: The port is taken.
     """
-    from bridge.export import export_pretrained
+    from bridge.weights.export import export_pretrained
 
     run = load(cfg)
     policy, recipe, frozen, train_state = run.policy, run.recipe, run.frozen, run.state

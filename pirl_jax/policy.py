@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pirl_jax import noise
-from pirl_jax.flow import Chain
-from pirl_jax.gripper import sampled_channels
+from pirl_jax.likelihood import modes
+from pirl_jax.likelihood.flow import Chain
+from pirl_jax.likelihood.gripper import sampled_channels
 from pirl_jax.recipe import NoiseConfig
 
 Params = Any
@@ -31,7 +31,7 @@ class FlowPolicy:
     """``params -> (trainable, frozen)``."""
     merge: Callable[[Params, Params], Params]
     """``(trainable, frozen) -> params``, the inverse of ``split``. Ignores what is trained besides the policy
-    (``pirl_jax.noise_head``)."""
+    (``pirl_jax.likelihood.noise_head``)."""
     encode: Callable[..., Features]
     """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
     predict: Callable[..., Any]
@@ -55,7 +55,7 @@ class FlowPolicy:
     channel_groups: Mapping[str, tuple[int, ...]]
     """Group → action channels that carry noise and are scored."""
     gripper_logits: tuple[int, ...] = ()
-    """Executed channels that are logits of a closed gripper (``pirl_jax.gripper``)."""
+    """Executed channels that are logits of a closed gripper (``pirl_jax.likelihood.gripper``)."""
     parametrization: str = "data"
     """What ``predict`` returns: ``data``, the clean action â (X-VLA), or ``velocity``, v = noise - action
     with time from 1 to 0 (π0, SmolVLA)."""
@@ -69,7 +69,7 @@ class FlowPolicy:
         return Chain(
             noise=config,
             K=self.num_denoising_steps,
-            scale=noise.channel_scale(config, self.channel_groups, self.dim_action),
+            scale=modes.channel_scale(config, self.channel_groups, self.dim_action),
             grippers=sampled_channels(config, self.gripper_logits),
             parametrization=self.parametrization,
         )

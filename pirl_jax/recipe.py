@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class NoiseConfig:
-    """Where the policy's randomness is, which makes its likelihood (``pirl_jax/noise.py``)."""
+    """Where the policy's randomness is, which makes its likelihood (``pirl_jax/likelihood/modes.py``)."""
 
     mode: str = "terminal"
-    """One of ``pirl_jax.noise.MODES``. ``terminal``: Gaussian on the final action."""
+    """One of ``pirl_jax.likelihood.modes.MODES``. ``terminal``: Gaussian on the final action."""
     replay: str = "last"
     """``last``: recompute the noised step from its stored input; ``full``: all K steps from ε₀."""
     level: float = 0.02
@@ -31,13 +31,13 @@ class NoiseConfig:
     head_hidden_dims: tuple[int, ...] = (128, 128)
     """``flow_noise``: widths of the network that learns it."""
     group_scale: dict[str, float] = field(default_factory=dict)
-    """Factors on the level by group of channels (``pirl_jax.channels``), e.g. ``{"rot6d": 2.0}``."""
+    """Factors on the level by group of channels (``pirl_jax.xvla.channels``), e.g. ``{"rot6d": 2.0}``."""
     correlation: float = 0.0
     """ρ in [0, 1): the part of the variance that a chunk's steps share. Noise drawn anew at each step is
     filtered out by the robot's controller; a shared part moves the whole chunk."""
     gripper: str = "deterministic"
     """``deterministic``: gripper logits are executed as predicted and not scored. ``bernoulli``: the gripper
-    closes with probability σ(ℓ/τ), drawn once a chunk and scored (``pirl_jax/gripper.py``)."""
+    closes with probability σ(ℓ/τ), drawn once a chunk and scored (``pirl_jax/likelihood/gripper.py``)."""
     gripper_temperature: float = 1.0
     """τ of ``gripper=bernoulli``: above 1 explores more than the policy's own logits say, below 1 less."""
 

@@ -17,14 +17,17 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from pirl_jax import flow, noise, noise_head, state
+from pirl_jax.likelihood import flow, modes, noise_head
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
-from pirl_jax.scoring import ScoredEpisode
-from pirl_jax.state import TrainState
-from pirl_jax.train import Collected, make_batch
-from pirl_jax.update import make_update
-from pirl_jax.values import make_evaluate
-from pirl_jax.xvla import Features, TextConfig, VisionConfig, XVLAConfig, init_params, sample_times
+from pirl_jax.rollout.scoring import ScoredEpisode
+from pirl_jax.training.loop import Collected, make_batch
+from pirl_jax.update import state
+from pirl_jax.update.policy_update import make_update
+from pirl_jax.update.state import TrainState
+from pirl_jax.update.values import make_evaluate
+from pirl_jax.xvla.config import TextConfig, VisionConfig, XVLAConfig
+from pirl_jax.xvla.init import init_params
+from pirl_jax.xvla.model import Features, sample_times
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 H, A, P, K, WIDTH, TOKENS = 4, 2, 3, 4, 16, 2
@@ -183,7 +186,7 @@ LEVELS = {"terminal": 0.15, "flow_sde": 0.5, "flow_cps": 0.5, "flow_noise": 0.15
 
 def draw_steps(mode: str, B: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return np.array([noise.MODES[mode].sample_step(rng, K) for _ in range(B)], np.int32)
+    return np.array([modes.MODES[mode].sample_step(rng, K) for _ in range(B)], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_state_dict, send_bytes_in_chunks, transitions_to_bytes
 
-from bridge.record import Record, pack
+from bridge.wire.record import Record, pack
 
 CHUNK, E, TOKENS = 8, 4, 10
 

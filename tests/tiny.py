@@ -11,7 +11,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.xvla import XVLAConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from bridge.demo.tokenizer import build_tokenizer as _build_tokenizer
+from bridge.datasets.tokenizer import build_tokenizer as _build_tokenizer
 
 IMAGE_KEY = "observation.images.front"
 INSTRUCTION = "pick up the pink cube"

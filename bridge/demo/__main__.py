@@ -16,16 +16,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from bridge.datasets.tokenizer import build_tokenizer
 from bridge.demo.evaluate import Evaluation, Evaluator, record_video
-from bridge.demo.processes import Command
 from bridge.demo.record import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, record
-from bridge.demo.tokenizer import build_tokenizer
 from bridge.demo.training import ACTORS, Training, train
 from bridge.demo.warm_start import checkpoints, choose_middling
-from bridge.learning_curve import learning_curve
+from bridge.figures.learning_curve import learning_curve
 from bridge.plugin.panda import INSTRUCTION
+from bridge.processes import Command
 from pirl_jax.command import shorten_import_warnings
-from pirl_jax.metrics import read
+from pirl_jax.training.metrics import read
 
 logger = logging.getLogger("demo")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.demo.processes import Command, free_port
-from pirl_jax.metrics import read
+from bridge.processes import Command, free_port
+from pirl_jax.training.metrics import read
 
 ACTORS = 2
 

@@ -18,7 +18,7 @@ from bridge.evaluate.run import evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
-from pirl_jax.metrics import read as read_metrics
+from pirl_jax.training.metrics import read as read_metrics
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"suites": ("libero_object",), "n_episodes": 3},

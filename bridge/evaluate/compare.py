@@ -73,7 +73,7 @@ def write_comparison(
         updates: rows of ``metrics.jsonl`` that led from A to B, for ``learning_curve.png``.
     """
     from bridge.evaluate.figures import draw_comparison  # matplotlib takes a second to load
-    from bridge.learning_curve import learning_curve
+    from bridge.figures.learning_curve import learning_curve
 
     write_json(folder / JSON, comparison)
     write_text(folder / MARKDOWN, markdown(comparison))

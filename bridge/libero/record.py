@@ -26,7 +26,7 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.envs.configs import LiberoEnv
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from bridge.demo.tokenizer import build_tokenizer
+from bridge.datasets.tokenizer import build_tokenizer
 from bridge.libero.schedule import Schedule
 from bridge.libero.suites import SUITES, TaskId, select_tasks
 

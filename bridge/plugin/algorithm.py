@@ -20,8 +20,8 @@ from bridge.plugin.noise_head import NoiseHead
 from bridge.plugin.processors import action_unnormalizer
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.sampler import sample, use_float32_head
-from bridge.record import Record, pack
-from pirl_jax import noise
+from bridge.wire.record import Record, pack
+from pirl_jax.likelihood import modes
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class PiRLAlgorithm(RLAlgorithm):
         self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self._rng = np.random.default_rng(seed.spawn(1)[0])
         self.noise = config.noise
-        self._mode = noise.MODES[config.noise.mode]
+        self._mode = modes.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
         self._unnormalize = action_unnormalizer(policy.config, config)
         self.policy.select_action = self.select_action
@@ -61,7 +61,7 @@ class PiRLAlgorithm(RLAlgorithm):
         """Choose a chunk and return it as a packed action row, float32 [1, R].
 
         Raises:
-            bridge.record.RecordError: The policy's output is not finite.
+            bridge.wire.record.RecordError: The policy's output is not finite.
         """
         K = self.policy.config.num_denoising_steps
         step = self._mode.sample_step(self._rng, K)
@@ -108,7 +108,7 @@ class PiRLAlgorithm(RLAlgorithm):
     def _tensors(self) -> dict[str, Tensor]:
         """What a push may set: the policy's tensors and the noise head's."""
         head = {} if self._head is None else self._head.state_dict()
-        return self.policy.state_dict() | {f"{noise.HEAD}.{key}": value for key, value in head.items()}
+        return self.policy.state_dict() | {f"{modes.HEAD}.{key}": value for key, value in head.items()}
 
     def _load_initial_weights(self) -> None:
         channel = transport.current()
@@ -156,7 +156,7 @@ class PiRLAlgorithm(RLAlgorithm):
 
 
 def _read_push(
-    weights: Mapping[str, Any], state: Mapping[str, Tensor], mode: noise.Mode
+    weights: Mapping[str, Any], state: Mapping[str, Tensor], mode: modes.Mode
 ) -> tuple[int, float, Mapping[str, Tensor]]:
     """Check a push against the actor's tensors and mode as a whole, before anything is copied."""
     if set(weights) != {"version", "level", "policy"}:

@@ -12,8 +12,8 @@ import torch
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
 
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
-from bridge.protocol import STEP_INFO_HEADER
-from bridge.record import unpack
+from bridge.wire.protocol import STEP_INFO_HEADER
+from bridge.wire.record import unpack
 
 TRAINING_SEEDS = 1 << 30
 """Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
@@ -115,7 +115,7 @@ class ChunkEnv(gym.Env):
         """Execute a chunk, to its end or to the episode's.
 
         Raises:
-            bridge.record.RecordError: The row was changed on its way from the policy.
+            bridge.wire.record.RecordError: The row was changed on its way from the policy.
             ValueError: The chunk does not fit the environment.
         """
         actions = unpack(np.asarray(row)).env_action

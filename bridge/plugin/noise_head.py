@@ -1,4 +1,4 @@
-"""The learned standard deviation in torch: ``pirl_jax.noise_head``'s network, fed by the learner's pushes."""
+"""The learned standard deviation in torch: ``pirl_jax.likelihood.noise_head``, fed by pushes."""
 
 from __future__ import annotations
 

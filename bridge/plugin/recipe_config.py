@@ -15,9 +15,9 @@ from lerobot.policies.gaussian_actor.configuration_gaussian_actor import ActorLe
 from lerobot.rl.algorithms.configs import RLAlgorithmConfig
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
-from pirl_jax import gripper, noise
-from pirl_jax.channels import xvla_gripper_logits
+from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import Recipe
+from pirl_jax.xvla.channels import xvla_gripper_logits
 
 SUPPORTED_POLICIES = ("xvla",)
 OBS_DOMAIN_ID = "observation.domain_id"
@@ -82,7 +82,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
                 f"algorithm.type=pi_rl trains flow-matching policies: {', '.join(SUPPORTED_POLICIES)}; "
                 f"got policy.type={policy.type}. Set policy.type, or algorithm.type=sac for a Gaussian actor."
             )
-        noise.validate(self.noise, policy.num_denoising_steps)
+        modes.validate(self.noise, policy.num_denoising_steps)
         gripper.sampled_channels(self.noise, xvla_gripper_logits(policy.action_mode.lower()))
         if self.concurrency.actor != "threads":
             raise ValueError(

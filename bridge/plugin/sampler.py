@@ -1,6 +1,7 @@
-"""Draw an action chunk from X-VLA's anchored chain, with its log-density (``pirl_jax.noise``), in torch.
+"""Draw an action chunk from X-VLA's anchored chain, with its log-density, in torch.
 
-With zero noise it is LeRobot's ``XVLAModel.generate_actions`` bit for bit: the same operations in one order.
+The chain is that of ``pirl_jax.likelihood.modes``. With zero noise it is LeRobot's
+``XVLAModel.generate_actions`` bit for bit: the same operations in one order.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from lerobot.policies.xvla.modeling_xvla import XVLAModel, XVLAPolicy
 from torch import Tensor
 
 from bridge.plugin.noise_head import NoiseHead, summarize
-from pirl_jax import gripper, noise
-from pirl_jax.channels import Groups, xvla_gripper_logits, xvla_groups
+from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import NoiseConfig
+from pirl_jax.xvla.channels import Groups, xvla_gripper_logits, xvla_groups
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Sample:
     """One draw from the chain, in the model's action channels (before ``postprocess``).
 
     Attributes:
-        latents: States of the chain, ``noise.num_latents`` of them, [L, B, H, A]; without noise those of
+        latents: States of the chain, ``modes.num_latents`` of them, [L, B, H, A]; without noise those of
             the first step that the mode may noise.
         action: The chain's end, [B, H, A].
         log_prob: Log-density of each chunk step, summed over noised steps, scored channels and grippers,
@@ -82,16 +83,16 @@ def sample(
     def draw() -> Tensor:
         return torch.randn(shape, generator=generator).to(proprio.device)
 
-    scale = noise.channel_scale(config, channel_groups(model), model.dim_action)
+    scale = modes.channel_scale(config, channel_groups(model), model.dim_action)
     dims = np.flatnonzero(scale).tolist()
     stds = torch.from_numpy(scale[dims]).to(proprio)
-    factor = torch.from_numpy(noise.correlation_factor(config, model.chunk_size)).to(proprio)
+    factor = torch.from_numpy(modes.correlation_factor(config, model.chunk_size)).to(proprio)
     grippers = gripper.sampled_channels(config, xvla_gripper_logits(model.action_space.name))
-    mode, K = noise.MODES[config.mode], policy_config.num_denoising_steps
+    mode, K = modes.MODES[config.mode], policy_config.num_denoising_steps
     x1 = draw()
     states = [x1]  # at times 1 … 0: entry K - k is step k's input
     log_prob = torch.zeros(shape[:2], device=proprio.device)
-    for transition in noise.schedule(config, K, step):
+    for transition in modes.schedule(config, K, step):
         x_t = states[-1]
         t = torch.full((shape[0],), transition.t, device=proprio.device)
         proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)

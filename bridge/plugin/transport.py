@@ -28,7 +28,7 @@ import grpc
 from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
 
-from bridge.protocol import MESSAGE_ID_KEY
+from bridge.wire.protocol import MESSAGE_ID_KEY
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 

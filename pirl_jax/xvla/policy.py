@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.typing import Array
 from pirl_jax.xvla.actions import prepare_proprio
+from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, Features, Params, sample_times

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import analytic
 
-from pirl_jax import noise
+from pirl_jax.likelihood import modes
 
 BATCHES = 32
 REPLAYS = {False: ("full", "last"), True: ("last",)}
@@ -52,7 +52,7 @@ def main() -> None:
         "| policy | mode | algorithm | success before | after | gain (points) | cosine, `last` | `full` | s |"
     )
     print("|" + "---|" * 9)
-    for parametrization, mode in itertools.product(analytic.POLICIES, noise.MODES):
+    for parametrization, mode in itertools.product(analytic.POLICIES, modes.MODES):
         case = analytic.Case(mode, "PPO", parametrization=parametrization)
         before = success([params for _, params in tasks], parametrization)
         # Gradients are compared two updates into training, so that there is an older policy to act.
@@ -61,7 +61,7 @@ def main() -> None:
         for algorithm, settings in analytic.ALGORITHMS.items():
             started = time.perf_counter()
             acted, cosines = older if settings.staleness else current, []
-            for replay in REPLAYS[noise.MODES[mode].every_step]:
+            for replay in REPLAYS[modes.MODES[mode].every_step]:
                 case = analytic.Case(mode, algorithm, replay, parametrization)
                 estimates = case.gradients(current, acted, task, BATCHES, seed=50_000)
                 value, low, high = analytic.bootstrap_cosine(estimates, truth)

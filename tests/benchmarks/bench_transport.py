@@ -15,7 +15,7 @@ import torch
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_state_dict, grpc_channel_options, receive_bytes_in_chunks
 
-from bridge.server import LearnerServer
+from bridge.wire.server import LearnerServer
 
 TENSORS = 16
 

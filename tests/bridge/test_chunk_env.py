@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridge.plugin.chunk_env import TRAINING_SEEDS, ChunkEnv, episode_seed
-from bridge.record import Record, RecordError, pack
+from bridge.wire.record import Record, RecordError, pack
 
 
 class Plain(gym.Env):

@@ -12,10 +12,10 @@ from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 from tiny import tiny_policy_config
 
-from bridge.dataset import batches, load_dataset, tokenize
+from bridge.datasets.dataset import batches, load_dataset, tokenize
+from bridge.datasets.tokenizer import build_tokenizer
 from bridge.demo.record import IMAGE_KEY
-from bridge.demo.tokenizer import build_tokenizer
-from bridge.sft_config import SFTConfig
+from bridge.settings.sft_config import SFTConfig
 
 TASKS = ["pick up the cube", "put the cube down"]
 LENGTHS = (5, 11, 9)

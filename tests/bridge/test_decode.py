@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot.transport.utils import transitions_to_bytes
 
-from bridge.decode import EpisodeSpec, TransitionError, decode_episode
-from bridge.record import pack, unpack
+from bridge.wire.decode import EpisodeSpec, TransitionError, decode_episode
+from bridge.wire.record import pack, unpack
 
 LAST = -1
 

@@ -11,9 +11,9 @@ from lerobot.configs.default import DatasetConfig
 from tiny import build_tokenizer, tiny_policy_config
 
 from bridge.demo.evaluate import Evaluator, evaluate, record_video
-from bridge.export import export_pretrained, policy_config
-from bridge.sft_config import SFTConfig
-from pirl_jax.xvla import init_params
+from bridge.settings.sft_config import SFTConfig
+from bridge.weights.export import export_pretrained, policy_config
+from pirl_jax.xvla.init import init_params
 
 SEEDS = range(6)
 

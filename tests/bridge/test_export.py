@@ -23,9 +23,9 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config, write_run_config
 
 from bridge import plugin
-from bridge.export import export_pretrained, policy_config
-from bridge.weights import convert, load_params, params_from_state
-from pirl_jax import checkpoint
+from bridge.weights.convert import convert, load_params, params_from_state
+from bridge.weights.export import export_pretrained, policy_config
+from pirl_jax.training import checkpoint
 
 FRONT = "observation.images.front"
 FILES = {

@@ -3,7 +3,7 @@
 import imageio.v3 as imageio
 import pytest
 
-from bridge.learning_curve import learning_curve
+from bridge.figures.learning_curve import learning_curve
 
 
 def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):

@@ -11,9 +11,9 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from tiny import write_dataset, write_run_config
 
 import bridge.plugin
-from bridge.demonstrations import load_demonstrations
-from bridge.export import policy_config
-from bridge.learner_config import episode_spec
+from bridge.datasets.demonstrations import load_demonstrations
+from bridge.settings.learner_config import episode_spec
+from bridge.weights.export import policy_config
 
 bridge.plugin.register()
 

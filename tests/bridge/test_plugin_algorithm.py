@@ -17,7 +17,7 @@ import bridge.plugin
 bridge.plugin.register()
 
 from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
-from bridge.record import RecordError, unpack  # noqa: E402
+from bridge.wire.record import RecordError, unpack  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
 
 FLOW_NOISE = NoiseConfig(mode="flow_noise", level=0.1, head_hidden_dims=(6,))

@@ -11,7 +11,7 @@ from tiny import doubtful_gripper, tiny_policy_config
 
 from bridge.plugin.noise_head import NoiseHead, summarize
 from bridge.plugin.sampler import channel_groups, sample, use_float32_head
-from pirl_jax import gripper, noise
+from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import NoiseConfig
 
 MODES = ("auto", "ee6d", "joint", "agibot_ee6d", "franka_joint7", "so101_bimanual")
@@ -29,7 +29,7 @@ def scored_dims(model):
 
 def head_of(policy, config):
     """A noise head of random weights, where the mode has one."""
-    if not noise.MODES[config.mode].learned_std:
+    if not modes.MODES[config.mode].learned_std:
         return None
     head = NoiseHead.for_policy(policy, config)
     torch.nn.init.normal_(head.bound.weight)
@@ -61,7 +61,7 @@ def test_without_noise_it_is_lerobots_sampler_bit_for_bit(settings):
     policy = make_policy(**settings)
     torch.manual_seed(3)
     expected = policy._get_action_chunk(observations())
-    for name, mode in noise.MODES.items():
+    for name, mode in modes.MODES.items():
         if not mode.noised_steps(policy.config.num_denoising_steps):
             continue  # refused by the config's validation
         config = NoiseConfig(mode=name, level=0.1)
@@ -90,7 +90,7 @@ def test_the_log_density_is_that_of_the_kept_latents(mode, rho):
     policy = make_policy(max_action_dim=7)
     config = NoiseConfig(mode=mode, level=0.1, correlation=rho)
     head, batch = head_of(policy, config), observations()
-    drawn = sample(policy, batch, config, noise.MODES[mode].first_steps(5)[0], head=head)
+    drawn = sample(policy, batch, config, modes.MODES[mode].first_steps(5)[0], head=head)
     inputs = policy._build_model_inputs(batch)
     with torch.no_grad():
         features = policy.model.forward_vlm(inputs["input_ids"], inputs["image_input"], inputs["image_mask"])
@@ -113,7 +113,7 @@ def test_the_log_density_is_that_of_the_kept_latents(mode, rho):
     prefixes = drawn.log_prob.cumsum(-1).T
     np.testing.assert_allclose(prefixes, joint.sum(-1), atol=3e-4, rtol=1e-5)
     assert torch.equal(path[-1], drawn.action)
-    assert len({float(state[0, 0, 0]) for state in drawn.latents}) == noise.num_latents(config, 5)
+    assert len({float(state[0, 0, 0]) for state in drawn.latents}) == modes.num_latents(config, 5)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5])

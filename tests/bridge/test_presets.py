@@ -12,9 +12,9 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import write_run_config
 
 import bridge.plugin
-from pirl_jax.channels import xvla_groups
-from pirl_jax.noise import channel_scale
+from pirl_jax.likelihood.modes import channel_scale
 from pirl_jax.recipe import Recipe
+from pirl_jax.xvla.channels import xvla_groups
 
 bridge.plugin.register()
 

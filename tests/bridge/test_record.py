@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bridge.record import HEADER_SIZE, MAX_ROW_SIZE, Record, RecordDims, RecordError, pack, unpack
+from bridge.wire.record import HEADER_SIZE, MAX_ROW_SIZE, Record, RecordDims, RecordError, pack, unpack
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

@@ -27,11 +27,11 @@ from lerobot.transport.utils import (
     transitions_to_bytes,
 )
 
-from bridge.broadcast import serialise
-from bridge.decode import decode_episode
 from bridge.plugin.transport import LearnerChannel
-from bridge.protocol import MESSAGE_ID_KEY
-from bridge.server import PORT_KEY, LearnerServer
+from bridge.wire.broadcast import serialise
+from bridge.wire.decode import decode_episode
+from bridge.wire.protocol import MESSAGE_ID_KEY
+from bridge.wire.server import PORT_KEY, LearnerServer
 
 START_SERVER = partial(LearnerServer, "127.0.0.1", 0, decode=partial(decode_episode, spec=SPEC))
 WAIT_S = 20.0
@@ -288,7 +288,7 @@ def test_nan_is_dropped_counted_and_named_while_the_stream_goes_on(caplog: pytes
     poisoned[1]["state"]["observation.state"][0, 0] = torch.nan
     with START_SERVER() as server, connect(server) as stub:
         sender = Sender(stub)
-        with caplog.at_level(logging.WARNING, "bridge.inbox"):
+        with caplog.at_level(logging.WARNING, "bridge.wire.inbox"):
             bad = transitions_to_bytes(poisoned)
             for data in (message(1), bad, bad, message(2)):
                 sender.send(data)
@@ -322,7 +322,7 @@ def test_an_episode_of_an_unknown_version_is_dropped_by_accept_and_counted():
 def test_an_oversized_message_is_skipped_and_its_stream_goes_on(caplog: pytest.LogCaptureFixture):
     with START_SERVER(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
         sender = Sender(stub)
-        with caplog.at_level(logging.WARNING, "bridge.inbox"):
+        with caplog.at_level(logging.WARNING, "bridge.wire.inbox"):
             for data in (message(1), bytes(9 * 1024 * 1024), message(2)):
                 sender.send(data)
             assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]

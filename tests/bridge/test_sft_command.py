@@ -13,9 +13,10 @@ from lerobot.configs.default import DatasetConfig
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
-from bridge.sft_config import SFTConfig
-from pirl_jax import checkpoint, sft
-from pirl_jax.metrics import read
+from bridge.settings.sft_config import SFTConfig
+from pirl_jax import sft
+from pirl_jax.training import checkpoint
+from pirl_jax.training.metrics import read
 
 
 @pytest.fixture(scope="module")

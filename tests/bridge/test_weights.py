@@ -21,9 +21,10 @@ from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from safetensors.torch import load_file, save_file
 from tiny import florence_config, tiny_policy_config
 
-from bridge import keymap, state_dict, weights
-from bridge.export import policy_config
-from pirl_jax import checkpoint
+from bridge.weights import convert as weights
+from bridge.weights import keymap, state_dict
+from bridge.weights.export import policy_config
+from pirl_jax.training import checkpoint
 
 SHARED = "model.vlm.language_model.shared.weight"
 EMBED = "model.vlm.language_model.encoder.embed_tokens.weight"

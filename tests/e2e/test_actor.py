@@ -14,7 +14,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
 from bridge.plugin.chunk_env import episode_seed
-from bridge.record import RecordDims, unpack
+from bridge.wire.record import RecordDims, unpack
 
 pytestmark = pytest.mark.e2e
 

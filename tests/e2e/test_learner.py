@@ -16,7 +16,8 @@ from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_dataset, write_run_config
 
-from pirl_jax import checkpoint, learner
+from pirl_jax import learner
+from pirl_jax.training import checkpoint
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,8 @@ from lerobot.policies.xvla import XVLAPolicy
 from safetensors import safe_open
 from test_learner import free_port, start, write_config
 
-from pirl_jax import checkpoint
-from pirl_jax.noise import MODES
+from pirl_jax.likelihood.modes import MODES
+from pirl_jax.training import checkpoint
 
 pytestmark = pytest.mark.e2e
 

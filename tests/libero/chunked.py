@@ -9,7 +9,7 @@ import numpy as np
 from bridge.libero.schedule import Schedule
 from bridge.libero.suites import TaskId
 from bridge.plugin.chunk_env import ChunkEnv
-from bridge.record import Record, pack
+from bridge.wire.record import Record, pack
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 SIZE = 96

@@ -15,9 +15,9 @@ from lerobot.scripts.lerobot_eval import rollout
 from tiny_libero import CHUNK, LENGTH, SIZE, write_libero_config
 
 from bridge import plugin
-from bridge.export import export_pretrained, policy_config
-from bridge.record import unpack
-from bridge.weights import params_from_state
+from bridge.weights.convert import params_from_state
+from bridge.weights.export import export_pretrained, policy_config
+from bridge.wire.record import unpack
 
 SEED, NOISE_SEED = 11, 4
 TASK, INIT_STATE = 6, 13

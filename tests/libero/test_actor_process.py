@@ -12,9 +12,9 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny_libero import CHUNK, LENGTH, SIZE, libero_policy_config, write_libero_config
 
 from bridge import plugin
-from bridge.decode import decode_episode
-from bridge.export import policy_config
-from bridge.learner_config import episode_spec
+from bridge.settings.learner_config import episode_spec
+from bridge.weights.export import policy_config
+from bridge.wire.decode import decode_episode
 
 pytestmark = pytest.mark.e2e
 

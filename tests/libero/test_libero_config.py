@@ -10,8 +10,8 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny_libero import LENGTH, SIZE, libero_policy_config, write_libero_config
 
 from bridge import plugin
-from bridge.export import policy_config
-from bridge.learner_config import episode_spec
+from bridge.settings.learner_config import episode_spec
+from bridge.weights.export import policy_config
 from pirl_jax.command import reason
 
 plugin.register()

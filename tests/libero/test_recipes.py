@@ -11,10 +11,10 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny_libero import libero_policy_config
 
 from bridge import plugin
-from bridge.export import policy_config
-from bridge.learner_config import episode_spec
-from bridge.sft_config import SFTConfig
-from pirl_jax.xvla import init_params
+from bridge.settings.learner_config import episode_spec
+from bridge.settings.sft_config import SFTConfig
+from bridge.weights.export import policy_config
+from pirl_jax.xvla.init import init_params
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

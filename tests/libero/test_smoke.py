@@ -12,7 +12,7 @@ import torch
 from lerobot.policies.xvla import XVLAPolicy
 from tiny_libero import libero_policy_config, write_libero_config
 
-from bridge.demo.processes import free_port
+from bridge.processes import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import draccus
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from tiny import florence_config, tiny_policy_config, write_run_config
 
-from bridge.demo.tokenizer import build_tokenizer
+from bridge.datasets.tokenizer import build_tokenizer
 
 SIZE = 96
 LENGTH = 23

@@ -13,8 +13,8 @@ from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig as TorchConfig
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 
-from bridge import keymap
-from pirl_jax.xvla import XVLAConfig
+from bridge.weights import keymap
+from pirl_jax.xvla.config import XVLAConfig
 
 FLOAT32_TOLERANCE = 5e-5
 """Largest difference end to end in float32, relative to the output's largest magnitude."""

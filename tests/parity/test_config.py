@@ -8,7 +8,7 @@ import pytest
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from reference import torch_config
 
-from pirl_jax.xvla import XVLAConfig
+from pirl_jax.xvla.config import XVLAConfig
 
 VISION = {
     "depths": [1, 0],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
 
-from pirl_jax import flow, noise
+from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
 
 B, H, A = 3, 8, 6
@@ -42,7 +42,7 @@ def test_the_schedule_is_lerobots_loop_bit_for_bit_in_torch(network, K):
     velocity, x1 = torch_velocity(network), torch.from_numpy(network["noise"])
     expected = euler_integrate(velocity, x1, K)
     x = x1
-    for step in noise.schedule(NoiseConfig(), K, parametrization="velocity"):
+    for step in modes.schedule(NoiseConfig(), K, parametrization="velocity"):
         v = velocity(x, torch.full((B,), step.t))
         x = x1 * step.noise_coef + v * step.action_coef + x * step.x_coef
     assert torch.equal(x, expected)

@@ -10,7 +10,8 @@ from lerobot.policies.common.vla_utils import resize_with_pad as torch_resize_wi
 from lerobot.policies.xvla.processor_xvla import XVLAImageNetNormalizeProcessorStep
 from reference import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE, assert_close, to_jax
 
-from pirl_jax.xvla import normalize_images, prepare_proprio, resize_with_pad
+from pirl_jax.xvla.actions import prepare_proprio
+from pirl_jax.xvla.images import normalize_images, resize_with_pad
 
 SIZES = [(30, 41), (41, 30), (64, 64), (12, 17), (21, 33), (480, 640)]
 TARGETS = [(21, 33), (33, 20), (224, 224)]

@@ -14,8 +14,10 @@ from lerobot.policies.xvla.modeling_xvla import (
 from reference import flax_params, saved_config, torch_config
 from xvla_configs import Case, cases
 
-from bridge import keymap
-from pirl_jax.xvla import BUFFERS, XVLAConfig, parameter_shapes
+from bridge.weights import keymap
+from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.init import parameter_shapes
+from pirl_jax.xvla.model import BUFFERS
 
 VENDORED_SPELLINGS = [
     (r"vision_tower\.convs\.(\d+)\.conv\.", r"vision_tower.convs.\1.proj."),

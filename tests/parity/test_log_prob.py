@@ -10,16 +10,16 @@ import torch
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import doubtful_gripper, tiny_policy_config
 
-from bridge.export import policy_config
 from bridge.plugin.noise_head import NoiseHead as TorchNoiseHead
 from bridge.plugin.sampler import Sample, sample, use_float32_head
-from bridge.state_dict import params_from_state, to_push
-from pirl_jax import noise_head
-from pirl_jax.behaviour import Behaviour, round_to
-from pirl_jax.noise import HEAD
+from bridge.weights.export import policy_config
+from bridge.weights.state_dict import params_from_state, to_push
+from pirl_jax.likelihood import noise_head
+from pirl_jax.likelihood.modes import HEAD
 from pirl_jax.recipe import NoiseConfig, Recipe
-from pirl_jax.rollout import Episode, Observations
-from pirl_jax.scoring import make_scorer
+from pirl_jax.rollout.behaviour import Behaviour, round_to
+from pirl_jax.rollout.episode import Episode, Observations
+from pirl_jax.rollout.scoring import make_scorer
 from pirl_jax.xvla.images import IMAGENET_MEAN, IMAGENET_STD
 from pirl_jax.xvla.policy import flow_policy
 

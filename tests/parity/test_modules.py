@@ -24,10 +24,11 @@ from reference import (
 from transformers.activations import ACT2FN
 from xvla_configs import ACTION_MODES, cases
 
-from pirl_jax.channels import xvla_gripper_logits, xvla_groups
-from pirl_jax.xvla import XVLA, XVLAConfig, action_space
-from pirl_jax.xvla.actions import _bce_with_logits
+from pirl_jax.xvla.actions import _bce_with_logits, action_space
+from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
+from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.layers import ACTIVATIONS, attention
+from pirl_jax.xvla.model import XVLA
 from pirl_jax.xvla.transformer import timestep_embedding
 from pirl_jax.xvla.vision import attend_windows
 

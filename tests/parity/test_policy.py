@@ -20,7 +20,9 @@ from reference import (
 )
 from xvla_configs import ACTION_MODES, Case, cases
 
-from pirl_jax.xvla import XVLA, XVLAConfig, generate_actions, prepare_proprio
+from pirl_jax.xvla.actions import prepare_proprio
+from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.model import XVLA, generate_actions
 
 CONFIGS_PER_MODE = 8
 

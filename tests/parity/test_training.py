@@ -20,8 +20,10 @@ from reference import (
 )
 from test_config import MICROSOFT, TEXT, settings
 
-from bridge import keymap
-from pirl_jax.xvla import BUFFERS, XVLA, XVLAConfig, init_params, sample_times
+from bridge.weights import keymap
+from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.init import init_params
+from pirl_jax.xvla.model import BUFFERS, XVLA, sample_times
 
 BATCH, TOKENS = 3, 5
 

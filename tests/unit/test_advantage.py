@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pirl_jax import advantage
+from pirl_jax.update import advantage
 
 
 def reference(rewards, values, length, terminated, gamma, lam):

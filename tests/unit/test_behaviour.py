@@ -5,7 +5,7 @@ from itertools import pairwise
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours, Versions, round_to
 
 
 def test_version_numbers_are_never_given_twice_even_if_the_process_dies(tmp_path):

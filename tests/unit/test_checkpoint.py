@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from pirl_jax import checkpoint
+from pirl_jax.training import checkpoint
 
 
 class Inner(NamedTuple):

@@ -10,13 +10,15 @@ import test_train
 from test_sft import CONFIG as XVLA_CONFIG
 from test_sft import data
 
-from pirl_jax import state, train
-from pirl_jax.behaviour import Behaviour
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
-from pirl_jax.scoring import make_scorer
-from pirl_jax.values import make_evaluate
-from pirl_jax.xvla import Features, init_params
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.scoring import make_scorer
+from pirl_jax.training import loop as train
+from pirl_jax.update import state
+from pirl_jax.update.values import make_evaluate
+from pirl_jax.xvla.init import init_params
+from pirl_jax.xvla.model import Features
 from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
 
 ROWS = 11

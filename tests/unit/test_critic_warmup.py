@@ -9,9 +9,10 @@ import pytest
 import test_train
 from test_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
 
-from pirl_jax import checkpoint, train
-from pirl_jax.behaviour import Versions
 from pirl_jax.recipe import CriticConfig
+from pirl_jax.rollout.behaviour import Versions
+from pirl_jax.training import checkpoint
+from pirl_jax.training import loop as train
 
 WARMUP = 2
 CONFIG = dataclasses.replace(

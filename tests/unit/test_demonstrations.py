@@ -29,12 +29,16 @@ from test_update import (
     recipe,
 )
 
-from pirl_jax import checkpoint, flow, train
-from pirl_jax.behaviour import Versions
-from pirl_jax.demonstrations import Demonstrations, anchor_coef, encode, make_anchor
+from pirl_jax.likelihood import flow
 from pirl_jax.recipe import AnchorConfig
-from pirl_jax.update import make_update
-from pirl_jax.xvla import XVLA, init_params, normalize_images, sample_times
+from pirl_jax.rollout.behaviour import Versions
+from pirl_jax.training import checkpoint
+from pirl_jax.training import loop as train
+from pirl_jax.update.demonstrations import Demonstrations, anchor_coef, encode, make_anchor
+from pirl_jax.update.policy_update import make_update
+from pirl_jax.xvla.images import normalize_images
+from pirl_jax.xvla.init import init_params
+from pirl_jax.xvla.model import XVLA, sample_times
 from pirl_jax.xvla.policy import flow_policy
 
 M = 5

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_train import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
 
-from pirl_jax import flow, noise_head
-from pirl_jax.behaviour import Behaviour
-from pirl_jax.diagnosis import diagnose
-from pirl_jax.noise import MODES
+from pirl_jax.diagnosis.findings import diagnose
+from pirl_jax.likelihood import flow, noise_head
+from pirl_jax.likelihood.modes import MODES
 from pirl_jax.recipe import NoiseConfig
+from pirl_jax.rollout.behaviour import Behaviour
 
 HEALTHY = dataclasses.replace(RECIPE, lr=1e-3, noise=NoiseConfig(level=0.5))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pirl_jax import flow, noise
+from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
 
 B, H, A, K = 6, 4, 5, 5
@@ -67,7 +67,7 @@ def lerobot_sampler(predict, eps0, steps):
 
 @functools.cache
 def transition(mode, level, k, steps):
-    return noise.noised_step(NoiseConfig(mode=mode, level=level), k, steps)
+    return modes.noised_step(NoiseConfig(mode=mode, level=level), k, steps)
 
 
 def reference_steps(params, latents, k, config, steps, level=None):
@@ -90,7 +90,7 @@ def reference_steps(params, latents, k, config, steps, level=None):
         if config.replay == "full":
             x_t = eps0
             for i in range(steps, 1, -1):
-                step = noise.anchored_step(i, steps)
+                step = modes.anchored_step(i, steps)
                 following = step.noise_coef * eps0 + step.action_coef * predict(x_t, np.full(len(k), step.t))
                 x_t = np.where((i > index)[:, None, None], following, x_t)
         mean = noise_coef[:, None, None] * eps0 + action_coef[:, None, None] * predict(x_t, t)
@@ -151,11 +151,11 @@ REPLAYS.append(("flow_noise", "last"))
 
 def steps_of(mode, batch, steps):
     """A (first) noised step for each row, every one the mode allows in turn."""
-    return jnp.array(np.resize(noise.MODES[mode].first_steps(steps), batch), jnp.int32)
+    return jnp.array(np.resize(modes.MODES[mode].first_steps(steps), batch), jnp.int32)
 
 
 def test_every_mode_is_tested():
-    assert set(MODES) == set(noise.MODES)
+    assert set(MODES) == set(modes.MODES)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -292,8 +292,8 @@ def test_the_density_integrates_to_one_and_is_that_of_the_samples(mode):
     """
     draws, steps = 20_000, 2 if mode == "flow_noise" else 4
     config = NoiseConfig(mode=mode, level=MODES[mode])
-    k = noise.MODES[mode].first_steps(steps)[-1]
-    M = noise.MODES[mode].num_noised(steps)
+    k = modes.MODES[mode].first_steps(steps)[-1]
+    M = modes.MODES[mode].num_noised(steps)
     chain = flow.Chain(config, steps, np.array([1.0]))
 
     def predict(x, t):
@@ -412,7 +412,7 @@ def test_the_noise_of_a_chunk_has_exactly_the_stated_covariance(mode, correlatio
     """Over a chunk's steps ρ, over channels and denoising steps none; at the stated standard deviations."""
     batch = 20_000
     config, params = NoiseConfig(mode=mode, level=MODES[mode], correlation=correlation), weights()
-    factor = noise.correlation_factor(config, H)
+    factor = modes.correlation_factor(config, H)
     expected = correlations(correlation, H)
     np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-15)
 

@@ -13,8 +13,9 @@ from test_flow import make_predict, to_jax, weights
 from test_train import toy_policy
 from test_update import CAPACITY, collect, critic, new_state, predict
 
-from pirl_jax import flow, gripper, noise, update
+from pirl_jax.likelihood import flow, gripper, modes
 from pirl_jax.recipe import NoiseConfig, Recipe
+from pirl_jax.update import policy_update as update
 
 A = 5
 CHANNELS = (2, 4)
@@ -197,9 +198,9 @@ def test_what_cannot_be_drawn_is_refused():
     assert gripper.sampled_channels(BERNOULLI, (9,)) == (9,)
     with pytest.raises(ValueError, match="needs an action space whose gripper is a logit"):
         gripper.sampled_channels(BERNOULLI, ())
-    noise.validate(BERNOULLI, 5)
+    modes.validate(BERNOULLI, 5)
     with pytest.raises(ValueError, match=r"noises the last step alone.*flow_sde.*Set noise.mode=terminal"):
-        noise.validate(dataclasses.replace(BERNOULLI, mode="flow_sde"), 5)
+        modes.validate(dataclasses.replace(BERNOULLI, mode="flow_sde"), 5)
 
 
 def bernoulli_recipe(**changes):

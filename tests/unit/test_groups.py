@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pirl_jax.groups import Groups
+from pirl_jax.rollout.groups import Groups
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pirl_jax import loss
 from pirl_jax.recipe import Recipe
+from pirl_jax.update import losses
 
 H = 3
 
@@ -55,7 +55,7 @@ def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation):
     config = Recipe(clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation)
     with jax.enable_x64(True):
         arrays = map(jnp.asarray, (new, proximal, behaviour, advantages, step_mask, weight))
-        value, metrics = loss.policy_loss(*arrays, config)
+        value, metrics = losses.policy_loss(*arrays, config)
         actual = [value] + [metrics[name] for name in ("clip_fraction", "ratio_mean", "behaviour_weight")]
         np.testing.assert_allclose(actual, sums / count, atol=1e-12)
         np.testing.assert_allclose(metrics["approx_kl"], kl / weight.sum(), atol=1e-12)
@@ -79,7 +79,7 @@ def test_value_loss_equals_the_reference(seed, n, clip, delta):
         clipped = old + min(max(value - old, -clip), clip)
         terms.append(max(huber(value - target), huber(clipped - target)))
     with jax.enable_x64(True):
-        actual = loss.value_loss(*map(jnp.asarray, (values, old_values, targets, weight)), clip, delta)
+        actual = losses.value_loss(*map(jnp.asarray, (values, old_values, targets, weight)), clip, delta)
     np.testing.assert_allclose(actual, (weight * np.array(terms)).sum() / weight.sum(), atol=1e-12)
 
 
@@ -91,9 +91,9 @@ def test_gradients_equal_central_differences(aggregation):
         new, *rest = map(jnp.asarray, drawn_chunks(3, n))
         *_, weight = rest
         cases = {
-            "policy": (lambda x: loss.policy_loss(x.reshape(n, H), *rest, config)[0], new.ravel()),
+            "policy": (lambda x: losses.policy_loss(x.reshape(n, H), *rest, config)[0], new.ravel()),
             "value": (
-                lambda x: loss.value_loss(x, old_values, targets, weight, 0.2, 10.0),
+                lambda x: losses.value_loss(x, old_values, targets, weight, 0.2, 10.0),
                 values,
             ),
         }
@@ -106,7 +106,7 @@ def test_gradients_equal_central_differences(aggregation):
 def test_unchanged_policy_has_ratio_exactly_one():
     log_prob, advantages = jnp.array([[-700.0, 3.0], [2.0, 1.0]]), jnp.array([1.0, -0.5])
     same = (log_prob, log_prob, log_prob, advantages, jnp.ones((2, 2), bool), jnp.ones(2))
-    value, metrics = loss.policy_loss(*same, Recipe())
+    value, metrics = losses.policy_loss(*same, Recipe())
     assert (float(metrics["ratio_mean"]), float(metrics["approx_kl"])) == (1.0, 0.0)
     assert float(value) == -0.25
 
@@ -115,7 +115,7 @@ def test_an_outlier_cannot_overflow_the_gradient():
     zeros, everything = jnp.zeros((2, 1)), jnp.ones((2, 1), bool)
     advantages, weight = jnp.array([-1.0, 1.0]), jnp.ones(2)
     gradient = jax.grad(
-        lambda x: loss.policy_loss(x, zeros, zeros, advantages, everything, weight, Recipe())[0]
+        lambda x: losses.policy_loss(x, zeros, zeros, advantages, everything, weight, Recipe())[0]
     )
     assert jnp.isfinite(gradient(jnp.array([[1e4], [0.0]]))).all()
 
@@ -123,7 +123,7 @@ def test_an_outlier_cannot_overflow_the_gradient():
 def test_chunk_log_prob_sums_executed_steps_only():
     per_step = jnp.array([[1.0, 2.0, jnp.nan], [4.0, jnp.inf, jnp.nan]])
     mask = jnp.array([[True, True, False], [True, False, False]])
-    np.testing.assert_array_equal(loss.chunk_log_prob(per_step, mask), [3.0, 4.0])
+    np.testing.assert_array_equal(losses.chunk_log_prob(per_step, mask), [3.0, 4.0])
 
 
 def test_explained_variance_equals_its_definition():
@@ -131,6 +131,6 @@ def test_explained_variance_equals_its_definition():
     targets, weight = rng.normal(size=50).astype(np.float32), (np.arange(50) < 30).astype(np.float32)
     values = (0.8 * targets + 0.3 * rng.normal(size=50)).astype(np.float32)
     expected = 1 - np.var((targets - values)[:30]) / np.var(targets[:30])
-    actual = loss.explained_variance(jnp.asarray(values), jnp.asarray(targets), jnp.asarray(weight))
+    actual = losses.explained_variance(jnp.asarray(values), jnp.asarray(targets), jnp.asarray(weight))
     assert float(actual) == pytest.approx(expected, abs=1e-5)
-    assert float(loss.explained_variance(jnp.ones(3), jnp.zeros(3), jnp.ones(3))) == 0.0
+    assert float(losses.explained_variance(jnp.ones(3), jnp.zeros(3), jnp.ones(3))) == 0.0

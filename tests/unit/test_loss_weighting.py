@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from test_train import RECIPE, A, H, evaluate, fresh_state
 from test_update import CAPACITY, collect, critic, new_state, recipe, update_of
 
-from pirl_jax import loss, train
-from pirl_jax.critic_update import CriticBatch, make_critic_update
-from pirl_jax.scoring import ScoredEpisode
+from pirl_jax.rollout.scoring import ScoredEpisode
+from pirl_jax.training import loop as train
+from pirl_jax.update import losses
+from pirl_jax.update.critic_update import CriticBatch, make_critic_update
 
 T = RECIPE.max_chunks
 
@@ -87,10 +88,10 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
         points = jax.tree.map(
             lambda x: jnp.asarray(np.asarray(x, np.float64)), (new, old, weighted.advantages)
         )
-        policy, _ = loss.policy_loss(
+        policy, _ = losses.policy_loss(
             points[0], points[1], points[1], points[2], weighted.step_mask, weight.astype(float), config
         )
-        value = loss.value_loss(
+        value = losses.value_loss(
             *(jnp.asarray(x) for x in (values, old_values, targets)),
             weight.astype(float),
             0.2,
@@ -116,7 +117,7 @@ def test_the_update_weights_the_critics_loss_and_the_kl_to_the_start():
     config = recipe(num_epochs=1, minibatch_size=CAPACITY, reference_kl_coef=0.3, value_clip=1e9)
     state = new_state(config)
     state = state.replace(reference=jax.tree.map(lambda x: x + 0.1, state.params))
-    share = loss.equal_shares(np.array([2, 7, 15])).repeat([2, 7, 15])
+    share = losses.equal_shares(np.array([2, 7, 15])).repeat([2, 7, 15])
     batch = collect(state.params, config, CAPACITY, seed=3).replace(share=jnp.asarray(share))
     owner = np.repeat([0, 1, 2], [2, 7, 15])
 

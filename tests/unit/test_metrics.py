@@ -9,7 +9,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from pirl_jax.metrics import MetricsWriter, console_line, read, wandb_sinks
+from pirl_jax.training.metrics import MetricsWriter, console_line, read, wandb_sinks
 
 
 def test_each_row_is_one_strict_json_line_there_at_once(tmp_path):

@@ -5,13 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pirl_jax import noise
+from pirl_jax.likelihood import modes
 from pirl_jax.recipe import NoiseConfig
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_chain_goes_from_one_to_zero_without_gaps(K):
-    steps = noise.schedule(NoiseConfig(), K)
+    steps = modes.schedule(NoiseConfig(), K)
     assert len(steps) == K
     assert steps[0].t == 1.0
     assert steps[-1].s == 0.0
@@ -21,7 +21,7 @@ def test_chain_goes_from_one_to_zero_without_gaps(K):
 
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
-    for step, k in zip(noise.schedule(NoiseConfig(), K), range(K, 0, -1)):
+    for step, k in zip(modes.schedule(NoiseConfig(), K), range(K, 0, -1)):
         # LeRobot: t = torch.full((B,), i / steps); x_t = x1 * t + action * (1 - t)
         s = np.full(1, (k - 1) / K, np.float32)
         assert np.float32(step.noise_coef) == s
@@ -29,55 +29,55 @@ def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
 
 
 def test_terminal_noises_only_the_last_step():
-    steps = noise.schedule(NoiseConfig(level=0.3), 4, step=1)
+    steps = modes.schedule(NoiseConfig(level=0.3), 4, step=1)
     assert [step.std for step in steps] == [0.0, 0.0, 0.0, 0.3]
     assert (steps[-1].noise_coef, steps[-1].action_coef) == (0.0, 1.0)
-    assert noise.MODES["terminal"].sample_step(np.random.default_rng(0), 4) == 1
+    assert modes.MODES["terminal"].sample_step(np.random.default_rng(0), 4) == 1
 
 
 @pytest.mark.parametrize("K", [1, 2, 5])
 def test_flow_noise_noises_every_step_around_the_anchored_mean(K):
     config = NoiseConfig(mode="flow_noise", level=0.3)
-    mode = noise.MODES["flow_noise"]
+    mode = modes.MODES["flow_noise"]
     step = mode.sample_step(np.random.default_rng(0), K)
-    noised, plain = noise.schedule(config, K, step), noise.schedule(config, K)
+    noised, plain = modes.schedule(config, K, step), modes.schedule(config, K)
     assert (step, mode.num_noised(K)) == (K, K)
     assert [s.std for s in noised] == K * [0.3]
     assert [s._replace(std=0.0) for s in noised] == list(plain)
-    assert noise.num_latents(config, K) == K + 1
+    assert modes.num_latents(config, K) == K + 1
 
 
-@pytest.mark.parametrize("mode", noise.MODES)
+@pytest.mark.parametrize("mode", modes.MODES)
 def test_a_level_for_each_row_gives_each_row_its_own_coefficients(mode):
     """What the learner computes for a batch is what the actor computes for a step."""
     K, levels = 5, np.array([0.1, 0.4, 0.9])
-    k = np.array(noise.MODES[mode].noised_steps(K))
-    rows = noise.MODES[mode].coefficients(noise.anchored_step(k, K), K, levels[:, None])
+    k = np.array(modes.MODES[mode].noised_steps(K))
+    rows = modes.MODES[mode].coefficients(modes.anchored_step(k, K), K, levels[:, None])
     for row, level in enumerate(levels):
         for column, index in enumerate(k):
-            single = noise.noised_step(NoiseConfig(mode=mode, level=level), int(index), K)
+            single = modes.noised_step(NoiseConfig(mode=mode, level=level), int(index), K)
             batched = [np.broadcast_to(x, (3, len(k)))[row, column] for x in rows]
             np.testing.assert_array_equal(batched, single)
 
 
 def test_the_level_falls_linearly_and_stays():
     config = NoiseConfig(level=0.5, final_level=0.1, decay_updates=4)
-    levels = [noise.level_at(config, update) for update in range(7)]
+    levels = [modes.level_at(config, update) for update in range(7)]
     np.testing.assert_allclose(levels, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1], rtol=1e-6)
     assert all(level == np.float32(level) for level in levels)
-    assert {noise.level_at(NoiseConfig(level=0.3), update) for update in (0, 10)} == {float(np.float32(0.3))}
+    assert {modes.level_at(NoiseConfig(level=0.3), update) for update in (0, 10)} == {float(np.float32(0.3))}
 
 
 def test_a_step_that_the_mode_never_noises_is_refused():
     with pytest.raises(ValueError, match=r"noises one of the steps \(1,\) of 4; got step 2"):
-        noise.schedule(NoiseConfig(), 4, step=2)
+        modes.schedule(NoiseConfig(), 4, step=2)
 
 
 def test_unknown_mode_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match="must be one of flow_cps, flow_noise, flow_sde, terminal; got 'brownian'"
     ):
-        noise.validate(NoiseConfig(mode="brownian"))
+        modes.validate(NoiseConfig(mode="brownian"))
 
 
 @pytest.mark.parametrize("K", [2, 5, 10])
@@ -90,7 +90,7 @@ def test_flow_sde_is_the_published_step_with_the_first_noise_kept(K):
     rng = np.random.default_rng(0)
     eps0, action = rng.normal(size=2)
     for k in range(1, K + 1):
-        step = noise.noised_step(config, k, K)
+        step = modes.noised_step(config, k, K)
         t, delta = k / K, 1 / K
         sigma = 0.5 * np.sqrt(t / (1 - t if k < K else delta))
         x, v = t * eps0 + (1 - t) * action, eps0 - action
@@ -102,16 +102,16 @@ def test_flow_sde_is_the_published_step_with_the_first_noise_kept(K):
 @pytest.mark.parametrize("K", [2, 5, 10])
 def test_flow_cps_keeps_the_noise_of_the_next_time(K):
     for k in range(2, K + 1):
-        step = noise.noised_step(NoiseConfig(mode="flow_cps", level=0.6), k, K)
+        step = modes.noised_step(NoiseConfig(mode="flow_cps", level=0.6), k, K)
         assert step.noise_coef**2 + step.std**2 == pytest.approx(step.s**2)
         assert step.action_coef == pytest.approx(1 - step.s)
 
 
-@pytest.mark.parametrize("mode", noise.MODES)
+@pytest.mark.parametrize("mode", modes.MODES)
 @pytest.mark.parametrize("K", [2, 5, 10])
 def test_vanishing_noise_leaves_the_anchored_step(mode, K):
-    for k in noise.MODES[mode].noised_steps(K):
-        step, plain = noise.noised_step(NoiseConfig(mode=mode, level=1e-9), k, K), noise.anchored_step(k, K)
+    for k in modes.MODES[mode].noised_steps(K):
+        step, plain = modes.noised_step(NoiseConfig(mode=mode, level=1e-9), k, K), modes.anchored_step(k, K)
         assert (step.t, step.s, step.action_coef) == (plain.t, plain.s, plain.action_coef)
         assert step.noise_coef == pytest.approx(plain.noise_coef, abs=1e-7)
         assert 0 < step.std < 1e-8
@@ -139,20 +139,20 @@ def test_vanishing_noise_leaves_the_anchored_step(mode, K):
 )
 def test_what_a_mode_cannot_do_is_refused(settings, K, message):
     with pytest.raises(ValueError, match=message):
-        noise.validate(NoiseConfig(**settings), K)
+        modes.validate(NoiseConfig(**settings), K)
 
 
 def test_channel_scales_multiply_the_level_group_by_group():
     groups = {"xyz": (0, 1), "rot6d": (3,)}
-    scale = noise.channel_scale(NoiseConfig(group_scale={"rot6d": 2.5}), groups, 5)
+    scale = modes.channel_scale(NoiseConfig(group_scale={"rot6d": 2.5}), groups, 5)
     np.testing.assert_array_equal(scale, [1, 1, 0, 2.5, 0])
     with pytest.raises(ValueError, match="names 'joints'; this action space has xyz, rot6d"):
-        noise.channel_scale(NoiseConfig(group_scale={"joints": 1.0}), groups, 5)
+        modes.channel_scale(NoiseConfig(group_scale={"joints": 1.0}), groups, 5)
     with pytest.raises(ValueError, match="xyz must be positive"):
-        noise.channel_scale(NoiseConfig(group_scale={"xyz": 0.0}), groups, 5)
+        modes.channel_scale(NoiseConfig(group_scale={"xyz": 0.0}), groups, 5)
 
 
 def test_a_chain_without_steps_is_refused():
-    noise.validate(NoiseConfig(), 1)
+    modes.validate(NoiseConfig(), 1)
     with pytest.raises(ValueError, match="num_denoising_steps=0"):
-        noise.validate(NoiseConfig(), 0)
+        modes.validate(NoiseConfig(), 0)

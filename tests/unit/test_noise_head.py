@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from test_train import A, toy_policy
 
-from pirl_jax import noise_head
-from pirl_jax.noise import HEAD
+from pirl_jax.likelihood import noise_head
+from pirl_jax.likelihood.modes import HEAD
 from pirl_jax.recipe import NoiseConfig
 
 CONFIG = NoiseConfig(mode="flow_noise", std_range=(0.5, 4.0), head_hidden_dims=(8, 4))

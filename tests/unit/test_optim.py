@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax.optim import SupervisedOptimizer, adamw_direction, clip_by_global_norm, descend
+from pirl_jax.optim import adamw_direction, clip_by_global_norm, descend
+from pirl_jax.supervised.optimizer import SupervisedOptimizer
 
 torch = pytest.importorskip("torch")
 lerobot_optim = pytest.importorskip("lerobot.optim")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
 
-from pirl_jax import train
-from pirl_jax.behaviour import Versions
-from pirl_jax.tasks import RecentSuccess
+from pirl_jax.rollout.behaviour import Versions
+from pirl_jax.rollout.tasks import RecentSuccess
+from pirl_jax.training import loop as train
 
 
 @settings(max_examples=100, deadline=None)

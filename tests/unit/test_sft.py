@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from pirl_jax import checkpoint, sft
-from pirl_jax.optim import SupervisedOptimizer
-from pirl_jax.sft import Batch
-from pirl_jax.xvla import TextConfig, VisionConfig, XVLAConfig, init_params
+from pirl_jax.supervised import step as sft
+from pirl_jax.supervised.frames import Frames
+from pirl_jax.supervised.optimizer import SupervisedOptimizer
+from pirl_jax.training import checkpoint
+from pirl_jax.xvla.config import TextConfig, VisionConfig, XVLAConfig
+from pirl_jax.xvla.init import init_params
 
 CONFIG = XVLAConfig(
     vision=VisionConfig(
@@ -58,7 +60,7 @@ def data(start=0):
         brightness = rng.integers(0, 256, BATCH)
         proprio = rng.uniform(-1, 1, (BATCH, 2)).astype(np.float32)
         target = np.stack([proprio[:, 0], proprio[:, 1], brightness / 128 - 1], axis=-1)
-        yield Batch(
+        yield Frames(
             images=np.broadcast_to(brightness[:, None, None, None, None], (BATCH, 1, 3, 16, 16)).astype(
                 np.uint8
             ),

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax import state, train
-from pirl_jax.behaviour import Behaviour, Versions
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
-from pirl_jax.rollout import Episode, Observations
-from pirl_jax.scoring import make_scorer
-from pirl_jax.values import Evaluate, make_evaluate
+from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.episode import Episode, Observations
+from pirl_jax.rollout.scoring import make_scorer
+from pirl_jax.training import loop as train
+from pirl_jax.update import state
+from pirl_jax.update.values import Evaluate, make_evaluate
 
 H, A, K, STD = 3, 2, 4, 0.5
 RECIPE = Recipe(

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pirl_jax import advantage, flow, state
-from pirl_jax.batch import Batch, pad_rows
-from pirl_jax.critic_update import CriticBatch, make_critic_update
-from pirl_jax.noise import MODES
+from pirl_jax.likelihood import flow
+from pirl_jax.likelihood.modes import MODES
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
-from pirl_jax.update import _permutation, make_update
+from pirl_jax.update import advantage, state
+from pirl_jax.update.batch import Batch, pad_rows
+from pirl_jax.update.critic_update import CriticBatch, make_critic_update
+from pirl_jax.update.policy_update import _permutation, make_update
 
 H, A, K, P = 3, 2, 2, 2
 SCALE = np.ones(2)

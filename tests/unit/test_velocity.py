@@ -21,13 +21,13 @@ from test_flow import (
 )
 from test_train import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy_policy
 
-from pirl_jax import flow, noise
-from pirl_jax.behaviour import Behaviour
+from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
-from pirl_jax.scoring import make_scorer
-from pirl_jax.train import Collected, make_batch
-from pirl_jax.update import make_update
-from pirl_jax.values import make_evaluate
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.scoring import make_scorer
+from pirl_jax.training.loop import Collected, make_batch
+from pirl_jax.update.policy_update import make_update
+from pirl_jax.update.values import make_evaluate
 
 B, H, A = 6, 4, 5
 
@@ -52,8 +52,8 @@ def published_step(mode, level, x, v, k, K):
 def test_every_noised_step_is_the_published_one(mode, K):
     x, v = np.random.default_rng(0).normal(size=(2, 100))
     config = NoiseConfig(mode=mode, level=MODES[mode])
-    for k in noise.MODES[mode].noised_steps(K):
-        step = noise.noised_step(config, k, K, "velocity")
+    for k in modes.MODES[mode].noised_steps(K):
+        step = modes.noised_step(config, k, K, "velocity")
         mean, std = published_step(mode, config.level, x, v, k, K)
         assert step.noise_coef == 0
         np.testing.assert_allclose(step.x_coef * x + step.action_coef * v, mean, atol=1e-7)
@@ -63,8 +63,8 @@ def test_every_noised_step_is_the_published_one(mode, K):
 
 def test_terminal_keeps_eulers_mean_to_the_bit():
     for K in (1, 3, 10):
-        step = noise.noised_step(NoiseConfig(), 1, K, "velocity")
-        assert step._replace(std=0.0) == noise.plain_step(1, K, "velocity")
+        step = modes.noised_step(NoiseConfig(), 1, K, "velocity")
+        assert step._replace(std=0.0) == modes.plain_step(1, K, "velocity")
 
 
 @pytest.mark.parametrize("K", [1, 2, 3, 7, 10, 33])
@@ -76,7 +76,7 @@ def test_zero_noise_is_eulers_sampler_bit_for_bit_in_float32(K):
     for i in range(K):
         x = x + np.float32(dt) * head(x, np.full(B, 1.0 + i * dt, np.float32))
     mixed = eps0
-    for step in noise.schedule(NoiseConfig(), K, parametrization="velocity"):
+    for step in modes.schedule(NoiseConfig(), K, parametrization="velocity"):
         v = head(mixed, np.full(B, step.t, np.float32))
         coefs = map(np.float32, (step.noise_coef, step.action_coef, step.x_coef))
         terms = [x * c for x, c in zip((eps0, v, mixed), coefs)]
@@ -98,7 +98,7 @@ def test_flow_sde_keeps_the_marginals_of_the_flow_to_second_order_in_the_step():
 
     def error(K):
         k = K // 2
-        step = noise.noised_step(NoiseConfig(mode="flow_sde", level=0.8), k, K, "velocity")
+        step = modes.noised_step(NoiseConfig(mode="flow_sde", level=0.8), k, K, "velocity")
         gain = step.x_coef + step.action_coef * slope
         mean = gain * (1 - t) * m + step.action_coef * (-m - slope * (1 - t) * m)
         s = step.s
@@ -193,4 +193,4 @@ def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(repl
 
 def test_an_unknown_parametrization_is_refused():
     with pytest.raises(ValueError, match="must be data or velocity; got 'score'"):
-        noise.plain_step(1, 5, "score")
+        modes.plain_step(1, 5, "score")

@@ -1,0 +1,1 @@
+"""LeRobotDatasets as batches and as demonstrations."""

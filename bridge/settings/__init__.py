@@ -1,0 +1,1 @@
+"""What our commands read off LeRobot's configs."""

@@ -1,0 +1,80 @@
+"""What the learner reads off a LeRobot config: where the weights are, and the sizes of what will arrive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lerobot.envs.configs import EnvConfig
+from lerobot.policies.xvla.configuration_xvla import XVLAConfig as XVLAPolicyConfig
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+from lerobot.utils.constants import OBS_STATE
+
+from bridge.plugin.actor_settings import ActorSettings
+from bridge.plugin.recipe_config import PiRLConfig
+from bridge.wire.decode import EpisodeSpec
+from pirl_jax.likelihood.modes import MODES, num_latents
+from pirl_jax.xvla.config import XVLAConfig
+
+
+def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig, Path]:
+    """Reject what this learner cannot train; return the policy's config, the recipe and the base checkpoint.
+
+    Raises:
+        ValueError: Another algorithm, no base checkpoint, or an environment that tokenises differently.
+    """
+    recipe, policy = cfg.algorithm, cfg.policy
+    if not isinstance(recipe, PiRLConfig):
+        raise ValueError(
+            f"this learner trains algorithm.type=pi_rl; got {recipe.type if recipe else None!r}. "
+            "For LeRobot's own algorithms run python -m lerobot.rl.learner."
+        )
+    assert isinstance(policy, XVLAPolicyConfig)  # the recipe has refused any other
+    if policy.pretrained_path is None:
+        raise ValueError(
+            "policy.path is not set. Learner and actors share a frozen encoder that is never sent, so both "
+            "must load the same checkpoint: give --policy.path=<folder or hub id> "
+            "(python -m pirl_jax.sft makes one)."
+        )
+    tokenizer = getattr(cfg.env, "tokenizer_name", None)
+    if tokenizer not in (None, policy.tokenizer_name):
+        raise ValueError(
+            f"env.tokenizer_name is {tokenizer!r} but the policy was trained with "
+            f"{policy.tokenizer_name!r}; leave env.tokenizer_name unset."
+        )
+    return policy, recipe, policy.pretrained_path
+
+
+def episode_spec(
+    policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig, env: EnvConfig | None = None
+) -> EpisodeSpec:
+    """Return the sizes of the episodes that this config's actors send.
+
+    As for LeRobot, what the environment emits counts, not what the policy's features announce.
+
+    Raises:
+        ValueError: The camera views differ in size.
+    """
+    settings = env if isinstance(env, ActorSettings) else None
+    features = {key: tuple(feature.shape) for key, feature in (policy.input_features or {}).items()}
+    emitted = features if settings is None else settings.observation_shapes
+    shapes = {key: emitted[key] for key in config.image_keys if key in emitted}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"all camera views must have one size; got {shapes}. Resize them in the environment."
+        )
+    K = config.num_denoising_steps
+    channels, height, width = next(iter(shapes.values()))
+    return EpisodeSpec(
+        image_keys=tuple(shapes),
+        image_shape=(channels, height, width),
+        num_tokens=config.tokenizer_max_length,
+        proprio_dim=emitted[OBS_STATE][0] if config.use_proprio else 0,
+        chunk_size=config.chunk_size,
+        n_action_steps=config.n_action_steps,
+        env_action_dim=(settings and settings.env_action_dim) or config.real_action_dim,
+        action_dim=config.dim_action,
+        num_latents=num_latents(recipe.noise, K),
+        denoise_steps=MODES[recipe.noise.mode].first_steps(K),
+        max_chunks=recipe.max_chunks,
+        task_names=settings.task_names if settings else (),
+    )

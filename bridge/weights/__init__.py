@@ -1,0 +1,1 @@
+"""X-VLA's weights: torch's names and Flax's, files, exports."""

@@ -1,0 +1,1 @@
+"""What travels between actors and learner. Nothing in the shared formats imports JAX."""

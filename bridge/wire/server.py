@@ -1,0 +1,294 @@
+"""LeRobot's gRPC `LearnerService`, for any number of stock actors.
+
+The wire is LeRobot's (`lerobot/transport/services.proto`). Two kinds of sender are served alike: the stock
+one, which keeps one `SendTransitions` stream open for all its messages, and one that makes a call per message
+with an id in its metadata, takes the reply as the receipt, and sends again until it has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from lerobot.transport import services_pb2, services_pb2_grpc
+from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_in_chunks
+
+from bridge.wire.broadcast import Broadcast, serialise
+from bridge.wire.inbox import Counts, Inbox, assemble
+from bridge.wire.protocol import MESSAGE_ID_KEY
+from pirl_jax.rollout.episode import Episode
+
+logger = logging.getLogger(__name__)
+
+PORT_KEY = "algorithm.actor_learner_config.learner_port"
+
+_MAX_ID_LENGTH = 256
+_STOP_GRACE_S = 0.5
+
+# protobuf builds its classes at import time: invisible to a type checker.
+_Empty: Any = services_pb2.Empty  # type: ignore[attr-defined]
+_Parameters: Any = services_pb2.Parameters  # type: ignore[attr-defined]
+
+
+class LearnerServer:
+    """Receives episodes from actors and broadcasts parameters to them.
+
+    A context manager: the port is bound on entry and released on exit. One thread trains (`get` or
+    `episodes`, and `publish`); everything else runs on gRPC's threads, decoding included.
+
+    A message that cannot be used (broken, oversized, refused by `accept`, cut off) is dropped alone: it is
+    counted by its reason, logged once per reason and minute, and neither its stream nor its neighbours
+    suffer. It is acknowledged too, since sending it again would change nothing; only an oversized message in
+    a call of its own is answered with INVALID_ARGUMENT. (RESOURCE_EXHAUSTED is gRPC's own answer when too
+    many calls are open, and worth another try.)
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one, see the attribute `port`.
+        decode: Message bytes → episode; raises `TransitionError` for a message to drop.
+        accept: Episode → reason to drop it, or None. Called on gRPC's threads.
+        max_actors: Actors served at once. The streams of actors that have left may linger for a while, so
+            twice as many are tolerated.
+        max_message_bytes: Longest message taken, see `EpisodeSpec.max_message_bytes`.
+        queue_size: Episodes kept waiting; when they are as many, senders are made to wait.
+
+    Raises:
+        ValueError: If a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        decode: Callable[[bytes], Episode],
+        accept: Callable[[Episode], str | None] = lambda episode: None,
+        max_actors: int = 16,
+        max_message_bytes: int = 256 * 1024 * 1024,
+        queue_size: int = 256,
+    ):
+        limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes, "queue_size": queue_size}
+        for name, limit in limits.items():
+            if limit < 1:
+                raise ValueError(f"LearnerServer: {name} must be at least 1; got {limit}.")
+        self.host = host
+        self.port = port
+        self._max_actors = max_actors
+        self._stopping = threading.Event()
+        self._counts = Counts()
+        self._inbox = Inbox(decode, accept, queue_size, self._counts, self._stopping)
+        self._broadcast = Broadcast()
+        self._servicer = _Servicer(
+            inbox=self._inbox,
+            broadcast=self._broadcast,
+            counts=self._counts,
+            stopping=self._stopping,
+            max_actors=max_actors,
+            max_message_bytes=max_message_bytes,
+        )
+        self._server: grpc.Server | None = None
+
+    def __enter__(self) -> Self:
+        """Bind the port and start serving.
+
+        Raises:
+            OSError: If the port is in use or the address is not this machine's.
+        """
+        # An actor holds three calls at a time, and as many again while an earlier connection of its own is
+        # still dying; Ready and a newcomer's first look at the parameters come on top.
+        workers = 6 * self._max_actors + 4
+        server = grpc.server(
+            ThreadPoolExecutor(workers, thread_name_prefix="learner-server"),
+            # Beyond that a call is refused at once; queued, a stock actor's Ready would hang without a word.
+            maximum_concurrent_rpcs=workers,
+            options=[
+                # Else a second learner could share the port and take half of the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
+                ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
+                # Let clients ping as they like, and find the peers that vanished without a goodbye.
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+            ],
+        )
+        services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
+        try:
+            self.port = server.add_insecure_port(f"{self.host}:{self.port}")
+        except RuntimeError as error:
+            raise OSError(
+                f"Cannot listen on {self.host}:{self.port}: the port is in use (by another learner?) or the "
+                f"address is not this machine's. Set {PORT_KEY} to a free port, for learner and actors alike."
+            ) from error
+        server.start()
+        self._server = server
+        logger.info("Learner listens on %s:%d.", self.host, self.port)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving: open calls end with UNAVAILABLE, or are cut off after half a second."""
+        self._stopping.set()
+        self._broadcast.close()
+        if self._server is not None:
+            self._server.stop(_STOP_GRACE_S).wait()
+            self._server = None
+
+    def get(self, timeout: float | None = None) -> Episode | None:
+        """Return the oldest episode; None after `timeout` seconds without one, or once the server stops."""
+        return self._inbox.get(timeout)
+
+    def episodes(self) -> Iterator[Episode]:
+        """Yield episodes as they come, until the server stops."""
+        while (episode := self.get()) is not None:
+            yield episode
+
+    def publish(self, version: int, level: float, tensors: Mapping[str, Any]) -> None:
+        """Serialise the parameters once and send them to every actor, present and future.
+
+        An actor that is still receiving an older version gets the newest one next; those in between are
+        skipped. Nothing of `tensors` is needed after the return: their buffers may be donated.
+
+        Args:
+            version: Greater than every version published before.
+            level: Noise level to act with from now on.
+            tensors: See `bridge.wire.broadcast.serialise`.
+
+        Raises:
+            ValueError: If the version does not increase.
+        """
+        if version <= self._broadcast.version:
+            raise ValueError(
+                f"Policy versions must increase; got {version} after {self._broadcast.version}. "
+                "When resuming, go on from the version saved in the checkpoint."
+            )
+        self._broadcast.set(version, serialise(version, level, tensors))
+
+    def stats(self) -> dict[str, Any]:
+        """Return what happened so far.
+
+        Returns:
+            Totals `messages`, `episodes` (queued), `duplicates`, `interactions`, `bytes_received`,
+            `bytes_sent`; `dropped` by reason; and as of now `actors` (open parameter streams), `queued`,
+            `version`.
+        """
+        return {
+            **self._counts.snapshot(),
+            "actors": self._servicer.actors,
+            "queued": len(self._inbox),
+            "version": self._broadcast.version,
+        }
+
+
+class _Servicer(services_pb2_grpc.LearnerServiceServicer):
+    def __init__(
+        self,
+        inbox: Inbox,
+        broadcast: Broadcast,
+        counts: Counts,
+        stopping: threading.Event,
+        max_actors: int,
+        max_message_bytes: int,
+    ):
+        self._inbox = inbox
+        self._broadcast = broadcast
+        self._counts = counts
+        self._stopping = stopping
+        self._max_actors = max_actors
+        self._max_message_bytes = max_message_bytes
+        self._lock = threading.Lock()
+        self._actors = 0
+
+    @property
+    def actors(self) -> int:
+        return self._actors
+
+    def Ready(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._refuse_if_stopping(context)
+        return _Empty()
+
+    def StreamParameters(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        self._refuse_if_stopping(context)
+        self._enter_actor(context)
+        try:
+            # Without it a departed actor would be noticed at the next version only.
+            context.add_callback(self._broadcast.wake)
+            version = -1
+            while (newest := self._broadcast.newer_than(version, context.is_active)) is not None:
+                version, message = newest
+                # An empty BEGIN clears what a receiver may have kept of an earlier stream's half message.
+                yield _Parameters(transfer_state=TransferState.TRANSFER_BEGIN)
+                for chunk in send_bytes_in_chunks(message, _Parameters):
+                    if chunk.transfer_state == TransferState.TRANSFER_BEGIN:
+                        chunk.transfer_state = TransferState.TRANSFER_MIDDLE
+                    yield chunk
+                    self._counts.add(bytes_sent=len(chunk.data))
+        finally:
+            self._leave_actor(context)
+        self._refuse_if_stopping(context)
+
+    def SendTransitions(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._refuse_if_stopping(context)
+        message_id = {key: str(value) for key, value in context.invocation_metadata()}.get(MESSAGE_ID_KEY)
+        if message_id is not None and len(message_id) > _MAX_ID_LENGTH:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"{MESSAGE_ID_KEY} is over {_MAX_ID_LENGTH} long."
+            )
+        received = 0
+        for message in assemble(request_iterator, self._max_message_bytes, self._counts, context.peer()):
+            received += 1
+            self._counts.add(messages=1)
+            if message is None:
+                if message_id is not None:
+                    context.abort(
+                        grpc.StatusCode.INVALID_ARGUMENT,
+                        f"The message is longer than {self._max_message_bytes} bytes.",
+                    )
+            elif not self._inbox.put(message, message_id, context.peer(), context.is_active):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "The learner is stopping.")
+        # The reply is a receipt for exactly one message.
+        if message_id is not None and received != 1:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"A call with {MESSAGE_ID_KEY} carries one message; got {received}.",
+            )
+        return _Empty()
+
+    def SendInteractions(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Any:  # noqa: N802
+        # Pickled by the stock actor, hence never opened; the episodes tell all that is in them.
+        try:
+            for chunk in request_iterator:
+                self._counts.add(interactions=chunk.transfer_state == TransferState.TRANSFER_END)
+        except grpc.RpcError:
+            logger.debug("Actor %s left its interactions.", context.peer())
+        return _Empty()
+
+    def _refuse_if_stopping(self, context: grpc.ServicerContext) -> None:
+        if self._stopping.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "The learner is stopping.")
+
+    def _enter_actor(self, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            full = self._actors >= 2 * self._max_actors
+            if not full:
+                self._actors += 1
+                logger.info("Actor %s receives parameters (%d do).", context.peer(), self._actors)
+        if full:
+            logger.warning("Turned %s away: max_actors=%d.", context.peer(), self._max_actors)
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                f"The learner serves {self._max_actors} actors. Raise its max_actors or start fewer.",
+            )
+
+    def _leave_actor(self, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            self._actors -= 1
+            logger.info("Actor %s receives no more parameters (%d do).", context.peer(), self._actors)

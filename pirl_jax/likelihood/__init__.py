@@ -1,0 +1,1 @@
+"""Where a policy is random, how a chunk is sampled, and how likely it was."""

@@ -1,0 +1,1 @@
+"""Episodes: received, scored under the policy that acted, collected."""

@@ -1,0 +1,141 @@
+"""Episodes on arrival: encoded once, and scored under the parameters that acted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.likelihood import noise_head
+from pirl_jax.likelihood.flow import log_prob
+from pirl_jax.policy import FlowPolicy, Params
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.episode import Episode
+from pirl_jax.typing import Array, Bool, Float, Int, typed
+
+PyTree = Any
+
+GAP_ADVICE = (
+    "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
+    "rounds otherwise in torch than in JAX (policy.dtype=float32 does not), and so do an actor's "
+    "convolutions on a GPU unless torch.backends.cudnn.allow_tf32=False."
+)
+"""What to do about a ``log_prob_gap`` above ``gap_tolerance``."""
+
+
+@typed
+@dataclass(frozen=True)
+class ScoredEpisode:
+    """An episode of T chunks, ready to learn from; host memory."""
+
+    features: PyTree
+    """``[T1 = T+1, …]``, what the frozen encoder made of each observation."""
+    proprio: Float[np.ndarray, "T1 P"]
+    domain_id: Int[np.ndarray, " T1"]
+    latents: Float[np.ndarray, "T L H A"]
+    denoise_step: Int[np.ndarray, " T"]
+    step_mask: Bool[np.ndarray, "T H"]
+    """Chunk steps that were executed."""
+    old_log_prob: Float[np.ndarray, "T H"]
+    """log π_behaviour of each executed step given those before it, recomputed here; 0 where not executed."""
+    log_prob_gap: float
+    """Largest difference between that and the actor's own log-probability, in nats a chunk."""
+    level: float
+    """Noise level of the policy that acted."""
+    reward: Float[np.ndarray, " T"]
+    terminated: bool
+    success: bool
+    seed: int = 0
+    task: str = ""
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @property
+    def gap_tolerance(self) -> float:
+        """The largest ``log_prob_gap`` that an update may ignore.
+
+        Encoders in bfloat16 differ between torch and JAX by some 2⁻⁸ of their features, which moves an
+        action's mean by a noticeable part of its standard deviation; in float32 by nothing that matters.
+        """
+        rounded = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(self.features))
+        return 0.2 if rounded else 1e-2
+
+
+def make_scorer(
+    policy: FlowPolicy, frozen: Params, recipe: Recipe
+) -> Callable[[Episode, Behaviour], ScoredEpisode]:
+    """Return ``score(episode, behaviour)``; both network passes have one static shape."""
+    capacity = recipe.max_chunks + 1
+    chain = policy.chain(recipe.noise)
+    encode = jax.jit(policy.encode)
+    head_spread = noise_head.spread_fn(policy, recipe.noise)
+
+    @jax.jit
+    def behaviour_log_prob(
+        trainable: Params,
+        features: PyTree,
+        proprio: Array,
+        domain_id: Array,
+        latents: Array,
+        denoise_step: Array,
+        level: Array,
+    ) -> Array:
+        def predict(x_t: Array, t: Array) -> Array:
+            return policy.predict(trainable, features, x_t, t, proprio, domain_id)
+
+        spread = head_spread and partial(head_spread, trainable, features, proprio)
+        levels = jnp.broadcast_to(level, denoise_step.shape)
+        return log_prob(chain, predict, latents, denoise_step, levels, spread)
+
+    def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+        T = len(episode)
+        observations = episode.observations
+        proprio = policy.prepare_proprio(observations.proprio)
+        domain_id = observations.domain_id.astype(np.int32)
+        features = encode(
+            frozen, _pad(observations.images, capacity), _pad(observations.tokens.astype(np.int32), capacity)
+        )
+        per_step = behaviour_log_prob(
+            behaviour.params,
+            features,
+            _pad(proprio, capacity),
+            _pad(domain_id, capacity),
+            _pad(episode.latents, capacity),
+            # Padding repeats the first step: 0 is none.
+            _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
+            jnp.float32(behaviour.level),
+        )
+        step_mask = np.arange(policy.chunk_size) < episode.executed[:, None]
+        old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
+        actors = np.where(step_mask, episode.log_prob, np.float32(0))
+        return ScoredEpisode(
+            features=jax.tree.map(lambda x: np.array(x[: T + 1]), jax.device_get(features)),
+            proprio=proprio,
+            domain_id=domain_id,
+            latents=episode.latents,
+            denoise_step=episode.denoise_step,
+            step_mask=step_mask,
+            old_log_prob=old_log_prob,
+            log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
+            level=behaviour.level,
+            reward=episode.reward,
+            terminated=episode.terminated,
+            success=episode.success,
+            seed=episode.seed,
+            task=episode.task,
+        )
+
+    return score
+
+
+def _pad(array: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
+    padded = np.full((length, *array.shape[1:]), fill, array.dtype)
+    padded[: len(array)] = array
+    return padded

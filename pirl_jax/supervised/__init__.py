@@ -1,0 +1,1 @@
+"""Supervised training on demonstrations: the warm start."""

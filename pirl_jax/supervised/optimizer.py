@@ -1,0 +1,142 @@
+"""X-VLA's supervised optimiser with its parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from pirl_jax.optim import adamw_direction, clip_like_torch
+from pirl_jax.typing import Array
+
+PyTree = Any
+
+VLM_LR_SCALE = 0.1
+"""X-VLA trains its vision-language model at a tenth of the learning rate and of the weight decay."""
+
+
+@dataclass(frozen=True)
+class SupervisedOptimizer:
+    """X-VLA's supervised training: LeRobot's ``XVLAAdamWConfig``, scheduler and freezing in one."""
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 10.0
+    soft_prompt_lr_scale: float = 1.0
+    soft_prompt_warmup_lr_scale: float | None = None
+    """Replaces ``soft_prompt_lr_scale`` when set. LeRobot's scheduler only multiplies it, never lifts it."""
+    warmup_steps: int = 1_000
+    decay_steps: int = 30_000
+    decay_lr: float = 2.5e-6
+    freeze_vision_encoder: bool = False
+    freeze_language_encoder: bool = False
+    train_policy_transformer: bool = True
+    train_soft_prompts: bool = True
+    vlm_lr_scale: float = VLM_LR_SCALE
+    """1 for a vision-language model that is trained from scratch."""
+
+    @classmethod
+    def from_config(cls, config: Any) -> SupervisedOptimizer:
+        """Read the ``optimizer_*``, ``scheduler_*`` and freezing fields of an X-VLA config."""
+        return cls(
+            lr=config.optimizer_lr,
+            betas=tuple(config.optimizer_betas),
+            eps=config.optimizer_eps,
+            weight_decay=config.optimizer_weight_decay,
+            grad_clip_norm=config.optimizer_grad_clip_norm,
+            soft_prompt_lr_scale=config.optimizer_soft_prompt_lr_scale,
+            soft_prompt_warmup_lr_scale=config.optimizer_soft_prompt_warmup_lr_scale,
+            warmup_steps=config.scheduler_warmup_steps,
+            decay_steps=config.scheduler_decay_steps,
+            decay_lr=config.scheduler_decay_lr,
+            freeze_vision_encoder=config.freeze_vision_encoder,
+            freeze_language_encoder=config.freeze_language_encoder,
+            train_policy_transformer=config.train_policy_transformer,
+            train_soft_prompts=config.train_soft_prompts,
+        )
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether LeRobot's ``_apply_freezing`` freezes the parameter of this dotted name (``vlm.…``)."""
+        if name.startswith("vlm."):
+            vision = self.freeze_vision_encoder and name.startswith("vlm.vision_tower.")
+            language = self.freeze_language_encoder and name.startswith(
+                ("vlm.language_model.encoder.", "vlm.language_model.shared.")
+            )
+            return vision or language
+        return not (self.train_soft_prompts if "soft_prompt" in name else self.train_policy_transformer)
+
+    def group(self, name: str) -> str:
+        """``vlm``, ``soft_prompts``, ``other`` or ``frozen``.
+
+        LeRobot looks for the substring "vlm": the head's own ``vlm_proj`` is in the group too.
+        """
+        if self.is_frozen(name):
+            return "frozen"
+        if "vlm" in name.lower():
+            return "vlm"
+        return "soft_prompts" if "soft_prompt" in name.lower() else "other"
+
+    def schedule(self, num_training_steps: int) -> optax.Schedule:
+        """Multiplier of every group's lr: linear warm-up, then cosine decay to ``decay_lr``.
+
+        As LeRobot's ``CosineDecayWithWarmupSchedulerConfig``: both shrink in proportion when the training is
+        shorter than ``decay_steps``, and the cosine counts from step 0.
+        """
+        warmup, decay = self.warmup_steps, self.decay_steps
+        if num_training_steps < decay:
+            warmup, decay = int(warmup * (num_training_steps / decay)), num_training_steps
+        floor = self.decay_lr / self.lr
+
+        def multiplier(count: ArrayLike) -> Array:
+            step = jnp.asarray(count, float)
+            warm = (step + 1) / (warmup + 1)
+            cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, decay) / decay))
+            return jnp.where(step < warmup, warm, (1 - floor) * cosine + floor)
+
+        return multiplier
+
+    def build(self, params: PyTree, num_training_steps: int) -> optax.GradientTransformation:
+        """Build the optimiser of ``params`` (nested dict with top keys ``vlm`` and ``transformer``).
+
+        Frozen parameters get zero updates, no moments and no part in the gradient's norm, whatever their
+        gradient.
+        """
+        schedule = self.schedule(num_training_steps)
+        soft_prompt_scale = (
+            self.soft_prompt_lr_scale
+            if self.soft_prompt_warmup_lr_scale is None
+            else self.soft_prompt_warmup_lr_scale
+        )
+
+        def adamw(lr: float, weight_decay: float) -> optax.GradientTransformation:
+            return optax.chain(
+                adamw_direction(self.betas, self.eps, weight_decay),
+                optax.scale_by_schedule(lambda step: -lr * schedule(step)),
+            )
+
+        groups: dict[Hashable, optax.GradientTransformation] = {
+            "vlm": adamw(self.lr * self.vlm_lr_scale, self.weight_decay * self.vlm_lr_scale),
+            "soft_prompts": adamw(self.lr * soft_prompt_scale, self.weight_decay),
+            "other": adamw(self.lr, self.weight_decay),
+            "frozen": optax.set_to_zero(),
+        }
+        labels = self.labels(params)
+        frozen = jax.tree.map(lambda label: label == "frozen", labels)
+        return optax.chain(
+            optax.masked(optax.set_to_zero(), frozen),
+            clip_like_torch(self.grad_clip_norm),
+            optax.partition(groups, labels),
+        )
+
+    def labels(self, params: PyTree) -> PyTree:
+        """The group's name in place of each parameter."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: self.group(".".join(str(entry.key) for entry in path)), params
+        )

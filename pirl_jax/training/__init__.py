@@ -1,0 +1,1 @@
+"""The loop around the updates, and what it leaves on disk."""

@@ -1,0 +1,1 @@
+"""What is learned from collected episodes: advantages, losses, one update."""

@@ -1,0 +1,81 @@
+"""One step of the critic, and the value-only steps that follow an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from pirl_jax.optim import clip_by_global_norm, descend, select
+from pirl_jax.recipe import Recipe
+from pirl_jax.typing import Array, Float
+from pirl_jax.update import losses, metric_means
+from pirl_jax.update.metric_means import Metrics
+from pirl_jax.update.state import TrainState, optimizer
+
+PyTree = Any
+Critic = Callable[[PyTree, Array, Array], Array]
+"""``(critic params, inputs [B D], proprio [B P]) -> values [B]``."""
+
+
+class CriticBatch(flax.struct.PyTreeNode):
+    """What the value-only steps need of N observations, the valid ones first."""
+
+    critic_input: Float[Array, "N D"]
+    proprio: Float[Array, "N P"]
+    value_targets: Float[Array, " N"]
+    share: Float[Array, " N"] | None = None
+    """As in ``Batch``."""
+
+
+def make_critic_update(
+    critic: Critic, recipe: Recipe
+) -> Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]]:
+    """Build ``critic_update(state, batch, n_valid) -> (state, metrics)``: value-only steps after an update.
+
+    ``recipe.critic.extra_steps`` minibatches are drawn with replacement. The loss is the plain Huber: value
+    clipping is relative to the values at collection, which for older buffers have lost their meaning. Jitted,
+    ``state`` donated.
+    """
+    tx = optimizer(recipe)
+
+    def objective(params: PyTree, points: CriticBatch) -> Array:
+        error = critic(params, points.critic_input, points.proprio) - points.value_targets
+        errors = losses.huber(error, recipe.huber_delta)
+        return recipe.value_coef * jnp.mean(losses.by_share(errors, points.share))
+
+    def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
+        size = min(recipe.minibatch_size, batch.value_targets.shape[0])
+        # The update has moved ``step`` on; its keys are folds of the epoch's index, so ours start after them.
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step - 1), recipe.num_epochs)
+
+        def step(i: Array, carry):
+            state, sums, skipped = carry
+            rows = jax.random.randint(jax.random.fold_in(key, i), (size,), 0, n_valid)
+            points = jax.tree.map(lambda x: x[rows], batch)
+            value, grads = jax.value_and_grad(objective)(state.critic_params, points)
+            state, _, finite = apply_critic_step(state, value, grads, tx, recipe)
+            return state, metric_means.add_if(finite, sums, {"extra_value_loss": value}), skipped + ~finite
+
+        num_steps = jnp.where(jnp.asarray(n_valid) > 0, recipe.critic.extra_steps, 0)
+        carry = (state, metric_means.zeros("extra_value_loss"), jnp.int32(0))
+        state, sums, skipped = jax.lax.fori_loop(jnp.int32(0), num_steps.astype(jnp.int32), step, carry)
+        metrics = {**metric_means.means(sums), "extra_skipped_steps": skipped}
+        return state, {f"train/{name}": value for name, value in metrics.items()}
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def apply_critic_step(state: TrainState, value: Array, grads: PyTree, tx, recipe: Recipe):
+    grads, grad_norm = clip_by_global_norm(grads, recipe.grad_clip_norm)
+    direction, opt_state = tx.update(grads, state.critic_opt_state, state.critic_params)
+    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    params = descend(state.critic_params, direction, recipe.critic.lr)
+    state = state.replace(
+        critic_params=select(finite, params, state.critic_params),
+        critic_opt_state=select(finite, opt_state, state.critic_opt_state),
+    )
+    return state, grad_norm, finite
