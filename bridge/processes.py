@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pirl_jax.files import tail
+
 
 class Command:
     """``python -m module --a.b=c …`` in the background; ends with the ``with`` block.
@@ -71,11 +73,6 @@ class Command:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def tail(file: Path, lines: int = 15) -> str:
-    """Return the last lines of a text file."""
-    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
 
 
 def free_port() -> int:

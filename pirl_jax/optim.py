@@ -5,15 +5,11 @@ Both follow torch: decoupled weight decay, and clipping as in ``torch.nn.utils.c
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from pirl_jax.typing import Array
-
-PyTree = Any
+from pirl_jax.typing import Array, PyTree
 
 
 def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:

@@ -12,11 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pirl_jax.likelihood import modes
-from pirl_jax.likelihood.flow import Chain
-from pirl_jax.likelihood.gripper import sampled_channels
-from pirl_jax.recipe import NoiseConfig
-
 Params = Any
 """A nested dict of arrays."""
 Features = Any
@@ -59,17 +54,3 @@ class FlowPolicy:
     parametrization: str = "data"
     """What ``predict`` returns: ``data``, the clean action â (X-VLA), or ``velocity``, v = noise - action
     with time from 1 to 0 (π0, SmolVLA)."""
-
-    def chain(self, config: NoiseConfig) -> Chain:
-        """Return the denoising chain with this noise.
-
-        Raises:
-            ValueError: Groups of channels, or a drawn gripper, that the action space has not.
-        """
-        return Chain(
-            noise=config,
-            K=self.num_denoising_steps,
-            scale=modes.channel_scale(config, self.channel_groups, self.dim_action),
-            grippers=sampled_channels(config, self.gripper_logits),
-            parametrization=self.parametrization,
-        )

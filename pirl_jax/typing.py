@@ -10,9 +10,14 @@ S  encoder tokens              D  width of features
 V  camera views                C h w  image channels, height, width
 """
 
+from typing import Any
+
 from beartype import beartype
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, jaxtyped
 
 typed = jaxtyped(typechecker=beartype)
 
-__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "UInt8", "typed"]
+PyTree = Any
+"""A nest of dicts, tuples and dataclasses with arrays at its leaves."""
+
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "PyTree", "UInt8", "typed"]

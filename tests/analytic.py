@@ -162,7 +162,7 @@ def success_rate(params, task: Task, parametrization: str = "data") -> Any:
     keys = jax.random.split(jax.random.PRNGKey(10_000))
     proprio = jax.random.normal(keys[0], (4000, P))
     eps0 = jax.random.normal(keys[1], (4000, H, A))
-    chain = POLICIES[parametrization].chain(NoiseConfig())
+    chain = flow.Chain.of(POLICIES[parametrization], NoiseConfig())
     action = flow.deterministic(chain, head(params, task, proprio, parametrization), eps0)
     return jnp.mean(task.squared_error(action, proprio) < RADIUS**2)
 
@@ -177,7 +177,7 @@ def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: 
     config, policy = NoiseConfig(mode=mode, level=LEVELS[mode]), POLICIES[parametrization]
     predict, spread = head(params, task, proprio, parametrization), noise_head.spread_fn(policy, config)
     bound = spread and partial(spread, params, features_of(task, B), proprio)
-    chunk = flow.sample(policy.chain(config), predict, eps0, keys[2], k, spread=bound)
+    chunk = flow.sample(flow.Chain.of(policy, config), predict, eps0, keys[2], k, spread=bound)
     return proprio, chunk, -task.squared_error(chunk.action, proprio)
 
 
@@ -222,7 +222,10 @@ class Case:
         )
         self.policy = policy = POLICIES[parametrization]
         self._evaluate = make_evaluate(policy, CRITIC, self.recipe)
-        chain, spread = policy.chain(self.recipe.noise), noise_head.spread_fn(policy, self.recipe.noise)
+        chain, spread = (
+            flow.Chain.of(policy, self.recipe.noise),
+            noise_head.spread_fn(policy, self.recipe.noise),
+        )
         self._update = make_update(policy.predict, CRITIC, self.recipe, chain, spread)
         # One full-batch step of length zero, unclipped: Adam's first moment is (1 - β₁) times its gradient.
         self._still = dataclasses.replace(

@@ -30,7 +30,7 @@ _GREEN, _RED = (60, 180, 75), (215, 60, 60)
 
 
 @dataclass(frozen=True)
-class Episode:
+class PlayedEpisode:
     """One evaluated episode."""
 
     seed: int
@@ -45,7 +45,7 @@ class Episode:
 class Evaluation:
     """Episodes of one policy, in the order of their seeds."""
 
-    episodes: tuple[Episode, ...]
+    episodes: tuple[PlayedEpisode, ...]
     seconds: float
     """Wall time."""
 
@@ -96,8 +96,10 @@ class Evaluator:
         start = reported = time.monotonic()
         shares = [list(seeds[i : i + _SHARE]) for i in range(0, len(seeds), _SHARE)]
         play = partial(_play_share, str(pretrained), _stamp(pretrained), noise_seed)
-        results: Iterator[list[Episode]] = self._pool.imap(play, shares) if self._pool else map(play, shares)
-        episodes: list[Episode] = []
+        results: Iterator[list[PlayedEpisode]] = (
+            self._pool.imap(play, shares) if self._pool else map(play, shares)
+        )
+        episodes: list[PlayedEpisode] = []
         for share in results:
             episodes += share
             if time.monotonic() - reported > _REPORT_SECONDS:
@@ -183,7 +185,9 @@ class _Player:
         self._pre, self._post = make_pre_post_processors(self.policy.config, pretrained_path=pretrained)
         self.env = environment(self.policy.config.image_features[IMAGE_KEY].shape[-1])
 
-    def play(self, seed: int, noise_seed: int, after_step: Callable[[], None] = lambda: None) -> Episode:
+    def play(
+        self, seed: int, noise_seed: int, after_step: Callable[[], None] = lambda: None
+    ) -> PlayedEpisode:
         """Play one episode. ``after_step`` is called after the reset and after each action."""
         import torch
 
@@ -203,7 +207,7 @@ class _Player:
             _, reward, terminated, truncated, info = self.env.step(action[0].numpy())
             after_step()
             step, total, over = step + 1, total + reward, terminated or truncated
-        return Episode(seed=seed, success=bool(info["is_success"]), length=step, reward=total)
+        return PlayedEpisode(seed=seed, success=bool(info["is_success"]), length=step, reward=total)
 
     def _observe(self) -> dict[str, Any]:
         from lerobot.envs.utils import preprocess_observation
@@ -218,7 +222,7 @@ class _Player:
         return {**preprocess_observation(batched), "task": [INSTRUCTION]}
 
 
-def _play_share(pretrained: str, stamp: int, noise_seed: int, seeds: list[int]) -> list[Episode]:
+def _play_share(pretrained: str, stamp: int, noise_seed: int, seeds: list[int]) -> list[PlayedEpisode]:
     player = _player(pretrained, stamp)
     return [player.play(seed, noise_seed) for seed in seeds]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bridge.evaluate.storage import digest
 from bridge.libero.installation import cached_assets, missing_assets, package_root
+from pirl_jax.files import digest
 
 NOTICE = "development assets: scores are not comparable with published LIBERO scores"
 

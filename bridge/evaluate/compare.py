@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.evaluate.report import read_report
 from bridge.evaluate.statistics import mcnemar_exact, paired_difference
-from bridge.evaluate.storage import write_file, write_json, write_text
+from pirl_jax.files import write_file, write_json, write_text
 
 JSON, MARKDOWN, PICTURE, CURVE = "compare.json", "compare.md", "compare.png", "learning_curve.png"
 

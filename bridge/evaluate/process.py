@@ -87,8 +87,3 @@ class LerobotEval:
             self.rollouts += self._bar[0] - before if self._bar[0] >= before else self._bar[0]
         if text := _BAR.sub("", line).strip():
             log.write(text + "\n")
-
-
-def tail(file: Path, lines: int = 15) -> str:
-    """Return the last lines of a text file."""
-    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])

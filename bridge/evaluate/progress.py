@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from bridge.evaluate.results import Episode
+from bridge.evaluate.results import TaskEpisode
 from bridge.evaluate.settings import Group, Settings
 
 _SECONDS_BETWEEN_LINES = 60.0  # where a line cannot be rewritten
@@ -33,7 +33,7 @@ class Progress:
         if self._finished:
             self._print(f"{self._finished} of {self._tasks} tasks were finished before")
 
-    def finished(self, group: Group, episodes: Sequence[Episode], seconds: float) -> None:
+    def finished(self, group: Group, episodes: Sequence[TaskEpisode], seconds: float) -> None:
         """Tell that a group has been evaluated."""
         self._done += self._rollouts[group]
         self._finished += len(group.task_ids)

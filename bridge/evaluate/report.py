@@ -9,11 +9,11 @@ from typing import Any
 
 from bridge.evaluate.assets import NOTICE
 from bridge.evaluate.benchmark import INIT_STATES, instructions
-from bridge.evaluate.results import Episode
+from bridge.evaluate.results import TaskEpisode
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
 from bridge.evaluate.statistics import wilson
-from bridge.evaluate.storage import read_json, write_file, write_json, write_text
+from pirl_jax.files import read_json, write_file, write_json, write_text
 
 FORMAT = 1
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
@@ -74,7 +74,7 @@ def make_report(
     }
 
 
-def rate(episodes: Sequence[Episode]) -> dict[str, Any]:
+def rate(episodes: Sequence[TaskEpisode]) -> dict[str, Any]:
     """Return ``{"success", "successes", "n", "ci95"}`` of episodes."""
     n, successes = len(episodes), sum(episode.success for episode in episodes)
     return {"success": successes / n, "successes": successes, "n": n, "ci95": list(wilson(successes, n))}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.evaluate.settings import Group, Settings
-from bridge.evaluate.storage import read_json
+from pirl_jax.files import read_json
 
 EVAL_INFO = "eval_info.json"
 
 
 @dataclass(frozen=True)
-class Episode:
+class TaskEpisode:
     """One evaluated episode."""
 
     suite: str
@@ -26,7 +26,7 @@ class Episode:
     success: bool
 
 
-def read_episodes(file: Path, group: Group, settings: Settings) -> list[Episode]:
+def read_episodes(file: Path, group: Group, settings: Settings) -> list[TaskEpisode]:
     """Read an ``eval_info.json``, by task and episode.
 
     Raises:
@@ -47,7 +47,7 @@ def read_episodes(file: Path, group: Group, settings: Settings) -> list[Episode]
         if not _are_outcomes(successes) or len(successes) != settings.n_episodes:
             raise ValueError(f"{file} does not hold {settings.n_episodes} outcomes of task {task_id}.")
         episodes += [
-            Episode(group.suite, task_id, i, settings.init_state(i), settings.seed + i, success)
+            TaskEpisode(group.suite, task_id, i, settings.init_state(i), settings.seed + i, success)
             for i, success in enumerate(successes)
         ]
     return episodes

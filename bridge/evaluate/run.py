@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.evaluate.process import LerobotEval, tail
+from bridge.evaluate.process import LerobotEval
 from bridge.evaluate.progress import Progress
-from bridge.evaluate.results import EVAL_INFO, Episode, read_episodes
+from bridge.evaluate.results import EVAL_INFO, TaskEpisode, read_episodes
 from bridge.evaluate.settings import Group, Settings, fingerprint
-from bridge.evaluate.storage import digest, read_json, write_json
+from pirl_jax.files import digest, read_json, tail, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Finished:
     """A group's result."""
 
     group: Group
-    episodes: tuple[Episode, ...]
+    episodes: tuple[TaskEpisode, ...]
     command: str
     seconds: float
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from bridge.evaluate.assets import asset_folder, identify
 from bridge.evaluate.benchmark import INIT_STATES, instructions, versions
-from bridge.evaluate.storage import digest, read_json
 from bridge.libero.suites import MAX_STEPS, SUITES
+from pirl_jax.files import digest, read_json
 
 CONTROL_MODES = ("absolute", "relative")
 

@@ -43,7 +43,7 @@ class PiRLAlgorithm(RLAlgorithm):
 
     def __init__(self, policy: XVLAPolicy, config: PiRLConfig) -> None:
         self.policy: Any = policy
-        self.config: PiRLConfig = config
+        self.config: PiRLConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.version = 0
         use_float32_head(policy)
         policy.eval()
@@ -108,7 +108,7 @@ class PiRLAlgorithm(RLAlgorithm):
     def _tensors(self) -> dict[str, Tensor]:
         """What a push may set: the policy's tensors and the noise head's."""
         head = {} if self._head is None else self._head.state_dict()
-        return self.policy.state_dict() | {f"{modes.HEAD}.{key}": value for key, value in head.items()}
+        return self.policy.state_dict() | {f"{modes.NOISE_HEAD}.{key}": value for key, value in head.items()}
 
     def _load_initial_weights(self) -> None:
         channel = transport.current()

@@ -111,22 +111,22 @@ class ChunkEnv(gym.Env):
         self._init_state = int(info.get("init_state", NO_INIT_STATE))
         return self._pack(observation), {}
 
-    def step(self, row: np.ndarray) -> tuple[dict[str, torch.Tensor], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, torch.Tensor], float, bool, bool, dict[str, Any]]:
         """Execute a chunk, to its end or to the episode's.
 
         Raises:
             bridge.wire.record.RecordError: The row was changed on its way from the policy.
             ValueError: The chunk does not fit the environment.
         """
-        actions = unpack(np.asarray(row)).env_action
+        actions = unpack(np.asarray(action)).env_action
         self._check_actions(actions)
         rewards: list[float] = []
         observation: Any = None
         terminated = truncated = success = False
-        for h, action in enumerate(actions):
+        for h, each in enumerate(actions):
             drawn = h == len(actions) - 1 or self._renderer is None
             self._set_rendering(drawn)
-            observation, reward, terminated, truncated, info = self.env.step(self._clip(action))
+            observation, reward, terminated, truncated, info = self.env.step(self._clip(each))
             # Simulators return NumPy and even boolean rewards; the actor's pipeline wants Python's types.
             rewards.append(float(reward))
             terminated = bool(terminated)

@@ -24,7 +24,7 @@ _numbers = count()
 class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
     """A gym environment with ``{"pixels", "agent_pos"}`` observations; the defaults are PandaPickCube's."""
 
-    gym_id: str = panda.ENV_ID
+    gym_id: str = panda.ENV_ID  # pyright: ignore[reportIncompatibleMethodOverride] - an option, not a rule
     """As for ``gym.make``; ``module:id`` imports the module that registers it."""
     gym_kwargs: dict[str, Any] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
     """Keyword arguments of ``gym.make``."""
@@ -45,7 +45,7 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
         # LeRobot's actor makes "gym_hil/<task>" for environments of this name; the id is registered here.
         self.name = "gym_hil"
         self.task = f"chunked-{next(_numbers)}-v0"
-        self.gym_kwargs = dict(self.gym_kwargs or {})
+        self.gym_kwargs = dict(self.gym_kwargs or {})  # pyright: ignore[reportIncompatibleMethodOverride]
         channels, height, width = self.image_shape  # a list, when it comes from JSON
         self.image_shape = (channels, height, width)
         for name in ("state_dim", "domain_id"):

@@ -180,7 +180,7 @@ class PandaPickCube(PandaPickCubeGymEnv):
             data.ctrl[self._panda_ctrl_ids] = self._controller.torques(target, orientation)
             mujoco.mj_step(self._model, data)
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Draw the front camera: uint8 [h, w, 3]."""
         self._viewer.update_scene(self._data, camera="front", scene_option=self._scene_option)
         return self._viewer.render().copy()

@@ -18,7 +18,7 @@ from torch import Tensor
 from bridge.plugin.noise_head import NoiseHead, summarize
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import NoiseConfig
-from pirl_jax.xvla.channels import Groups, xvla_gripper_logits, xvla_groups
+from pirl_jax.xvla.channels import ChannelGroups, xvla_gripper_logits, xvla_groups
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sample:
     log_prob: Tensor
 
 
-def channel_groups(model: XVLAModel) -> Groups:
+def channel_groups(model: XVLAModel) -> ChannelGroups:
     """Return the channels that carry noise, by group.
 
     Raises:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bridge.weights import keymap
-from pirl_jax.likelihood.modes import HEAD
+from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.init import init_params
 
@@ -155,8 +155,8 @@ def to_push(params: Tree, dtype: torch.dtype | None = None) -> dict[str, torch.T
     Raises:
         KeyError: The tree holds a leaf that neither X-VLA nor the noise head has.
     """
-    policy = {name: tree for name, tree in params.items() if name != HEAD}
-    head = {".".join(path): to_torch(leaf) for path, leaf in leaves({HEAD: params.get(HEAD, {})})}
+    policy = {name: tree for name, tree in params.items() if name != NOISE_HEAD}
+    head = {".".join(path): to_torch(leaf) for path, leaf in leaves({NOISE_HEAD: params.get(NOISE_HEAD, {})})}
     return to_torch_state(policy, dtype=dtype) | {
         key: tensor.to(dtype or tensor.dtype) for key, tensor in head.items()
     }

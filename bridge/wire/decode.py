@@ -336,6 +336,7 @@ def _decode_record(row: np.ndarray, where: str, spec: EpisodeSpec) -> Record:
 
 def _decode_end(transitions: Sequence[Mapping[str, Any]]) -> tuple[bool, bool]:
     """Return (terminated, truncated) of the last transition; no other may have either."""
+    done = truncated = False
     for i, transition in enumerate(transitions):
         done, truncated = (_flag(transition, key, f"transition {i}") for key in ("done", "truncated"))
         last = i == len(transitions) - 1

@@ -102,7 +102,7 @@ class _Probe:
         self.recipe = recipe
         self._policy, self._critic = policy, critic
         evaluate = make_evaluate(policy, critic, recipe)
-        self._chain = policy.chain(recipe.noise)
+        self._chain = flow.Chain.of(policy, recipe.noise)
         self._spread = noise_head.spread_fn(policy, recipe.noise)
         self._state = state
         self._batch, self._n = make_batch(collected, recipe, evaluate, state)
@@ -165,7 +165,7 @@ def _noise(
     unnormalize: Callable[[np.ndarray], np.ndarray],
 ) -> list[Finding]:
     """How far the noise moves the executed action, channel by channel, against how much actions differ."""
-    chain = policy.chain(recipe.noise)
+    chain = flow.Chain.of(policy, recipe.noise)
     quiet, noisy = [], []
     for episode in scored:
         T = len(episode)

@@ -26,7 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood import gripper
-from pirl_jax.likelihood.modes import MODES, Mode, Step, correlation_factor, noised_coefficients, plain_step
+from pirl_jax.likelihood.modes import (
+    MODES,
+    Mode,
+    Step,
+    channel_scale,
+    correlation_factor,
+    noised_coefficients,
+    plain_step,
+)
+from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
 
@@ -50,6 +59,21 @@ class Chain:
     """Channels drawn as coins (``gripper.sampled_channels``)."""
     parametrization: str = "data"
     """What ``predict`` returns: ``data`` or ``velocity``."""
+
+    @classmethod
+    def of(cls, policy: FlowPolicy, noise: NoiseConfig) -> Chain:
+        """Return a policy's chain with this noise.
+
+        Raises:
+            ValueError: Groups of channels, or a drawn gripper, that the action space has not.
+        """
+        return cls(
+            noise=noise,
+            K=policy.num_denoising_steps,
+            scale=channel_scale(noise, policy.channel_groups, policy.dim_action),
+            grippers=gripper.sampled_channels(noise, policy.gripper_logits),
+            parametrization=policy.parametrization,
+        )
 
     @property
     def mode(self) -> Mode:

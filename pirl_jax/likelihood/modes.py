@@ -29,7 +29,7 @@ import numpy as np
 
 from pirl_jax.recipe import NoiseConfig
 
-HEAD = "noise_head"
+NOISE_HEAD = "noise_head"
 """Where a learned standard deviation's parameters are, among the trainable ones and in pushes to actors."""
 
 Numbers = Any

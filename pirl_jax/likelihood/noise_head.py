@@ -1,6 +1,6 @@
 """The learned standard deviation of ``noise.mode=flow_noise`` (πRL's Flow-Noise, arXiv 2510.25889).
 
-Its parameters are a subtree of the trainable ones, ``noise.HEAD``, so that the optimiser, checkpoints,
+Its parameters are a subtree of the trainable ones, ``modes.NOISE_HEAD``, so that the optimiser, checkpoints,
 references and pushes treat them like the policy's own. An export leaves them out: a policy that is evaluated
 has no noise. ``bridge.plugin.noise_head`` is the same network in torch.
 """
@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pirl_jax.likelihood.modes import HEAD, MODES
+from pirl_jax.likelihood.modes import MODES, NOISE_HEAD
+from pirl_jax.linear import Linear
 from pirl_jax.policy import Features, FlowPolicy, Params
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Float, PRNGKeyArray, typed
-from pirl_jax.xvla.layers import Linear
 
 _fan_in = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
 
@@ -61,7 +61,7 @@ def init(policy: FlowPolicy, noise: NoiseConfig, key: PRNGKeyArray) -> Params:
     if not MODES[noise.mode].learned_std:
         return {}
     inputs = jnp.zeros((1, policy.summary_dim)), jnp.zeros(1)
-    return {HEAD: jax.jit(_module(policy, noise).init)(key, *inputs)["params"]}
+    return {NOISE_HEAD: jax.jit(_module(policy, noise).init)(key, *inputs)["params"]}
 
 
 def spread_fn(
@@ -78,6 +78,6 @@ def spread_fn(
     def spread(params: Params, features: Features, proprio: Array, t: Array) -> Array:
         summary = policy.summarize(features, proprio)
         with jax.default_matmul_precision("highest"):
-            return head.apply({"params": params[HEAD]}, summary, t)  # pyright: ignore[reportReturnType]
+            return head.apply({"params": params[NOISE_HEAD]}, summary, t)  # pyright: ignore[reportReturnType]
 
     return spread

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-PyTree = Any
+from pirl_jax.files import write_text
+from pirl_jax.typing import PyTree
 
 
 def round_to(params: PyTree, dtype: str) -> PyTree:
@@ -76,11 +75,6 @@ class Versions:
         """Return a number that no earlier call, in this process or before it, has returned."""
         if self._next > self._reserved:
             self._reserved = self._next + self._BLOCK - 1
-            partial = self._file.with_suffix(".tmp")
-            with partial.open("w") as out:
-                out.write(str(self._reserved))
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(partial, self._file)
+            write_text(self._file, str(self._reserved))
         self._next += 1
         return self._next - 1

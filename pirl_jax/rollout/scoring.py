@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood import noise_head
-from pirl_jax.likelihood.flow import log_prob
+from pirl_jax.likelihood.flow import Chain, log_prob
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.episode import Episode
-from pirl_jax.typing import Array, Bool, Float, Int, typed
-
-PyTree = Any
+from pirl_jax.typing import Array, Bool, Float, Int, PyTree, typed
 
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
@@ -73,7 +70,7 @@ def make_scorer(
 ) -> Callable[[Episode, Behaviour], ScoredEpisode]:
     """Return ``score(episode, behaviour)``; both network passes have one static shape."""
     capacity = recipe.max_chunks + 1
-    chain = policy.chain(recipe.noise)
+    chain = Chain.of(policy, recipe.noise)
     encode = jax.jit(policy.encode)
     head_spread = noise_head.spread_fn(policy, recipe.noise)
 

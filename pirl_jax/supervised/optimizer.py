@@ -12,9 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from pirl_jax.optim import adamw_direction, clip_like_torch
-from pirl_jax.typing import Array
-
-PyTree = Any
+from pirl_jax.typing import Array, PyTree
 
 VLM_LR_SCALE = 0.1
 """X-VLA trains its vision-language model at a tenth of the learning rate and of the weight decay."""

@@ -14,12 +14,10 @@ import numpy as np
 import optax
 
 from pirl_jax.supervised.frames import Frames
-from pirl_jax.typing import Array, Int, PRNGKeyArray
+from pirl_jax.typing import Array, Int, PRNGKeyArray, PyTree
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, sample_times
-
-PyTree = Any
 
 
 @flax.struct.dataclass

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood import noise_head
+from pirl_jax.likelihood.flow import Chain
 from pirl_jax.likelihood.modes import level_at
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import Recipe
@@ -32,8 +33,6 @@ from pirl_jax.update.state import TrainState
 from pirl_jax.update.values import Evaluate, make_evaluate
 
 logger = logging.getLogger(__name__)
-
-PyTree = Any
 
 DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group", "uniform_task")
 """Why the loop drops an episode, as counted under ``dropped/``."""
@@ -78,7 +77,7 @@ def run(
         demonstrations: for ``recipe.anchor``, on the device.
     """
     anchor = make_anchor(policy.supervised_loss, recipe.anchor) if recipe.anchor.coef else None
-    chain, spread = policy.chain(recipe.noise), noise_head.spread_fn(policy, recipe.noise)
+    chain, spread = Chain.of(policy, recipe.noise), noise_head.spread_fn(policy, recipe.noise)
     update = make_update(policy.predict, critic, recipe, chain, spread, anchor)
     critic_update = make_critic_update(critic, recipe)
     evaluate = make_evaluate(policy, critic, recipe)

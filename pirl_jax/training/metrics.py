@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pirl_jax.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,8 @@ class MetricsWriter:
 
     def __init__(self, folder: str | Path, resume_step: int = 0, sinks: Sequence[Sink] = ()):
         self.path = Path(folder) / FILE_NAME
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read(self.path) if row["step"] <= resume_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._sinks = tuple(sinks)
 

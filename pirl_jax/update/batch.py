@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.typing import Array, Bool, Float, Int
-
-PyTree = Any
+from pirl_jax.typing import Array, Bool, Float, Int, PyTree
 
 
 class Batch(flax.struct.PyTreeNode):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -11,13 +10,12 @@ import jax.numpy as jnp
 
 from pirl_jax.optim import clip_by_global_norm, descend, select
 from pirl_jax.recipe import Recipe
-from pirl_jax.typing import Array, Float
+from pirl_jax.typing import Array, Float, PyTree
 from pirl_jax.update import losses, metric_means
 from pirl_jax.update.metric_means import Metrics
 from pirl_jax.update.state import TrainState, optimizer
 
-PyTree = Any
-Critic = Callable[[PyTree, Array, Array], Array]
+ValueFunction = Callable[[PyTree, Array, Array], Array]
 """``(critic params, inputs [B D], proprio [B P]) -> values [B]``."""
 
 
@@ -32,7 +30,7 @@ class CriticBatch(flax.struct.PyTreeNode):
 
 
 def make_critic_update(
-    critic: Critic, recipe: Recipe
+    critic: ValueFunction, recipe: Recipe
 ) -> Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]]:
     """Build ``critic_update(state, batch, n_valid) -> (state, metrics)``: value-only steps after an update.
 

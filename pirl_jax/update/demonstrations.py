@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -13,9 +12,8 @@ import numpy as np
 from pirl_jax.policy import FlowPolicy, Params
 from pirl_jax.recipe import AnchorConfig
 from pirl_jax.supervised.frames import Frames
-from pirl_jax.typing import Array, Float, Int, PRNGKeyArray
+from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
 
-PyTree = Any
 AnchorLoss = Callable[[Params, "Demonstrations", PRNGKeyArray], Array]
 
 _ENCODED_AT_ONCE = 32

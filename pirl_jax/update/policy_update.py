@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,14 @@ import jax.numpy as jnp
 from pirl_jax.likelihood import flow, gripper
 from pirl_jax.optim import clip_by_global_norm, descend, select, warmup
 from pirl_jax.recipe import Recipe
-from pirl_jax.typing import Array, Int
+from pirl_jax.typing import Array, Int, PyTree
 from pirl_jax.update import losses, metric_means
 from pirl_jax.update.batch import Batch, in_blocks
-from pirl_jax.update.critic_update import Critic, apply_critic_step
+from pirl_jax.update.critic_update import ValueFunction, apply_critic_step
 from pirl_jax.update.demonstrations import AnchorLoss, Demonstrations, anchor_coef
 from pirl_jax.update.metric_means import Metrics
 from pirl_jax.update.state import TrainState, optimizer
 
-PyTree = Any
 Predict = Callable[[PyTree, PyTree, Array, Array, Array, Array], Array]
 Spread = Callable[[PyTree, PyTree, Array, Array], Array]
 Imitation = Callable[[PyTree], tuple[Array, Array]]
@@ -68,7 +67,7 @@ class _Progress(NamedTuple):
 
 def make_update(
     predict: Predict,
-    critic: Critic,
+    critic: ValueFunction,
     recipe: Recipe,
     chain: flow.Chain,
     spread: Spread | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,9 +9,7 @@ import optax
 
 from pirl_jax.optim import adamw_direction
 from pirl_jax.recipe import Recipe
-from pirl_jax.typing import Array, Float, Int, PRNGKeyArray
-
-PyTree = Any
+from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
-from pirl_jax.typing import Array
+from pirl_jax.typing import Array, PyTree
 from pirl_jax.update.batch import in_blocks
-from pirl_jax.update.critic_update import Critic
+from pirl_jax.update.critic_update import ValueFunction
 from pirl_jax.update.state import TrainState
 
-PyTree = Any
 Evaluate = Callable[[TrainState, PyTree, Array, Array], tuple[Array, Array]]
 """``(state, features, proprio [N P], domain_id [N]) -> (the critic's inputs [N D], values [N])``."""
 
 
-def make_evaluate(policy: FlowPolicy, critic: Critic, recipe: Recipe) -> Evaluate:
+def make_evaluate(policy: FlowPolicy, critic: ValueFunction, recipe: Recipe) -> Evaluate:
     """Build it, jitted, for ``recipe.critic.input``; it takes no more memory than a minibatch does.
 
     The inputs are of the state's policy parameters. An update takes them once and keeps them: its values, its

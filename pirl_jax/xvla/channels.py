@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-Groups = Mapping[str, tuple[int, ...]]
+ChannelGroups = Mapping[str, tuple[int, ...]]
 
 _XYZ = (0, 1, 2)
 _ROT6D = (3, 4, 5, 6, 7, 8)
 
 # X-VLA's single-arm robots use the first arm of the two-armed ee6d spaces; the second is padding.
-XVLA_GROUPS: Mapping[str, Groups] = {
+XVLA_GROUPS: Mapping[str, ChannelGroups] = {
     "ee6d": {"xyz": _XYZ, "rot6d": _ROT6D},
     "agibot_ee6d": {"xyz": _XYZ, "rot6d": _ROT6D, "gripper": (9,)},
     "joint": {"joints": (*range(6), *range(7, 13))},
@@ -27,7 +27,7 @@ XVLA_GROUPS: Mapping[str, Groups] = {
 XVLA_GRIPPER_LOGITS: Mapping[str, tuple[int, ...]] = {"ee6d": (9,), "joint": (6, 13)}
 
 
-def xvla_groups(action_mode: str, real_dim: int) -> Groups:
+def xvla_groups(action_mode: str, real_dim: int) -> ChannelGroups:
     """Return the noised channels of one of X-VLA's action spaces, by group.
 
     Args:

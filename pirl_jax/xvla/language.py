@@ -6,9 +6,10 @@ import math
 
 import flax.linen as nn
 
+from pirl_jax.linear import Linear
 from pirl_jax.typing import Array, Float, Int
 from pirl_jax.xvla.config import TextConfig
-from pirl_jax.xvla.layers import Activation, Embedding, LayerNorm, Linear, attention
+from pirl_jax.xvla.layers import Activation, Embedding, LayerNorm, attention
 
 POSITION_OFFSET = 2
 """BART's position table begins with two unused rows."""

@@ -14,28 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import Initializer, zeros
+from jax.nn.initializers import zeros
 
 from pirl_jax.typing import Array, Float, Int
 
 LAYER_NORM_EPS = 1e-5
 """torch's default, which every norm of X-VLA uses."""
-
-
-class Linear(nn.Module):
-    """``x @ weight.T + bias`` with ``weight [out, in]``."""
-
-    features: int
-    use_bias: bool = True
-    weight_init: Initializer = zeros
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*B in"]) -> Float[Array, "*B out"]:
-        weight = self.param("weight", self.weight_init, (self.features, x.shape[-1]))
-        y = jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
-        if self.use_bias:
-            y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
-        return y
 
 
 class LayerNorm(nn.Module):

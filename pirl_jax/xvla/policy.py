@@ -19,7 +19,7 @@ from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, Features, Params, sample_times
 from pirl_jax.xvla.value import Critic
 
-HEAD = "transformer"
+FLOW_HEAD = "transformer"
 """The subtree that online RL trains: soft prompts, domain layers and blocks. The rest is frozen."""
 
 
@@ -28,10 +28,12 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
     model = XVLA(config)
 
     def split(params: Params) -> tuple[Params, Params]:
-        return {HEAD: params[HEAD]}, {name: tree for name, tree in params.items() if name != HEAD}
+        return {FLOW_HEAD: params[FLOW_HEAD]}, {
+            name: tree for name, tree in params.items() if name != FLOW_HEAD
+        }
 
     def merge(trainable: Params, frozen: Params) -> Params:
-        return {**frozen, HEAD: trainable[HEAD]}
+        return {**frozen, FLOW_HEAD: trainable[FLOW_HEAD]}
 
     def encode(frozen: Params, images: Array, tokens: Array) -> Features:
         return cast(
@@ -42,7 +44,9 @@ def flow_policy(config: XVLAConfig) -> FlowPolicy:
         trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
     ) -> Array:
         inputs = (features, x_t, t, proprio, domain_id)
-        return cast(Array, model.apply({"params": {HEAD: trainable[HEAD]}}, *inputs, method="predict"))
+        return cast(
+            Array, model.apply({"params": {FLOW_HEAD: trainable[FLOW_HEAD]}}, *inputs, method="predict")
+        )
 
     def supervised_loss(
         trainable: Params, features: Features, proprio: Array, domain_id: Array, action: Array, key: Array

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
+from pirl_jax.linear import Linear
 from pirl_jax.typing import Array, Float, Int
 from pirl_jax.xvla.config import XVLAConfig
-from pirl_jax.xvla.layers import DomainLinear, Embedding, LayerNorm, Linear, attention
+from pirl_jax.xvla.layers import DomainLinear, Embedding, LayerNorm, attention
 
 MAX_PERIOD = 100
 """Longest period of the time embedding."""

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import zeros
 
+from pirl_jax.linear import Linear
 from pirl_jax.typing import Array, Float
 from pirl_jax.xvla.config import VisionConfig
-from pirl_jax.xvla.layers import Activation, Conv, DepthwiseConv, Embedding, LayerNorm, Linear, attention
+from pirl_jax.xvla.layers import Activation, Conv, DepthwiseConv, Embedding, LayerNorm, attention
 
 
 class ConvEmbed(nn.Module):

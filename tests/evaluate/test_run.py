@@ -224,7 +224,7 @@ def test_two_evaluations_do_not_share_a_folder(driver, tmp_path):
 
 
 def test_json_with_nan_is_refused_instead_of_written(tmp_path):
-    from bridge.evaluate.storage import write_json
+    from pirl_jax.files import write_json
 
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError):

@@ -15,7 +15,7 @@ from bridge.plugin.sampler import Sample, sample, use_float32_head
 from bridge.weights.export import policy_config
 from bridge.weights.state_dict import params_from_state, to_push
 from pirl_jax.likelihood import noise_head
-from pirl_jax.likelihood.modes import HEAD
+from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.recipe import NoiseConfig, Recipe
 from pirl_jax.rollout.behaviour import Behaviour, round_to
 from pirl_jax.rollout.episode import Episode, Observations
@@ -95,7 +95,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     pushed = round_to(trainable, push_dtype)
     head = TorchNoiseHead.for_policy(actor, noise) if mode == "flow_noise" else None
     state = actor.state_dict()
-    state |= {f"{HEAD}.{key}": tensor for key, tensor in (head.state_dict() if head else {}).items()}
+    state |= {f"{NOISE_HEAD}.{key}": tensor for key, tensor in (head.state_dict() if head else {}).items()}
     for key, tensor in to_push(pushed).items():
         state[key].copy_(tensor)
 
@@ -128,7 +128,10 @@ def test_a_bfloat16_encoder_leaves_a_ratio_near_one(mode, step, level):
     head = TorchNoiseHead.for_policy(actor, noise) if mode == "flow_noise" else None
     if head:
         head.load_state_dict(
-            {key.removeprefix(f"{HEAD}."): value for key, value in to_push({HEAD: trainable[HEAD]}).items()}
+            {
+                key.removeprefix(f"{NOISE_HEAD}."): value
+                for key, value in to_push({NOISE_HEAD: trainable[NOISE_HEAD]}).items()
+            }
         )
     drawn = sample(actor, preprocessed(observations()), noise, step, torch.Generator().manual_seed(1), head)
     score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
@@ -143,7 +146,7 @@ def random_head(policy, noise):
     """A noise head that is far from where it starts, where the mode has one."""
     params = noise_head.init(policy, noise, jax.random.PRNGKey(3))
     if params:
-        bound = params[HEAD]["bound"]
+        bound = params[NOISE_HEAD]["bound"]
         bound["weight"] = 0.5 * jax.random.normal(jax.random.PRNGKey(4), bound["weight"].shape)
     return params
 
@@ -155,12 +158,14 @@ def test_the_noise_head_is_the_same_network_in_torch_and_in_jax():
     noise = NoiseConfig("flow_noise", std_range=(0.3, 4.0), head_hidden_dims=(32, 16))
     params = random_head(policy, noise)
     head = TorchNoiseHead.for_policy(actor, noise)
-    head.load_state_dict({key.removeprefix(f"{HEAD}."): value for key, value in to_push(params).items()})
+    head.load_state_dict(
+        {key.removeprefix(f"{NOISE_HEAD}."): value for key, value in to_push(params).items()}
+    )
     rng = np.random.default_rng(0)
     summary = rng.standard_normal((50, policy.summary_dim)).astype(np.float32)
     t = rng.uniform(size=50).astype(np.float32)
     module = noise_head.NoiseHead(noise.std_range, noise.head_hidden_dims, policy.dim_action)
-    ours = np.asarray(module.apply({"params": params[HEAD]}, jnp.asarray(summary), jnp.asarray(t)))
+    ours = np.asarray(module.apply({"params": params[NOISE_HEAD]}, jnp.asarray(summary), jnp.asarray(t)))
     with torch.no_grad():
         theirs = head(torch.from_numpy(summary), torch.from_numpy(t)).numpy()
     assert ours.std() > 0.1

@@ -40,7 +40,7 @@ def played(seed, recipe, success):
     spread = head and partial(head, params, jnp.asarray(features), item.observations.proprio[:3])
     keys = jax.random.split(jax.random.PRNGKey(seed))
     eps0 = jax.random.normal(keys[0], (3, H, A))
-    chunk = flow.sample(policy.chain(recipe.noise), predict, eps0, keys[1], k, spread=spread)
+    chunk = flow.sample(flow.Chain.of(policy, recipe.noise), predict, eps0, keys[1], k, spread=spread)
     reward = np.zeros(3, np.float32)
     reward[-1] = success
     return dataclasses.replace(

@@ -271,4 +271,4 @@ def test_the_grippers_divergence_and_entropy_reach_the_objective_and_the_log():
         float(metrics["train/policy_loss"] - plain["train/policy_loss"]), 0.5 * expected, rel_tol=1e-3
     )
     with pytest.raises(ValueError, match="gripper is a logit"):
-        toy_policy().chain(config.noise)
+        flow.Chain.of(toy_policy(), config.noise)

@@ -6,7 +6,7 @@ import numpy as np
 from test_train import A, toy_policy
 
 from pirl_jax.likelihood import noise_head
-from pirl_jax.likelihood.modes import HEAD
+from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.recipe import NoiseConfig
 
 CONFIG = NoiseConfig(mode="flow_noise", std_range=(0.5, 4.0), head_hidden_dims=(8, 4))
@@ -23,12 +23,12 @@ def factors(params, config=CONFIG):
 def test_it_starts_at_the_geometric_mean_whatever_the_observation():
     params = noise_head.init(toy_policy(), CONFIG, jax.random.PRNGKey(0))
     np.testing.assert_allclose(factors(params), np.full((7, A), np.sqrt(0.5 * 4.0)), rtol=1e-6)
-    assert all(np.any(params[HEAD][name]["weight"]) for name in ("hidden_0", "hidden_1"))
+    assert all(np.any(params[NOISE_HEAD][name]["weight"]) for name in ("hidden_0", "hidden_1"))
 
 
 def random_params(size):
     params = noise_head.init(toy_policy(), CONFIG, jax.random.PRNGKey(0))
-    bound = params[HEAD]["bound"]
+    bound = params[NOISE_HEAD]["bound"]
     bound["weight"] = size * jax.random.normal(jax.random.PRNGKey(1), bound["weight"].shape)
     return params
 

@@ -162,7 +162,7 @@ def test_log_prob_equals_the_float64_reference(mode, replay):
 def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(replay):
     policy = dataclasses.replace(toy_policy(), parametrization="velocity")
     recipe = dataclasses.replace(RECIPE, noise=NoiseConfig(level=0.5, replay=replay))
-    score, chain = make_scorer(policy, FROZEN, recipe), policy.chain(recipe.noise)
+    score, chain = make_scorer(policy, FROZEN, recipe), flow.Chain.of(policy, recipe.noise)
     collected = []
     for seed in range(3):
         item = episode(seed, 3, terminated=True)

@@ -11,10 +11,12 @@ from typing import Any
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place; folders are made."""
+    """Let ``write`` fill a file beside ``path``, flush it to disk and put it in place; makes folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")  # keeps the suffix, from which writers tell the format
     write(partial)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
     os.replace(partial, path)
 
 
@@ -41,6 +43,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object.")
     return value
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """Return the last lines of a text file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def digest(path: Path) -> str:
