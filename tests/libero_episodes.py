@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.evaluate.results import Episode
+from bridge.evaluate.results import TaskEpisode
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Checkpoint, Group, Settings
 
@@ -42,7 +42,7 @@ def results(of: Settings, outcomes: Outcomes) -> list[Finished]:
     for suite, tasks in outcomes.items():
         for task_id, successes in enumerate(tasks):
             episodes = tuple(
-                Episode(suite, task_id, i, of.init_state(i), of.seed + i, success)
+                TaskEpisode(suite, task_id, i, of.init_state(i), of.seed + i, success)
                 for i, success in enumerate(successes)
             )
             finished.append(Finished(Group(suite, (task_id,)), episodes, "lerobot-eval …", 10.0))
