@@ -1,7 +1,7 @@
 """π-RL for flow-matching vision-language-action policies: the JAX side.
 
-Nothing in this package imports torch, lerobot, grpc or ``bridge``, except the two composition roots
-(``learner.py``, ``sft.py``), which import ``bridge`` inside ``main()``.
+Nothing in this package imports torch, lerobot, grpc or ``bridge``, except the commands
+(``learner.py``, ``sft.py``, ``doctor.py``), which import ``bridge`` inside their functions.
 """
 
 __version__ = "0.1.0"

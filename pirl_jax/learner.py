@@ -1,6 +1,6 @@
 """The learner: ``python -m pirl_jax.learner --config_path=cfg.json``.
 
-The composition root: the one module of the JAX side that meets ``bridge``, inside ``main()``. LeRobot's
+Puts the parts together; imports ``bridge`` inside functions only. LeRobot's
 config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
 """
 

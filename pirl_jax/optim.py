@@ -35,7 +35,7 @@ def adamw_direction(
 
 
 def warmup(opt_state: optax.OptState, steps: int) -> Array:
-    """Factor of the learning rate for the step that led to ``opt_state``: n/steps up to 1, n n from 1."""
+    """Factor of the learning rate for the step that led to ``opt_state``: min(n/steps, 1) for the n-th step."""
     count = optax.tree_utils.tree_get(opt_state, "count")
     return jnp.minimum(1.0, count / max(steps, 1))
 

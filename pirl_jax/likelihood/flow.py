@@ -11,7 +11,7 @@ standard deviations; others have none.
 
 A chunk has M noised steps (one, or all K) in a row. ``denoise_step`` is the index k of the first of them,
 ``level`` the noise level of each row (``NoiseConfig.level`` if not given), and its latents are those of
-``noise.num_latents``.
+``modes.num_latents``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Chain:
     """Denoising steps."""
     scale: np.ndarray
     """Factor on the noise level of each action channel [A]; zero where there is no noise
-    (``noise.channel_scale``)."""
+    (``modes.channel_scale``)."""
     grippers: tuple[int, ...] = ()
     """Channels drawn as coins (``gripper.sampled_channels``)."""
     parametrization: str = "data"
@@ -191,13 +191,13 @@ def distribution(
     Each step is taken from its stored input x_t: with one noised step (``replay=last``) that is one head
     call, whose gradient leaves out what the parameters did to x_t; with all of them it is K calls, and as
     every input is part of what was sampled, the exact gradient. ``replay=full``: the one noised step given ε₀
-    alone, by K head calls. Of many calls the scan body is rematerialised, so memory does not grow with K
-    beyond the chain's states.
+    alone, by K head calls. Where there are several calls, the backward pass computes each again instead of
+    keeping what was inside it, so only the chain's K states take memory that grows with K.
 
     Args:
         chain: mode, replay and level; denoising steps.
         predict: the flow head, see the module's docstring.
-        latents: ``noise.num_latents`` states of the chain.
+        latents: ``modes.num_latents`` states of the chain.
         denoise_step: index k of the (first) noised step, 1 ≤ k ≤ K.
         level: of each row.
         spread: the noise head, for a mode that learns.
@@ -261,7 +261,7 @@ def log_density(chain: Chain, steps: Distribution, latents: Float[Array, "B L H 
     Args:
         chain: mode and correlation; channels.
         steps: their distributions.
-        latents: ``noise.num_latents`` states of the chain.
+        latents: ``modes.num_latents`` states of the chain.
     """
     M = steps.mean.shape[1]
     outcome = latents[:, -M:].astype(steps.mean.dtype)[..., chain.scored]

@@ -30,7 +30,7 @@ class Behaviour:
     update: int
     """Updates done when it was pushed."""
     level: float
-    """Noise level that its actors were given (``noise.level_at``)."""
+    """Noise level that its actors were given (``modes.level_at``)."""
 
 
 class Behaviours:

@@ -32,7 +32,7 @@ class Episode:
     observations: Observations
     """T+1 of them: the last is the one a truncated episode bootstraps from."""
     latents: Float[np.ndarray, "T L H A"]
-    """The states of the chain by which it can be scored (``noise.num_latents``)."""
+    """The states of the chain by which it can be scored (``modes.num_latents``)."""
     denoise_step: Int[np.ndarray, " T"]
     """Index k of the (first) noised step: it goes from time k/K to (k-1)/K."""
     log_prob: Float[np.ndarray, "T H"]

@@ -105,7 +105,7 @@ def make_scorer(
             _pad(proprio, capacity),
             _pad(domain_id, capacity),
             _pad(episode.latents, capacity),
-            # Padding repeats the first step: 0 is none.
+            # Denoising steps count from 1, so padding with 0 would be out of range: it repeats the first one.
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
             jnp.float32(behaviour.level),
         )

@@ -27,13 +27,14 @@ class Batch(flax.struct.PyTreeNode):
     old_log_prob: Float[Array, "N H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]
-    """Times each point's share of the policy loss (``Recipe.loss_weighting``), homogeneous in them."""
+    """Multiplied by the weight that each point has in the policy loss (``Recipe.loss_weighting``). The loss
+    is proportional to the advantages, so the weights need no place of their own in it."""
     value_targets: Float[Array, " N"]
     old_values: Float[Array, " N"]
     critic_input: Float[Array, "N D"] | None = None
     """What the critic sees of each observation (``values.py``); None without a critic."""
     share: Float[Array, " N"] | None = None
-    """The same for the value loss and the KL to the starting policy, means over chunks; None: 1."""
+    """The weight that each point has in the value loss and in the KL to the reference policy; None: 1."""
 
 
 def pad_rows(tree: PyTree, capacity: int) -> PyTree:

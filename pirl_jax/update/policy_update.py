@@ -95,9 +95,7 @@ def make_update(
         predict: flow head on the trainable parameters, in float32.
         critic: value function on detached features.
         recipe: every number of the method.
-        K: denoising steps of the policy.
-        scale: factor on the noise level for each action channel (``noise.channel_scale``).
-        chain: the policy's, with ``recipe.noise`` (``FlowPolicy.chain``).
+        chain: the policy's, with ``recipe.noise`` (``Chain.of``).
         spread: noise head on the trainable parameters (``noise_head.spread_fn``), for a mode that learns.
         anchor: with the weight of ``recipe.anchor`` part of each policy step's objective; needs
             ``demonstrations``. Its draws are a function of the state's key and step.

@@ -16,7 +16,7 @@ class TrainState(flax.struct.PyTreeNode):
     """The trainable policy parameters, the critic, their optimisers and the run's counters."""
 
     params: PyTree
-    """Trainable policy parameters only (the flow head); frozen ones are nobody's state."""
+    """Trainable policy parameters only (the flow head). Frozen ones never change and are kept outside."""
     critic_params: PyTree
     reference: PyTree
     """The policy parameters the run began with, where ``Recipe.reference_kl_coef`` wants them; else empty."""

@@ -1,0 +1,64 @@
+"""Which room may import which, and whether the picture of it is today's."""
+
+import rooms
+
+GROUND = {"typing", "files", "linear", "optim"}
+LEARNER = {
+    "typing": set(),
+    "files": set(),
+    "linear": {"typing"},
+    "optim": {"typing"},
+    "command": set(),
+    "recipe": set(),
+    "policy": {"typing"},
+    "xvla": {*GROUND, "policy", "recipe"},
+    "likelihood": {*GROUND, "policy", "recipe"},
+    "rollout": {*GROUND, "likelihood", "policy", "recipe"},
+    "supervised": {*GROUND, "xvla"},
+    "update": {*GROUND, "likelihood", "policy", "recipe", "rollout", "supervised"},
+    "training": {*GROUND, "likelihood", "policy", "recipe", "rollout", "update"},
+    "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "training", "update"},
+}
+"""Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
+BRIDGE = {
+    "processes": {"pirl_jax/files"},
+    "wire": {"pirl_jax/rollout"},
+    "datasets": {"bridge/wire", "pirl_jax/supervised", "pirl_jax/xvla"},
+    "libero": {"bridge/datasets"},
+    "plugin": {"bridge/libero", "bridge/wire", "pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/xvla"},
+    "weights": {"bridge/plugin", "pirl_jax/likelihood", "pirl_jax/training", "pirl_jax/xvla"},
+    "settings": {"bridge/plugin", "bridge/wire", "pirl_jax/likelihood", "pirl_jax/xvla"},
+    "figures": set(),
+    "evaluate": {"bridge/figures", "bridge/libero", "pirl_jax/files", "pirl_jax/training"},
+    "demo": {
+        *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "plugin", "processes")),
+        *(f"pirl_jax/{room}" for room in ("command", "training")),
+    },
+}
+"""Rooms of ``bridge`` → what they may import."""
+ALLOWED = {
+    **{f"pirl_jax/{room}": {f"pirl_jax/{other}" for other in others} for room, others in LEARNER.items()},
+    **{f"bridge/{room}": others for room, others in BRIDGE.items()},
+}
+
+
+def test_every_arrow_is_in_the_table():
+    others = {
+        f"{room} → {other}"
+        for room, found in rooms.arrows().items()
+        if room not in rooms.COMMANDS
+        for other in found - ALLOWED.get(room, set())
+    }
+    assert not others, "not allowed: " + ", ".join(sorted(others))
+
+
+def test_the_learners_rooms_form_no_circle():
+    above: dict[str, set[str]] = {}
+    for room, others in LEARNER.items():  # in the table's order each stands on what came before it
+        assert others <= set(above), f"{room} imports {sorted(others - set(above))}, which come later"
+        above[room] = others
+
+
+def test_the_picture_is_that_of_the_imports():
+    page = rooms.PAGE.read_text()
+    assert rooms.page_with_picture(page) == page, "run: python docs/rooms.py --write"
