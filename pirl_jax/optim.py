@@ -35,7 +35,7 @@ def adamw_direction(
 
 
 def warmup(opt_state: optax.OptState, steps: int) -> Array:
-    """Factor of the learning rate for the step that led to ``opt_state``: min(n/steps, 1) for the n-th step."""
+    """Factor of the learning rate for the step that led to ``opt_state``: min(n/steps, 1) for step n."""
     count = optax.tree_utils.tree_get(opt_state, "count")
     return jnp.minimum(1.0, count / max(steps, 1))
 
