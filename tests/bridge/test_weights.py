@@ -404,7 +404,7 @@ def test_a_tokenizer_travels_along_and_is_found_where_it_arrives(tmp_path, lerob
 MEMORY = """
 import sys
 from pathlib import Path
-from bridge import state_dict, weights
+from bridge.weights import convert as weights, state_dict
 
 def status(name):
     line = next(line for line in open("/proc/self/status") if line.startswith(name))

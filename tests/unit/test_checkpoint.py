@@ -182,7 +182,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pirl_jax import checkpoint
+from pirl_jax.training import checkpoint
 
 def export(folder, state):
     (folder / "config.json").write_text("{}")
