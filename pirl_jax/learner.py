@@ -38,7 +38,7 @@ class Run(NamedTuple):
     state: state.TrainState
     """Before the first update."""
     spec: Any
-    """Sizes of the episodes to come (``bridge.wire.decode.EpisodeSpec``)."""
+    """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
 
 
 def load(cfg: Any) -> Run:

@@ -9,7 +9,7 @@ import numpy as np
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from bridge.datasets.dataset import batches, image_keys, load_dataset
-from bridge.wire.decode import EpisodeSpec
+from bridge.wire.spec import EpisodeSpec
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.xvla.config import XVLAConfig
 

@@ -11,7 +11,7 @@ from lerobot.utils.constants import OBS_STATE
 
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
-from bridge.wire.decode import EpisodeSpec
+from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
 from pirl_jax.xvla.config import XVLAConfig
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import pickletools
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,112 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from bridge.wire.archive import TransitionError, load_transitions
 from bridge.wire.protocol import STEP_INFO_HEADER
-from bridge.wire.record import Record, RecordDims, RecordError, unpack
+from bridge.wire.record import Record, RecordError, unpack
+from bridge.wire.spec import EpisodeSpec
 from pirl_jax.rollout.episode import Episode, Observations
 
 STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
 DOMAIN_KEY = "observation.domain_id"
-
-_TRANSITION_OVERHEAD = 64 * 1024
-"""Bytes torch.save spends on names and alignment for one transition's dozen tensors, with room to spare."""
-
-_GLOBALS = frozenset(
-    {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
-    | {f"torch {kind}Storage" for kind in ("Float", "Double", "Long", "Int", "Short", "Byte", "Char", "Bool")}
-)
-"""All that a list of transitions needs. torch's weights_only loader also knows nested, meta and subclassed
-tensors, and `bytearray(n)`, which allocates as much as the sender likes."""
-
-
-class TransitionError(ValueError):
-    """A message that cannot become an episode. It is dropped alone; the stream it came on goes on.
-
-    Attributes:
-        reason: A short code to count by: `undecodable`, `too_large`, `empty`, `too_long`, `missing`, `type`,
-            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `task`, `boundary`.
-    """
-
-    def __init__(self, reason: str, text: str):
-        super().__init__(text)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class EpisodeSpec:
-    """The sizes every episode of a run has.
-
-    Raises:
-        ValueError: If a size is not positive.
-    """
-
-    image_keys: tuple[str, ...]
-    """Observation keys of the camera views, in the order of the policy's image features."""
-    image_shape: tuple[int, int, int]
-    """C, h, w of a view as sent; all views share it, since `Observations.images` stacks them."""
-    num_tokens: int
-    """N, the padded length of the instruction."""
-    proprio_dim: int
-    """P, the size of `observation.state`; 0 if the policy uses none (the key is then not read)."""
-    chunk_size: int
-    """H"""
-    n_action_steps: int
-    """Chunk steps the actor executes at most, ≤ H."""
-    env_action_dim: int
-    """E, channels of the action the environment receives."""
-    action_dim: int
-    """A, channels of the action as the model sees it."""
-    num_latents: int
-    """L"""
-    denoise_steps: tuple[int, ...]
-    """Steps k that may be a chunk's (first) noised one."""
-    max_chunks: int
-    """T at most."""
-    task_names: tuple[str, ...] = ()
-    """Of the environment's tasks, in the order of the numbers that actors send; () for a single task."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "image_keys", tuple(self.image_keys))
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "denoise_steps", tuple(self.denoise_steps))
-        object.__setattr__(self, "task_names", tuple(self.task_names))
-        least = {name: 1 for name, field in self.__dataclass_fields__.items() if field.type == "int"}
-        least["proprio_dim"] = 0
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"EpisodeSpec.{name} must be at least {minimum}; got {getattr(self, name)}.")
-        if not self.image_keys:
-            raise ValueError(
-                "EpisodeSpec.image_keys is empty; give the policy at least one image input feature."
-            )
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise ValueError(
-                f"EpisodeSpec.image_shape must be (C, h, w), all positive; got {self.image_shape}."
-            )
-        if self.n_action_steps > self.chunk_size:
-            raise ValueError(
-                f"chunk_size must be ≥ n_action_steps; got {self.chunk_size} < {self.n_action_steps}. "
-                "Set policy.chunk_size or lower policy.n_action_steps."
-            )
-
-    @property
-    def record_dims(self) -> RecordDims:
-        """Sizes of every action row."""
-        return RecordDims(
-            n_action_steps=self.n_action_steps,
-            env_action_dim=self.env_action_dim,
-            num_latents=self.num_latents,
-            chunk_size=self.chunk_size,
-            action_dim=self.action_dim,
-        )
-
-    @property
-    def max_message_bytes(self) -> int:
-        """Bytes of the longest episode's message, rounded up generously; also right for `LearnerServer`."""
-        numbers = 8 * (self.num_tokens + self.proprio_dim + 1)
-        observation = len(self.image_keys) * math.prod(self.image_shape) + numbers
-        return 2 * self.max_chunks * (2 * observation + 4 * self.record_dims.row_size + _TRANSITION_OVERHEAD)
 
 
 @dataclass(frozen=True)
@@ -151,7 +51,7 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
     Raises:
         TransitionError: If anything is missing, misshapen, not finite, or inconsistent; `reason` is its code.
     """
-    transitions = _load(message, spec)
+    transitions = load_transitions(message, spec)
     chunks = [_decode_chunk(transition, i, spec) for i, transition in enumerate(transitions)]
     terminated, truncated = _decode_end(transitions)
     versions = {chunk.record.version for chunk in chunks}
@@ -184,74 +84,6 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
 def decoder(spec: EpisodeSpec) -> Callable[[bytes], Episode]:
     """`decode_episode` with its spec bound: what `LearnerServer` takes."""
     return lambda message: decode_episode(message, spec)
-
-
-def _load(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any]]:
-    if len(message) > spec.max_message_bytes:
-        raise TransitionError(
-            "too_large",
-            f"Message has {len(message)} bytes; an episode of {spec.max_chunks} chunks needs at most "
-            f"{spec.max_message_bytes}.",
-        )
-    _check_archive(message)
-    try:
-        transitions = torch.load(io.BytesIO(message), map_location="cpu", weights_only=True)
-    # The bytes are the peer's: torch's reader and unpickler answer bad ones with a dozen exception types.
-    except Exception as error:
-        raise TransitionError(
-            "undecodable", f"torch.load refused the message ({type(error).__name__})."
-        ) from error
-    if not isinstance(transitions, list):
-        raise TransitionError("type", f"Expected a list of transitions; got {type(transitions).__name__}.")
-    if not transitions:
-        raise TransitionError("empty", "The message holds no transition.")
-    if len(transitions) > spec.max_chunks:
-        raise TransitionError(
-            "too_long",
-            f"Episode of {len(transitions)} chunks; at most {spec.max_chunks} fit. Raise max_chunks or end "
-            "the episode earlier.",
-        )
-    for i, transition in enumerate(transitions):
-        if not isinstance(transition, dict):
-            raise TransitionError("type", f"transition {i} must be a dict; got {type(transition).__name__}.")
-    return transitions
-
-
-def _check_archive(message: bytes) -> None:
-    """Refuse compressed entries (a small message unpacking to gigabytes) and globals outside `_GLOBALS`."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(message)) as archive:
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise TransitionError(
-                    "undecodable", "The message's archive is compressed; torch.save never does that."
-                )
-            if sum(entry.file_size for entry in entries) > len(message):
-                raise TransitionError(
-                    "undecodable", "The message's archive claims more bytes than the message has."
-                )
-            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-            if len(pickles) != 1:
-                raise TransitionError(
-                    "undecodable", f"Expected one data.pkl in the archive; found {len(pickles)}."
-                )
-            program = archive.read(pickles[0])
-        for opcode, argument, _ in pickletools.genops(program):
-            if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-                raise TransitionError(
-                    "undecodable", f"Opcode {opcode.name} has no place in a list of transitions."
-                )
-            if opcode.name == "PROTO" and argument != 2:
-                raise TransitionError("undecodable", f"Pickle protocol {argument}; torch.save writes 2.")
-            if opcode.name == "GLOBAL" and argument not in _GLOBALS:
-                raise TransitionError("undecodable", f"{argument!r} has no place in a list of transitions.")
-    except TransitionError:
-        raise
-    # As above: zipfile and pickletools raise whatever the peer's bytes lead them to.
-    except Exception as error:
-        raise TransitionError(
-            "undecodable", f"Not a torch.save archive ({type(error).__name__}: {error})."
-        ) from error
 
 
 def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _Chunk:

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from lerobot.transport.utils import TransferState
 
-from bridge.wire.decode import TransitionError
+from bridge.wire.archive import TransitionError
 from pirl_jax.rollout.episode import Episode
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from lerobot.transport.utils import transitions_to_bytes
 
-from bridge.wire.decode import EpisodeSpec
 from bridge.wire.record import Record, pack
+from bridge.wire.spec import EpisodeSpec
 
 SPEC = EpisodeSpec(
     image_keys=("observation.images.front", "observation.images.wrist"),

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot.transport.utils import transitions_to_bytes
 
-from bridge.wire.decode import EpisodeSpec, TransitionError, decode_episode
+from bridge.wire.archive import TransitionError
+from bridge.wire.decode import decode_episode
 from bridge.wire.record import pack, unpack
+from bridge.wire.spec import EpisodeSpec
 
 LAST = -1
 

@@ -1,0 +1,106 @@
+"""The archive of a transition message, opened without trusting it: bounded in size, plain tensors alone."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bridge.wire.spec import EpisodeSpec
+
+_GLOBALS = frozenset(
+    {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
+    | {f"torch {kind}Storage" for kind in ("Float", "Double", "Long", "Int", "Short", "Byte", "Char", "Bool")}
+)
+"""All that a list of transitions needs. torch's weights_only loader also knows nested, meta and subclassed
+tensors, and `bytearray(n)`, which allocates as much as the sender likes."""
+
+
+class TransitionError(ValueError):
+    """A message that cannot become an episode. It is dropped alone; the stream it came on goes on.
+
+    Attributes:
+        reason: A short code to count by: `undecodable`, `too_large`, `empty`, `too_long`, `missing`, `type`,
+            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `task`, `boundary`.
+    """
+
+    def __init__(self, reason: str, text: str):
+        super().__init__(text)
+        self.reason = reason
+
+
+def load_transitions(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any]]:
+    """Return the transitions in the message of one episode, as dicts of plain tensors.
+
+    Raises:
+        TransitionError: The message is too large, or is no archive of a list of transitions.
+    """
+    if len(message) > spec.max_message_bytes:
+        raise TransitionError(
+            "too_large",
+            f"Message has {len(message)} bytes; an episode of {spec.max_chunks} chunks needs at most "
+            f"{spec.max_message_bytes}.",
+        )
+    _check_archive(message)
+    try:
+        transitions = torch.load(io.BytesIO(message), map_location="cpu", weights_only=True)
+    # The bytes are the peer's: torch's reader and unpickler answer bad ones with a dozen exception types.
+    except Exception as error:
+        raise TransitionError(
+            "undecodable", f"torch.load refused the message ({type(error).__name__})."
+        ) from error
+    if not isinstance(transitions, list):
+        raise TransitionError("type", f"Expected a list of transitions; got {type(transitions).__name__}.")
+    if not transitions:
+        raise TransitionError("empty", "The message holds no transition.")
+    if len(transitions) > spec.max_chunks:
+        raise TransitionError(
+            "too_long",
+            f"Episode of {len(transitions)} chunks; at most {spec.max_chunks} fit. Raise max_chunks or end "
+            "the episode earlier.",
+        )
+    for i, transition in enumerate(transitions):
+        if not isinstance(transition, dict):
+            raise TransitionError("type", f"transition {i} must be a dict; got {type(transition).__name__}.")
+    return transitions
+
+
+def _check_archive(message: bytes) -> None:
+    """Refuse compressed entries (a small message unpacking to gigabytes) and globals outside `_GLOBALS`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(message)) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise TransitionError(
+                    "undecodable", "The message's archive is compressed; torch.save never does that."
+                )
+            if sum(entry.file_size for entry in entries) > len(message):
+                raise TransitionError(
+                    "undecodable", "The message's archive claims more bytes than the message has."
+                )
+            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            if len(pickles) != 1:
+                raise TransitionError(
+                    "undecodable", f"Expected one data.pkl in the archive; found {len(pickles)}."
+                )
+            program = archive.read(pickles[0])
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+                raise TransitionError(
+                    "undecodable", f"Opcode {opcode.name} has no place in a list of transitions."
+                )
+            if opcode.name == "PROTO" and argument != 2:
+                raise TransitionError("undecodable", f"Pickle protocol {argument}; torch.save writes 2.")
+            if opcode.name == "GLOBAL" and argument not in _GLOBALS:
+                raise TransitionError("undecodable", f"{argument!r} has no place in a list of transitions.")
+    except TransitionError:
+        raise
+    # As above: zipfile and pickletools raise whatever the peer's bytes lead them to.
+    except Exception as error:
+        raise TransitionError(
+            "undecodable", f"Not a torch.save archive ({type(error).__name__}: {error})."
+        ) from error
