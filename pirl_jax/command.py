@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pirl_jax.recipe.renamed import refuse_old_names
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,8 +30,9 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
         run(cfg)
 
-    parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
     try:
+        refuse_old_names(sys.argv[1:])
+        parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, DraccusException) as error:
         logger.debug("details", exc_info=True)

@@ -7,20 +7,32 @@ from, and says in words what is wrong and what to change. Trains nothing and wri
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from pirl_jax.diagnosis.findings import diagnose
+from pirl_jax.diagnosis.episodes import agreement, memory, noise_in_actions, signal
+from pirl_jax.diagnosis.finding import Finding
+from pirl_jax.diagnosis.trial import Trial, size_of_step
 from pirl_jax.learner import command, load, publish, serve
-from pirl_jax.likelihood.modes import level_at
-from pirl_jax.rollout.behaviour import Behaviour, round_to
-from pirl_jax.xvla.policy import critic_fn
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.episode import Episode
+from pirl_jax.training.loop import behaviour_of
+from pirl_jax.training.parts import Parts, assemble, method_of
+from pirl_jax.typing import Params
+from pirl_jax.update.critic import ValueFunction, value_function
+from pirl_jax.update.method import Method
+from pirl_jax.update.state import TrainState
 
 logger = logging.getLogger("doctor")
 
@@ -38,8 +50,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     from bridge.weights.export import policy_config
 
     run = load(cfg)
-    level = level_at(run.recipe.noise, 0)
-    behaviour = Behaviour(round_to(run.state.params, run.recipe.push_dtype), 0, level)
+    behaviour = behaviour_of(run.state, run.recipe)
     received = []
     arguments = [
         *actor_arguments,
@@ -47,7 +58,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         f"--output_dir={folder}/actor",
     ]
     with serve(run) as server:
-        publish(server, run.recipe, 1, behaviour)
+        publish(server, run.recipe.push.dtype, 1, behaviour)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
             deadline = time.monotonic() + patience
             while len(received) < episodes:
@@ -65,7 +76,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     channels = policy_config(cfg.policy).real_action_dim
     findings = diagnose(
         run.policy,
-        critic_fn(run.recipe.critic.hidden_dims),
+        value_function(run.recipe.critic.hidden_dims),
         jax.device_put(run.frozen),
         run.recipe,
         run.state,
@@ -75,6 +86,71 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     )
     print(*findings, sep="\n")
     return all(finding.ok for finding in findings)
+
+
+def diagnose(
+    policy: FlowPolicy,
+    value: ValueFunction,
+    frozen: Params,
+    recipe: Recipe,
+    state: TrainState,
+    episodes: Sequence[Episode],
+    behaviour: Behaviour,
+    unnormalize: Callable[[np.ndarray], np.ndarray] = lambda action: action,
+) -> list[Finding]:
+    """Examine episodes that actors played with ``behaviour``, and one trial update on them.
+
+    Args:
+        policy: the flow policy.
+        value: ``(critic params, inputs, proprio) -> values``.
+        frozen: the encoder's parameters.
+        recipe: every number of the method.
+        state: before the first update; copied, not donated.
+        episodes: at least one.
+        behaviour: as pushed.
+        unnormalize: takes actions [N, A] to the environment's units, channel by channel.
+    """
+    parts, method = _trial_parts(policy, value, frozen, recipe, len(episodes))
+    scored = [parts.score(episode, behaviour) for episode in episodes]
+    trial = Trial(method, state, *parts.batch(state, scored))
+    updated, metrics = trial.update()
+    moved = dataclasses.replace(behaviour, params=updated.params)
+    log_weights = np.concatenate(
+        [
+            (parts.score(episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
+            for episode, before in zip(episodes, scored, strict=True)
+        ]
+    )
+    rows = recipe.rollout.episodes_per_update * (recipe.rollout.max_chunks + 1)
+    demonstrations = recipe.demonstrations.max_samples if recipe.demonstrations.coef else 0
+    return [
+        agreement(scored, recipe.noise.mode, recipe.push.dtype),
+        trial.ratio(),
+        *noise_in_actions(policy, recipe.noise, behaviour.params, scored, unnormalize),
+        signal(scored),
+        trial.advantages(),
+        *trial.gradients(),
+        size_of_step(metrics, log_weights, recipe.optimizer.lr),
+        memory(state, frozen, scored, rows, demonstrations),
+    ]
+
+
+def _trial_parts(
+    policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe, episodes: int
+) -> tuple[Parts, Method]:
+    """Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
+
+    Neither the policy nor its learning rate is kept waiting, and demonstrations are left out.
+    """
+    trial = dataclasses.replace(
+        recipe,
+        rollout=dataclasses.replace(recipe.rollout, episodes_per_update=episodes, group_size=1),
+        advantage=dataclasses.replace(recipe.advantage, estimator="gae"),
+        critic=dataclasses.replace(recipe.critic, warmup_updates=0),
+        optimizer=dataclasses.replace(recipe.optimizer, lr_warmup_steps=0),
+    )
+    method = dataclasses.replace(method_of(policy, value, trial), supervised_loss=None)
+    return assemble(policy, value, frozen, trial), method
 
 
 def main() -> None:

@@ -16,14 +16,15 @@ import jax
 
 from pirl_jax.command import run_command
 from pirl_jax.likelihood import noise_head
-from pirl_jax.policy import FlowPolicy, Params
+from pirl_jax.policy import FlowPolicy
 from pirl_jax.rollout.behaviour import Behaviour, Versions
-from pirl_jax.training import checkpoint
-from pirl_jax.training import loop as train
+from pirl_jax.training import checkpoint, loop
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
-from pirl_jax.update import state
+from pirl_jax.training.parts import assemble
+from pirl_jax.typing import Params
+from pirl_jax.update import critic, state
 from pirl_jax.update.demonstrations import Demonstrations, encode
-from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
+from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -57,29 +58,33 @@ def load(cfg: Any) -> Run:
     # sides.
     config = policy_config(policy_cfg)
     params = check_params(load_params(base)[1], config)
-    policy = flow_policy(config)
+    policy = XVLAFlowPolicy(config)
     trainable, frozen = policy.split(params)
     key = jax.random.PRNGKey(cfg.seed)
-    critic_params = init_critic(config, recipe.critic, key)
+    critic_params = critic.init(policy, recipe.critic, config.dim_proprio, key)
     head = noise_head.init(policy, recipe.noise, jax.random.fold_in(key, 1))
-    train_state = state.create(jax.device_put(trainable) | head, critic_params, recipe, cfg.seed)
-    return Run(policy, recipe, frozen, train_state, episode_spec(policy_cfg, recipe, config, cfg.env))
+    params, keep_reference = jax.device_put(trainable) | head, recipe.objective.reference_kl_coef > 0
+    train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference)
+    spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
+    return Run(policy, recipe, frozen, train_state, spec)
 
 
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
-    """Read and encode what ``algorithm.anchor`` wants of the dataset; nothing if it is off.
+    """Read and encode what ``algorithm.demonstrations`` wants of the dataset; nothing if it is off.
 
     Raises:
         ValueError: The dataset is missing or does not fit; says why.
     """
-    anchor = run.recipe.anchor
-    if not anchor.coef:
+    wanted = run.recipe.demonstrations
+    if not wanted.coef:
         return None
     from bridge.datasets.demonstrations import load_demonstrations
     from bridge.weights.export import policy_config
 
-    frames = load_demonstrations(cfg, policy_config(cfg.policy), run.spec, anchor.max_samples)
-    logger.info("%d frames of %s anchor the policy", len(frames.action), cfg.dataset.repo_id)
+    frames = load_demonstrations(cfg, policy_config(cfg.policy), run.spec, wanted.max_samples)
+    logger.info(
+        "%d frames of %s are learned from beside the episodes", len(frames.action), cfg.dataset.repo_id
+    )
     return encode(run.policy, encoder, frames)
 
 
@@ -96,13 +101,13 @@ def serve(run: Run) -> Any:
     return LearnerServer(address.learner_host, address.learner_port, decode=decoder(run.spec))
 
 
-def publish(server: Any, recipe: Any, version: int, behaviour: Behaviour) -> None:
-    """Push trainable parameters, rounded as the recipe says, and their noise level to every actor."""
+def publish(server: Any, pushed: str, version: int, behaviour: Behaviour) -> None:
+    """Push trainable parameters in the dtype ``pushed``, and their noise level, to every actor."""
     import torch
 
     from bridge.weights.state_dict import to_push
 
-    dtype = torch.bfloat16 if recipe.push_dtype == "bfloat16" else None
+    dtype = torch.bfloat16 if pushed == "bfloat16" else None
     server.publish(version, behaviour.level, to_push(behaviour.params, dtype))
 
 
@@ -140,16 +145,16 @@ def learn(cfg: Any) -> None:
             checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
             MetricsWriter(output_dir, int(train_state.step), trackers) as log,
         ):
-            updates = train.run(
-                policy,
-                critic_fn(recipe.critic.hidden_dims),
-                encoder,
+            updates = loop.run(
+                assemble(policy, critic.value_function(recipe.critic.hidden_dims), encoder, recipe),
                 recipe,
                 train_state,
-                total_steps=cfg.steps,
-                receive=server.get,
-                publish=partial(publish, server, recipe),
-                versions=Versions(output_dir / "versions.txt"),
+                loop.Actors(
+                    server.get,
+                    partial(publish, server, recipe.push.dtype),
+                    Versions(output_dir / "versions.txt"),
+                ),
+                total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
             )

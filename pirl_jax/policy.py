@@ -1,56 +1,123 @@
-"""What PI-RL needs to know of a flow policy: a handful of pure functions and sizes.
+"""What PI-RL needs to know of a flow policy: its contract.
 
-A second flow policy is one more function returning a ``FlowPolicy`` (``pirl_jax.xvla.policy`` returns
-X-VLA's); nothing else in the learner names a model.
+A second flow policy is one more class with these members (``pirl_jax.xvla.policy`` has X-VLA's); nothing else
+in the learner names a model. Dimension letters are those of ``pirl_jax.typing``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
-Params = Any
-"""A nested dict of arrays."""
-Features = Any
-"""A pytree of arrays with leading dimension B: what the frozen encoder makes of an observation, once."""
+from pirl_jax.typing import Array, Features, Float, Int, Params, PRNGKeyArray, UInt8
 
 
-@dataclass(frozen=True)
-class FlowPolicy:
-    """A flow policy, split into a frozen encoder and a trainable head."""
+class FlowPolicy(Protocol):
+    """A flow policy, split into a frozen encoder and a trainable head: pure functions and sizes."""
 
-    split: Callable[[Params], tuple[Params, Params]]
-    """``params -> (trainable, frozen)``."""
-    merge: Callable[[Params, Params], Params]
-    """``(trainable, frozen) -> params``, the inverse of ``split``. Ignores what is trained besides the policy
-    (``pirl_jax.likelihood.noise_head``)."""
-    encode: Callable[..., Features]
-    """``(frozen, images UInt8[B V C h w], tokens Int[B N]) -> features``."""
-    predict: Callable[..., Any]
-    """``(trainable, features, x_t Float[B H A], t Float[B], proprio Float[B P], domain_id Int[B]) ->
-    Float[B H A]``, the clean action â or the velocity v (``parametrization``)."""
-    supervised_loss: Callable[..., Any]
-    """``(trainable, features, proprio Float[B P], domain_id Int[B], action Float[B H n], key) -> `` the loss
-    of supervised training, a scalar; its noise and times are drawn with ``key``."""
-    critic_inputs: Mapping[str, Callable[..., Any]]
-    """``Recipe.critic.input`` → ``(trainable, features, proprio Float[B P], domain_id Int[B]) -> `` what the
-    critic sees, ``Float[B D]``."""
-    prepare_proprio: Callable[[np.ndarray], np.ndarray]
-    """Raw state ``[B P']`` to what ``predict`` takes."""
-    summarize: Callable[..., Any]
-    """``(features, proprio Float[B P]) -> Float[B summary_dim]``: an observation as one vector."""
-    summary_dim: int
-    num_denoising_steps: int
-    chunk_size: int
-    n_action_steps: int
-    dim_action: int
-    channel_groups: Mapping[str, tuple[int, ...]]
-    """Group → action channels that carry noise and are scored."""
-    gripper_logits: tuple[int, ...] = ()
-    """Executed channels that are logits of a closed gripper (``pirl_jax.likelihood.gripper``)."""
-    parametrization: str = "data"
-    """What ``predict`` returns: ``data``, the clean action â (X-VLA), or ``velocity``, v = noise - action
-    with time from 1 to 0 (π0, SmolVLA)."""
+    @property
+    def num_denoising_steps(self) -> int:
+        """K, steps from noise to action."""
+        ...
+
+    @property
+    def chunk_size(self) -> int:
+        """H, steps of a predicted chunk."""
+        ...
+
+    @property
+    def n_action_steps(self) -> int:
+        """Steps of it that the robot executes, at most H."""
+        ...
+
+    @property
+    def dim_action(self) -> int:
+        """A, action channels as the model sees them."""
+        ...
+
+    @property
+    def channel_groups(self) -> Mapping[str, tuple[int, ...]]:
+        """Group → action channels that carry noise and are scored."""
+        ...
+
+    @property
+    def gripper_logits(self) -> tuple[int, ...]:
+        """Executed channels that are logits of a closed gripper (``likelihood.gripper``); () for none."""
+        ...
+
+    @property
+    def parametrization(self) -> str:
+        """What ``predict`` returns: ``data``, the clean action â, or ``velocity``, v = noise - action.
+
+        Time runs from 1 (noise) to 0 (action) either way. X-VLA predicts data; π0 and SmolVLA velocities.
+        """
+        ...
+
+    @property
+    def summary_dim(self) -> int:
+        """Width of what ``summarize`` returns."""
+        ...
+
+    @property
+    def critic_input_dims(self) -> Mapping[str, int]:
+        """What the critic may see (``CriticConfig.input``) → its width D."""
+        ...
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """Return the trainable and the frozen part of all parameters."""
+        ...
+
+    def merge(self, trainable: Params, frozen: Params) -> Params:
+        """Undo ``split``; what is trained besides the policy (``noise_head``) is left out."""
+        ...
+
+    def encode(
+        self, frozen: Params, images: UInt8[Array, "B V C h w"], tokens: Int[Array, "B N"]
+    ) -> Features:
+        """Return what the frozen encoder makes of observations: arrays with leading dimension B."""
+        ...
+
+    def predict(
+        self,
+        trainable: Params,
+        features: Features,
+        x_t: Float[Array, "B H A"],
+        t: Float[Array, " B"],
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+    ) -> Float[Array, "B H A"]:
+        """Return the clean action or the velocity (``parametrization``), in at least float32."""
+        ...
+
+    def supervised_loss(
+        self,
+        trainable: Params,
+        features: Features,
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+        action: Float[Array, "B H n"],
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """Return the loss of supervised training; its noise and times are drawn with ``key``."""
+        ...
+
+    def critic_input(
+        self,
+        kind: str,
+        trainable: Params,
+        features: Features,
+        proprio: Float[Array, "B P"],
+        domain_id: Int[Array, " B"],
+    ) -> Float[Array, "B D"]:
+        """Return what the critic sees of observations; ``kind`` is one of ``critic_input_dims``."""
+        ...
+
+    def prepare_proprio(self, state: Float[np.ndarray, "B P2"]) -> Float[np.ndarray, "B P"]:
+        """Turn a robot's raw state into what ``predict`` takes."""
+        ...
+
+    def summarize(self, features: Features, proprio: Float[Array, "B P"]) -> Float[Array, "B W"]:
+        """Return an observation as one vector, which a learned noise depends on."""
+        ...

@@ -19,5 +19,11 @@ typed = jaxtyped(typechecker=beartype)
 
 PyTree = Any
 """A nest of dicts, tuples and dataclasses with arrays at its leaves."""
+Params = Any
+"""A nested dict of arrays."""
+Features = Any
+"""A pytree of arrays with leading dimension B: what the frozen encoder makes of an observation, once."""
+Metrics = dict[str, Array]
+"""Scalars by name."""
 
 __all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "PyTree", "UInt8", "typed"]

@@ -15,20 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from by_recipe import create, make_batch, make_evaluate, make_recipe, make_update
 from jax.flatten_util import ravel_pytree
 
 from pirl_jax.likelihood import flow, modes, noise_head
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
+from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.scoring import ScoredEpisode
-from pirl_jax.training.loop import Collected, make_batch
-from pirl_jax.update import state
-from pirl_jax.update.policy_update import make_update
+from pirl_jax.update import critic as critics
 from pirl_jax.update.state import TrainState
-from pirl_jax.update.values import make_evaluate
 from pirl_jax.xvla.config import TextConfig, VisionConfig, XVLAConfig
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.model import Features, sample_times
-from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
+from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 H, A, P, K, WIDTH, TOKENS = 4, 2, 3, 4, 16, 2
 EPISODES = 256
@@ -73,20 +72,23 @@ CONFIG = XVLAConfig(
     num_denoising_steps=K,
     image_keys=("observation.images.front",),
 )
-POLICY = flow_policy(CONFIG)
+POLICY = XVLAFlowPolicy(CONFIG)
 """X-VLA's head; its encoder is never run, the features are constants."""
 
 
-def _velocity(params, features, x_t, t, *observed):
-    return (x_t - POLICY.predict(params, features, x_t, t, *observed)) / t[:, None, None]
+class VelocityPolicy(XVLAFlowPolicy):
+    """The same network as a velocity policy: v = (x_t - â)/t."""
+
+    parametrization = "velocity"
+
+    def predict(self, trainable, features, x_t, t, proprio, domain_id):
+        """Return the velocity."""
+        clean = super().predict(trainable, features, x_t, t, proprio, domain_id)
+        return (x_t - clean) / t[:, None, None]
 
 
-POLICIES = {
-    "data": POLICY,
-    # The same network as a velocity policy: v = (x_t - â)/t.
-    "velocity": dataclasses.replace(POLICY, predict=_velocity, parametrization="velocity"),
-}
-CRITIC = critic_fn((32,))
+POLICIES = {"data": POLICY, "velocity": VelocityPolicy(CONFIG)}
+CRITIC = critics.value_function((32,))
 
 
 class Task(NamedTuple):
@@ -175,9 +177,12 @@ def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: 
     proprio = jnp.repeat(jax.random.normal(keys[0], (B // group, P), dtype), group, axis=0)
     eps0 = jax.random.normal(keys[1], (B, H, A), dtype)
     config, policy = NoiseConfig(mode=mode, level=LEVELS[mode]), POLICIES[parametrization]
-    predict, spread = head(params, task, proprio, parametrization), noise_head.spread_fn(policy, config)
+    predict, spread = (
+        head(params, task, proprio, parametrization),
+        noise_head.log_multiplier_of(policy, config),
+    )
     bound = spread and partial(spread, params, features_of(task, B), proprio)
-    chunk = flow.sample(flow.Chain.of(policy, config), predict, eps0, keys[2], k, spread=bound)
+    chunk = flow.sample(flow.Chain.of(policy, config), predict, eps0, keys[2], k, log_multiplier=bound)
     return proprio, chunk, -task.squared_error(chunk.action, proprio)
 
 
@@ -199,7 +204,7 @@ class Algorithm:
 
 ALGORITHMS = {
     "PPO": Algorithm({}),
-    "GRPO": Algorithm({"advantage": "group", "group_size": 8}),
+    "GRPO": Algorithm({"estimator": "group", "group_size": 8}),
     "async": Algorithm({"decoupled": True}, staleness=2),
 }
 
@@ -211,7 +216,7 @@ class Case:
         self, mode: str, algorithm: str, replay: str = "last", parametrization: str = "data"
     ) -> None:
         self.mode, self.algorithm, self.parametrization = mode, ALGORITHMS[algorithm], parametrization
-        self.recipe = Recipe(
+        self.recipe = make_recipe(
             noise=NoiseConfig(mode=mode, level=LEVELS[mode], replay=replay),
             critic=CriticConfig(hidden_dims=(32,), lr=3e-3),
             episodes_per_update=EPISODES,
@@ -222,16 +227,14 @@ class Case:
         )
         self.policy = policy = POLICIES[parametrization]
         self._evaluate = make_evaluate(policy, CRITIC, self.recipe)
-        chain, spread = (
-            flow.Chain.of(policy, self.recipe.noise),
-            noise_head.spread_fn(policy, self.recipe.noise),
-        )
-        self._update = make_update(policy.predict, CRITIC, self.recipe, chain, spread)
+        chain = flow.Chain.of(policy, self.recipe.noise)
+        multiplier = noise_head.log_multiplier_of(policy, self.recipe.noise)
+        self._update = make_update(policy.predict, CRITIC, self.recipe, chain, multiplier)
         # One full-batch step of length zero, unclipped: Adam's first moment is (1 - β₁) times its gradient.
-        self._still = dataclasses.replace(
+        self._still = make_recipe(
             self.recipe, num_epochs=1, minibatch_size=2 * EPISODES, lr=0.0, grad_clip_norm=1e9
         )
-        self._still_update = make_update(policy.predict, CRITIC, self._still, chain, spread)
+        self._still_update = make_update(policy.predict, CRITIC, self._still, chain, multiplier)
 
     def start(self, seed: int) -> tuple[Task, Any]:
         """A seed's task, its clone, and a noise head where the mode has one."""
@@ -241,7 +244,7 @@ class Case:
     def collect(self, acted: Any, task: Task, seed: int) -> list[Collected]:
         """Episodes of one chunk."""
         k = draw_steps(self.mode, EPISODES, seed)
-        group, key = self.recipe.group_size, jax.random.PRNGKey(seed)
+        group, key = self.recipe.rollout.group_size, jax.random.PRNGKey(seed)
         proprio, chunk, reward = jax.device_get(
             rollout(acted, task, key, k, self.mode, group, self.parametrization)
         )
@@ -292,8 +295,8 @@ class Case:
 
 
 def _new_state(params: Any, recipe: Recipe, seed: int) -> TrainState:
-    critic_params = init_critic(CONFIG, recipe.critic, jax.random.PRNGKey(seed))
-    return state.create(jax.tree.map(jnp.copy, params), critic_params, recipe, seed)
+    critic_params = critics.init(POLICY, recipe.critic, CONFIG.dim_proprio, jax.random.PRNGKey(seed))
+    return create(jax.tree.map(jnp.copy, params), critic_params, recipe, seed)
 
 
 def true_gradient(

@@ -142,7 +142,7 @@ def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:
     Args:
         folder: Receives the config, a tokenizer and ``output``, the run's ``output_dir`` (not created).
         port: Of the learner.
-        overrides: Merged one level deep into the sections ``policy``, ``algorithm``, ``env``; others replace.
+        overrides: Merged one level deep into ``policy``, ``env``, ``algorithm``'s sections; others replace.
     """
     import draccus
     from lerobot.configs import PreTrainedConfig
@@ -158,14 +158,16 @@ def write_run_config(folder: Path, port: int, **overrides: Any) -> Path:
             "type": "pi_rl",
             "noise": {"level": 0.1},
             "critic": {"hidden_dims": [16]},
-            "episodes_per_update": 4,
-            "minibatch_size": 8,
-            "num_epochs": 1,
-            "max_chunks": 8,
+            "rollout": {"episodes_per_update": 4, "max_chunks": 8},
+            "optimizer": {"minibatch_size": 8, "num_epochs": 1},
             "actor_learner_config": {"learner_port": port, "queue_get_timeout": 0.2},
         },
         "env": {"type": "chunked_gym", "max_episode_steps": 20},
     }
+    algorithm = overrides.pop("algorithm", {})
+    for name, values in algorithm.items():
+        section = config["algorithm"].get(name)
+        config["algorithm"][name] = section | values if isinstance(section, dict) else values
     for section, values in overrides.items():
         if isinstance(values, dict) and isinstance(config.get(section), dict):
             config[section] |= values

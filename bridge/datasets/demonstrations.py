@@ -36,8 +36,9 @@ def load_demonstrations(cfg: Any, config: XVLAConfig, spec: EpisodeSpec, count: 
         dataset = load_dataset(own)
     except Exception as error:  # LeRobot's and the hub's many
         raise ValueError(
-            f"algorithm.anchor.coef={cfg.algorithm.anchor.coef} needs demonstrations, and {name} gives none: "
-            f"{error} Set dataset.repo_id and dataset.root to a LeRobotDataset, or anchor.coef to 0."
+            f"algorithm.demonstrations.coef={cfg.algorithm.demonstrations.coef} needs demonstrations, and "
+            f"{name} gives none: {error} Set dataset.repo_id and dataset.root to a LeRobotDataset, or "
+            "demonstrations.coef to 0."
         ) from error
     features = dataset.meta.features
     _check(name, "cameras", tuple(image_keys(dataset, policy)), spec.image_keys)
@@ -60,5 +61,5 @@ def _check(name: str, what: str, theirs: object, ours: object) -> None:
     if theirs != ours:
         raise ValueError(
             f"{name} does not fit this run's policy and environment: {what}: {theirs} in the dataset, {ours} "
-            "here. Record it with this environment, or set algorithm.anchor.coef to 0."
+            "here. Record it with this environment, or set algorithm.demonstrations.coef to 0."
         )

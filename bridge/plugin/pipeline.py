@@ -24,8 +24,8 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
         algorithm.actor_id = cfg.env.actor_id
-        cfg.env.group_size = algorithm.group_size
-        _check_length(cfg.env, algorithm.policy_config.n_action_steps, algorithm.max_chunks)
+        cfg.env.group_size = algorithm.rollout.group_size
+        _check_length(cfg.env, algorithm.policy_config.n_action_steps, algorithm.rollout.max_chunks)
     if isinstance(cfg.env, LiberoConfig):
         algorithm.env_action = partial(cfg.env.env_action, cfg.policy)
     if transport.is_actor():
@@ -40,8 +40,8 @@ def _check_length(env: ActorSettings, n_action_steps: int, max_chunks: int) -> N
     if chunks > max_chunks:
         raise ValueError(
             f"Episodes of up to {env.max_steps} steps make {chunks} chunks of policy.n_action_steps="
-            f"{n_action_steps}, and the learner drops those of more than algorithm.max_chunks={max_chunks}. "
-            "Raise it, or lower env.episode_length."
+            f"{n_action_steps}, and the learner drops those of more than algorithm.rollout.max_chunks="
+            f"{max_chunks}. Raise it, or lower env.episode_length."
         )
 
 

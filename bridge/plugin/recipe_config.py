@@ -76,7 +76,6 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         self._policy_config = policy
 
     def _check(self, policy: Any) -> None:
-        self.validate()
         if policy.type not in SUPPORTED_POLICIES:
             raise ValueError(
                 f"algorithm.type=pi_rl trains flow-matching policies: {', '.join(SUPPORTED_POLICIES)}; "

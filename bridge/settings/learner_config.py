@@ -13,6 +13,7 @@ from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
+from pirl_jax.recipe import NoiseConfig
 from pirl_jax.xvla.config import XVLAConfig
 
 
@@ -45,7 +46,11 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
 
 
 def episode_spec(
-    policy: XVLAPolicyConfig, recipe: PiRLConfig, config: XVLAConfig, env: EnvConfig | None = None
+    policy: XVLAPolicyConfig,
+    config: XVLAConfig,
+    noise: NoiseConfig,
+    max_chunks: int,
+    env: EnvConfig | None = None,
 ) -> EpisodeSpec:
     """Return the sizes of the episodes that this config's actors send.
 
@@ -73,8 +78,8 @@ def episode_spec(
         n_action_steps=config.n_action_steps,
         env_action_dim=(settings and settings.env_action_dim) or config.real_action_dim,
         action_dim=config.dim_action,
-        num_latents=num_latents(recipe.noise, K),
-        denoise_steps=MODES[recipe.noise.mode].first_steps(K),
-        max_chunks=recipe.max_chunks,
+        num_latents=num_latents(noise, K),
+        denoise_steps=MODES[noise.mode].first_steps(K),
+        max_chunks=max_chunks,
         task_names=settings.task_names if settings else (),
     )

@@ -1,9 +1,9 @@
-"""The denoising chain of ``noise.py`` in JAX: sampling it, and the likelihood of what it sampled.
+"""The denoising chain in JAX: sampling it, and the likelihood of what it sampled.
 
 The policy enters as its ``Chain`` and one or two callables, with everything but the chain bound:
 
     predict(x_t: Float[B H A], t: Float[B]) -> Float[B H A]
-    spread(t: Float[B]) -> log factor on the noise of each channel: Float[B A]
+    log_multiplier(t: Float[B]) -> log factor on the noise of each channel: Float[B A]
 
 The first is the flow head: it returns the clean action â = f_θ(x_t, t, o) before any post-processing, or the
 velocity v (``Chain.parametrization``), in float32. The second is the noise head of a mode that learns its
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -26,94 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood import gripper
-from pirl_jax.likelihood.modes import (
-    MODES,
-    Mode,
-    Step,
-    channel_scale,
-    correlation_factor,
-    noised_coefficients,
-    plain_step,
-)
-from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import NoiseConfig
+from pirl_jax.likelihood.chain import Chain, per_chunk
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 Predict = Callable[[Array, Array], Array]
-Spread = Callable[[Array], Array]
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """A policy's denoising chain and what of it is random."""
-
-    noise: NoiseConfig
-    K: int
-    """Denoising steps."""
-    scale: np.ndarray
-    """Factor on the noise level of each action channel [A]; zero where there is no noise
-    (``modes.channel_scale``)."""
-    grippers: tuple[int, ...] = ()
-    """Channels drawn as coins (``gripper.sampled_channels``)."""
-    parametrization: str = "data"
-    """What ``predict`` returns: ``data`` or ``velocity``."""
-
-    @classmethod
-    def of(cls, policy: FlowPolicy, noise: NoiseConfig) -> Chain:
-        """Return a policy's chain with this noise.
-
-        Raises:
-            ValueError: Groups of channels, or a drawn gripper, that the action space has not.
-        """
-        return cls(
-            noise=noise,
-            K=policy.num_denoising_steps,
-            scale=channel_scale(noise, policy.channel_groups, policy.dim_action),
-            grippers=gripper.sampled_channels(noise, policy.gripper_logits),
-            parametrization=policy.parametrization,
-        )
-
-    @property
-    def mode(self) -> Mode:
-        """Which steps are noised, and how."""
-        return MODES[self.noise.mode]
-
-    @property
-    def scored(self) -> np.ndarray:
-        """Channels [c] with noise, whose density is scored."""
-        return np.flatnonzero(self.scale)
-
-    def factor(self, H: int) -> np.ndarray:
-        """L of the noise over ``H`` chunk steps [H, H]."""
-        return correlation_factor(self.noise, H)
-
-    def steps(self, denoise_step: Array) -> Int[Array, "B M"]:
-        """Return the indices of each row's noised steps."""
-        return denoise_step[:, None] - jnp.arange(self.mode.num_noised(self.K))
-
-    def levels(self, level: Array | None, batch: int, dtype: jnp.dtype) -> Float[Array, " B"]:
-        """Each row's noise level: the config's if none is given."""
-        return jnp.full(batch, self.noise.level, dtype) if level is None else level.astype(dtype)
-
-    def plain(self, dtype: jnp.dtype) -> Step:
-        """Coefficients [K] without noise; entry k - 1 belongs to step k."""
-        columns = plain_step(np.arange(1, self.K + 1), self.K, self.parametrization)
-        return Step(*(jnp.asarray(x, dtype) for x in columns))
-
-    def noised(self, steps: Array, level: Array) -> Step:
-        """Coefficients [B, M] of noised ``steps`` [B, M] at the rows' ``level`` [B]."""
-        k = np.arange(1, self.K + 1)
-        columns = noised_coefficients(self.noise, k, self.K, level[:, None], self.parametrization)
-        shape = (len(level), self.K)
-        columns = (jnp.broadcast_to(jnp.asarray(x, level.dtype), shape) for x in columns)
-        return Step(*(jnp.take_along_axis(column, steps - 1, axis=1) for column in columns))
-
-    def mean(self, coefs: Step, eps0: Array, x_t: Array, predicted: Array) -> Array:
-        """c_noise·ε₀ + c_action·f (+ c_x·x_t), in the order of LeRobot's ``x1 * t + action * (1 - t)``."""
-        mean = eps0 * _per_chunk(coefs.noise_coef) + predicted * _per_chunk(coefs.action_coef)
-        return mean if self.parametrization == "data" else mean + x_t * _per_chunk(coefs.x_coef)
+LogMultiplier = Callable[[Array], Array]
 
 
 class Chunk(NamedTuple):
@@ -136,10 +54,6 @@ class Distribution(NamedTuple):
     """Of the coins, if the chain draws grippers."""
 
 
-def _per_chunk(values: Array) -> Array:
-    return values[..., None, None]
-
-
 def _float_dtype(x: Array) -> jnp.dtype:
     """At least float32: at σ = 1 cm, bfloat16 rounding alone is a log-ratio of .6."""
     return jnp.promote_types(x.dtype, jnp.float32)
@@ -155,7 +69,7 @@ def stds(
     chain: Chain,
     denoise_step: Int[Array, " B"],
     level: Float[Array, " B"],
-    spread: Spread | None = None,
+    log_multiplier: LogMultiplier | None = None,
 ) -> Float[Array, "B M c"]:
     """Standard deviation of each noised step on the scored channels, learned or not.
 
@@ -163,18 +77,20 @@ def stds(
         chain: whose noise.
         denoise_step: index k of the (first) noised step.
         level: of each row.
-        spread: the noise head, for a mode that learns.
+        log_multiplier: the noise head, for a mode that learns.
     """
     scored = chain.scored
     coefs = chain.noised(chain.steps(denoise_step), level)
     std = coefs.std[..., None] * jnp.asarray(chain.scale[scored], level.dtype)
     if not chain.mode.learned_std:
         return std
-    if spread is None:
+    if log_multiplier is None:
         raise ValueError(
             f"noise.mode={chain.noise.mode!r} learns its standard deviation: give its noise head."
         )
-    return std * jnp.exp(jax.vmap(spread, in_axes=1, out_axes=1)(coefs.t)[..., scored]).astype(std.dtype)
+    return std * jnp.exp(jax.vmap(log_multiplier, in_axes=1, out_axes=1)(coefs.t)[..., scored]).astype(
+        std.dtype
+    )
 
 
 @typed
@@ -184,7 +100,7 @@ def distribution(
     latents: Float[Array, "B L H A"],
     denoise_step: Int[Array, " B"],
     level: Float[Array, " B"] | None = None,
-    spread: Spread | None = None,
+    log_multiplier: LogMultiplier | None = None,
 ) -> Distribution:
     """The noised steps' distributions under the current policy, from the latents of the policy that sampled.
 
@@ -200,7 +116,7 @@ def distribution(
         latents: ``modes.num_latents`` states of the chain.
         denoise_step: index k of the (first) noised step, 1 ≤ k ≤ K.
         level: of each row.
-        spread: the noise head, for a mode that learns.
+        log_multiplier: the noise head, for a mode that learns.
 
     Returns:
         In float32, or float64 if the latents are.
@@ -219,7 +135,7 @@ def distribution(
     mean = chain.mean(coefs, eps0[:, None], x_t, predicted)
     return Distribution(
         mean[..., chain.scored],
-        stds(chain, denoise_step, level, spread),
+        stds(chain, denoise_step, level, log_multiplier),
         mean[:, -1][..., np.array(chain.grippers)] if chain.grippers else None,
     )
 
@@ -242,7 +158,7 @@ def _replayed(
         x, *kept = carry
         coefs = jax.tree.map(lambda column: column[k - 1], plain)
         predicted = predict(x, jnp.full(x.shape[0], coefs.t)).astype(x.dtype)
-        is_noised = _per_chunk(denoise_step == k)
+        is_noised = per_chunk(denoise_step == k)
         kept = (jnp.where(is_noised, new, old) for new, old in zip((x, predicted), kept, strict=True))
         return (chain.mean(coefs, eps0, x, predicted), *kept), None
 
@@ -252,7 +168,7 @@ def _replayed(
 
 
 @typed
-def log_density(chain: Chain, steps: Distribution, latents: Float[Array, "B L H A"]) -> Float[Array, "B H"]:
+def log_density(chain: Chain, given: Distribution, latents: Float[Array, "B L H A"]) -> Float[Array, "B H"]:
     """Log-density of the noised steps' stored outcomes, for each chunk step given those before.
 
     The sum over the noised steps (their joint density given ε₀), scored channels and grippers; summed over
@@ -260,17 +176,17 @@ def log_density(chain: Chain, steps: Distribution, latents: Float[Array, "B L H 
 
     Args:
         chain: mode and correlation; channels.
-        steps: their distributions.
+        given: their distributions.
         latents: ``modes.num_latents`` states of the chain.
     """
-    M = steps.mean.shape[1]
-    outcome = latents[:, -M:].astype(steps.mean.dtype)[..., chain.scored]
+    M = given.mean.shape[1]
+    outcome = latents[:, -M:].astype(given.mean.dtype)[..., chain.scored]
     factor = chain.factor(outcome.shape[2])
-    whitened = _over_steps(np.linalg.inv(factor), (outcome - steps.mean) / steps.std[:, :, None])
-    density = -0.5 * jnp.sum(whitened**2, axis=(1, 3)) - _normalizer(steps.std, factor)
-    if steps.gripper_logits is None:
+    whitened = _over_steps(np.linalg.inv(factor), (outcome - given.mean) / given.std[:, :, None])
+    density = -0.5 * jnp.sum(whitened**2, axis=(1, 3)) - _normalizer(given.std, factor)
+    if given.gripper_logits is None:
         return density
-    return density + gripper.log_prob(steps.gripper_logits, drawn_grippers(chain, latents), chain.noise)
+    return density + gripper.log_prob(given.gripper_logits, drawn_grippers(chain, latents), chain.noise)
 
 
 def drawn_grippers(chain: Chain, latents: Array) -> Float[Array, "B H G"]:
@@ -291,35 +207,35 @@ def log_prob(
     latents: Float[Array, "B L H A"],
     denoise_step: Int[Array, " B"],
     level: Float[Array, " B"] | None = None,
-    spread: Spread | None = None,
+    log_multiplier: LogMultiplier | None = None,
 ) -> Float[Array, "B H"]:
     """``log_density`` of ``distribution``: sum over executed steps for the chunk's log-likelihood."""
-    steps = distribution(chain, predict, latents, denoise_step, level, spread)
-    return log_density(chain, steps, latents)
+    drawn_from = distribution(chain, predict, latents, denoise_step, level, log_multiplier)
+    return log_density(chain, drawn_from, latents)
 
 
 @typed
 def kl(
-    chain: Chain, steps: Distribution, other: Distribution, latents: Float[Array, "B L H A"]
+    chain: Chain, new: Distribution, other: Distribution, latents: Float[Array, "B L H A"]
 ) -> Float[Array, "B H"]:
-    """Σ over noised steps and grippers of KL(steps ‖ other) in closed form, by chunk step; both share L.
+    """Σ over noised steps and grippers of KL(new ‖ other) in closed form, by chunk step; both share L.
 
     In the coordinates L⁻¹x the chunk steps are independent, N(L⁻¹μ, σ²) and N(L⁻¹ν, τ²), and the prefix of a
     chunk stays one: log(τ/σ) + (σ² + (L⁻¹(μ - ν))²)/2τ² - ½ for each, and the sum over the steps of an
     executed prefix is the divergence of that prefix. With one noised step this is exact given its input; the
-    sum over a chain's steps is its divergence in the mean over chains that ``steps`` itself would draw.
+    sum over a chain's steps is its divergence in the mean over chains that ``new`` itself would draw.
     """
     shift = _over_steps(
-        np.linalg.inv(chain.factor(steps.mean.shape[2])),
-        (steps.mean - other.mean) / other.std[:, :, None],
+        np.linalg.inv(chain.factor(new.mean.shape[2])),
+        (new.mean - other.mean) / other.std[:, :, None],
     )
     # ½(r² - 1) - log r of r = σ/τ, without cancellation near r = 1.
-    log_r = jnp.log(steps.std / other.std)
+    log_r = jnp.log(new.std / other.std)
     widths = 0.5 * jnp.expm1(2 * log_r) - log_r
     divergence = jnp.sum(0.5 * shift**2 + widths[:, :, None], axis=(1, 3))
-    if steps.gripper_logits is None:
+    if new.gripper_logits is None:
         return divergence
-    pair = steps.gripper_logits, other.gripper_logits
+    pair = new.gripper_logits, other.gripper_logits
     return divergence + gripper.kl(*pair, drawn_grippers(chain, latents), chain.noise)
 
 
@@ -337,7 +253,7 @@ def sample(
     key: PRNGKeyArray,
     denoise_step: Int[Array, " B"],
     level: Float[Array, " B"] | None = None,
-    spread: Spread | None = None,
+    log_multiplier: LogMultiplier | None = None,
 ) -> Chunk:
     """Sample a chunk with its noised steps beginning at ``denoise_step``, channel by channel on the scale.
 
@@ -348,7 +264,7 @@ def sample(
     level = chain.levels(level, B, eps0.dtype)
     steps = chain.steps(denoise_step)
     noised = chain.noised(steps, level)
-    std = stds(chain, denoise_step, level, spread)
+    std = stds(chain, denoise_step, level, log_multiplier)
     rows, M = jnp.arange(B), steps.shape[1]
 
     def step(x, k):
@@ -359,7 +275,7 @@ def sample(
         drawn = jax.random.normal(jax.random.fold_in(key, k), (B, H, len(scored)), x.dtype)
         outcome = mean.at[..., scored].add(_over_steps(factor, drawn) * std[rows, m][:, None])
         plainly = chain.mean(at_k, eps0, x, predicted)
-        x = jnp.where(_per_chunk(steps[rows, m] == k), outcome, plainly)
+        x = jnp.where(per_chunk(steps[rows, m] == k), outcome, plainly)
         return x, (mean, x)
 
     _, (means, outcomes) = jax.lax.scan(step, eps0, jnp.arange(K, 0, -1))
@@ -400,6 +316,6 @@ def _plainly_from(chain: Chain, predict: Predict, eps0: Array, x: Array, remaini
     def step(x, k):
         coefs = jax.tree.map(lambda column: column[k - 1], plain)
         predicted = predict(x, jnp.full(x.shape[0], coefs.t)).astype(x.dtype)
-        return jnp.where(_per_chunk(k <= remaining), chain.mean(coefs, eps0, x, predicted), x), None
+        return jnp.where(per_chunk(k <= remaining), chain.mean(coefs, eps0, x, predicted), x), None
 
     return jax.lax.scan(step, x, jnp.arange(chain.K, 0, -1))[0]

@@ -169,40 +169,16 @@ MODES: Mapping[str, Mode] = MappingProxyType(
 
 
 def validate(noise: NoiseConfig, K: int = 1) -> None:
-    """Check that the mode exists, takes the levels, has a step to noise, and can draw the gripper if asked.
+    """Check that the mode takes the level, has a step to noise, and can draw the gripper if asked.
 
     Raises:
         ValueError: naming the field, its bounds and what was found.
     """
-    if noise.mode not in MODES:
-        raise ValueError(
-            f"algorithm.noise.mode must be one of {', '.join(sorted(MODES))}; got {noise.mode!r}."
-        )
     mode = MODES[noise.mode]
     if not 0 < noise.level < mode.max_level:
         raise ValueError(
             f"algorithm.noise.level must be above 0 and below {mode.max_level:.4g} with noise.mode="
             f"{noise.mode!r}; got {noise.level}."
-        )
-    if noise.final_level is not None and not 0 < noise.final_level <= noise.level:
-        raise ValueError(
-            f"algorithm.noise.final_level must be above 0 and at most noise.level={noise.level}; "
-            f"got {noise.final_level}."
-        )
-    if noise.decay_updates < 0 or (noise.final_level is None) != (noise.decay_updates == 0):
-        raise ValueError(
-            "algorithm.noise.final_level and noise.decay_updates say together how the level falls: set both, "
-            f"the second above 0, or neither; got {noise.final_level} and {noise.decay_updates}."
-        )
-    low, high = noise.std_range
-    if not 0 < low < high:
-        raise ValueError(
-            "algorithm.noise.std_range must be two factors on noise.level, 0 < low < high; "
-            f"got {low} and {high}."
-        )
-    if any(width < 1 for width in noise.head_hidden_dims):
-        raise ValueError(
-            f"algorithm.noise.head_hidden_dims must be positive widths; got {noise.head_hidden_dims}."
         )
     if K < 1 or not mode.noised_steps(K):
         raise ValueError(
@@ -290,7 +266,7 @@ def channel_scale(noise: NoiseConfig, groups: Mapping[str, tuple[int, ...]], A: 
         A: Action channels as the model sees them.
 
     Raises:
-        ValueError: A group that the action space has not, or a scale that is not positive.
+        ValueError: A group that the action space has not.
     """
     scale = np.zeros(A)
     for channels in groups.values():
@@ -299,11 +275,6 @@ def channel_scale(noise: NoiseConfig, groups: Mapping[str, tuple[int, ...]], A: 
         if name not in groups:
             raise ValueError(
                 f"algorithm.noise.group_scale names {name!r}; this action space has {', '.join(groups)}."
-            )
-        if not factor > 0:
-            raise ValueError(
-                f"algorithm.noise.group_scale.{name} must be positive; got {factor}. "
-                "Scales multiply noise.level."
             )
         scale[list(groups[name])] = factor
     return scale

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from pirl_jax.likelihood.modes import MODES, NOISE_HEAD
 from pirl_jax.linear import Linear
-from pirl_jax.policy import Features, FlowPolicy, Params
+from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
-from pirl_jax.typing import Array, Float, PRNGKeyArray, typed
+from pirl_jax.typing import Array, Features, Float, Params, PRNGKeyArray, typed
 
 _fan_in = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
 
@@ -64,7 +64,7 @@ def init(policy: FlowPolicy, noise: NoiseConfig, key: PRNGKeyArray) -> Params:
     return {NOISE_HEAD: jax.jit(_module(policy, noise).init)(key, *inputs)["params"]}
 
 
-def spread_fn(
+def log_multiplier_of(
     policy: FlowPolicy, noise: NoiseConfig
 ) -> Callable[[Params, Features, Array, Array], Array] | None:
     """Return the head as ``(trainable, features, proprio, t[B]) -> log factor [B A]``.
@@ -75,9 +75,9 @@ def spread_fn(
         return None
     head = _module(policy, noise)
 
-    def spread(params: Params, features: Features, proprio: Array, t: Array) -> Array:
+    def log_multiplier(params: Params, features: Features, proprio: Array, t: Array) -> Array:
         summary = policy.summarize(features, proprio)
         with jax.default_matmul_precision("highest"):
             return head.apply({"params": params[NOISE_HEAD]}, summary, t)  # pyright: ignore[reportReturnType]
 
-    return spread
+    return log_multiplier

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.likelihood import noise_head
-from pirl_jax.likelihood.flow import Chain, log_prob
-from pirl_jax.policy import FlowPolicy, Params
-from pirl_jax.recipe import Recipe
+from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.episode import Episode
-from pirl_jax.typing import Array, Bool, Float, Int, PyTree, typed
+from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, typed
 
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
@@ -31,7 +29,7 @@ GAP_ADVICE = (
 class ScoredEpisode:
     """An episode of T chunks, ready to learn from; host memory."""
 
-    features: PyTree
+    features: Features
     """``[T1 = T+1, …]``, what the frozen encoder made of each observation."""
     proprio: Float[np.ndarray, "T1 P"]
     domain_id: Int[np.ndarray, " T1"]
@@ -66,30 +64,26 @@ class ScoredEpisode:
 
 
 def make_scorer(
-    policy: FlowPolicy, frozen: Params, recipe: Recipe
+    policy: FlowPolicy, frozen: Params, noise: NoiseConfig, max_chunks: int
 ) -> Callable[[Episode, Behaviour], ScoredEpisode]:
-    """Return ``score(episode, behaviour)``; both network passes have one static shape."""
-    capacity = recipe.max_chunks + 1
-    chain = Chain.of(policy, recipe.noise)
+    """Return ``score(episode, behaviour)``; both network passes have one static shape.
+
+    Args:
+        policy: whose episodes.
+        frozen: its encoder's parameters.
+        noise: the actors'.
+        max_chunks: of an episode.
+    """
+    capacity = max_chunks + 1
+    stochastic = StochasticPolicy.of(policy, noise)
     encode = jax.jit(policy.encode)
-    head_spread = noise_head.spread_fn(policy, recipe.noise)
 
     @jax.jit
     def behaviour_log_prob(
-        trainable: Params,
-        features: PyTree,
-        proprio: Array,
-        domain_id: Array,
-        latents: Array,
-        denoise_step: Array,
-        level: Array,
+        trainable: Params, observed: Observed, latents: Array, denoise_step: Array, level: Array
     ) -> Array:
-        def predict(x_t: Array, t: Array) -> Array:
-            return policy.predict(trainable, features, x_t, t, proprio, domain_id)
-
-        spread = head_spread and partial(head_spread, trainable, features, proprio)
         levels = jnp.broadcast_to(level, denoise_step.shape)
-        return log_prob(chain, predict, latents, denoise_step, levels, spread)
+        return stochastic.log_prob(trainable, observed, latents, denoise_step, levels)
 
     def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
         T = len(episode)
@@ -101,9 +95,7 @@ def make_scorer(
         )
         per_step = behaviour_log_prob(
             behaviour.params,
-            features,
-            _pad(proprio, capacity),
-            _pad(domain_id, capacity),
+            Observed(features, *(jnp.asarray(_pad(x, capacity)) for x in (proprio, domain_id))),
             _pad(episode.latents, capacity),
             # Denoising steps count from 1, so padding with 0 would be out of range: it repeats the first one.
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),

@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.policy import FlowPolicy, Params
-from pirl_jax.recipe import AnchorConfig
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import DemonstrationsConfig
 from pirl_jax.supervised.frames import Frames
-from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
-
-AnchorLoss = Callable[[Params, "Demonstrations", PRNGKeyArray], Array]
+from pirl_jax.typing import Array, Features, Float, Int, Params, PRNGKeyArray
 
 _ENCODED_AT_ONCE = 32
 
@@ -22,7 +20,7 @@ _ENCODED_AT_ONCE = 32
 class Demonstrations(flax.struct.PyTreeNode):
     """M frames with the action chunks that follow them."""
 
-    features: PyTree
+    features: Features
     """``[M, …]``, what the frozen encoder makes of the observations."""
     proprio: Float[Array, "M P"]
     domain_id: Int[Array, " M"]
@@ -43,20 +41,30 @@ def encode(policy: FlowPolicy, frozen: Params, frames: Frames) -> Demonstrations
     return Demonstrations(*arrays)
 
 
-def make_anchor(supervised_loss: Callable[..., Array], anchor: AnchorConfig) -> AnchorLoss:
-    """Return ``loss(params, demonstrations, key)`` of ``anchor.batch_size`` frames that ``key`` draws."""
+def drawn_loss(
+    supervised_loss: Callable[..., Array],
+    batch_size: int,
+    params: Params,
+    demonstrations: Demonstrations,
+    key: PRNGKeyArray,
+) -> Float[Array, ""]:
+    """Return the supervised loss of ``batch_size`` frames that ``key`` draws with replacement.
 
-    def loss(params: Params, demonstrations: Demonstrations, key: PRNGKeyArray) -> Array:
-        rows_key, noise_key = jax.random.split(key)
-        rows = jax.random.randint(rows_key, (anchor.batch_size,), 0, demonstrations.domain_id.shape[0])
-        frames = jax.tree.map(lambda x: x[rows], demonstrations)
-        inputs = (frames.features, frames.proprio, frames.domain_id, frames.action)
-        return supervised_loss(params, *inputs, noise_key)
+    Args:
+        supervised_loss: ``FlowPolicy.supervised_loss``.
+        batch_size: frames.
+        params: trainable ones.
+        demonstrations: to draw from.
+        key: of the frames, and of the loss's own noise and times.
+    """
+    rows_key, noise_key = jax.random.split(key)
+    rows = jax.random.randint(rows_key, (batch_size,), 0, demonstrations.domain_id.shape[0])
+    frames = jax.tree.map(lambda x: x[rows], demonstrations)
+    inputs = (frames.features, frames.proprio, frames.domain_id, frames.action)
+    return supervised_loss(params, *inputs, noise_key)
 
-    return loss
 
-
-def anchor_coef(anchor: AnchorConfig, step: Array | int) -> Array:
-    """Weight of the loss in the update that follows ``step`` updates: linear, then constant."""
-    fraction = jnp.minimum(step / anchor.decay_updates, 1.0) if anchor.decay_updates else 0.0
-    return jnp.asarray(anchor.coef + (anchor.final_coef - anchor.coef) * fraction, jnp.float32)
+def coef_at(config: DemonstrationsConfig, update: Array | int) -> Float[Array, ""]:
+    """Weight of the loss in the update that follows ``update`` others: linear, then constant."""
+    fraction = jnp.minimum(update / config.decay_updates, 1.0) if config.decay_updates else 0.0
+    return jnp.asarray(config.coef + (config.final_coef - config.coef) * fraction, jnp.float32)

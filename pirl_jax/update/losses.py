@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.recipe import Recipe
+from pirl_jax.recipe import ObjectiveConfig
 from pirl_jax.typing import Array, Bool, Float, Int, typed
 
 POLICY_METRICS = ("approx_kl", "clip_fraction", "ratio_mean", "behaviour_weight")
@@ -50,15 +50,15 @@ def policy_loss(
     advantages: Float[Array, " B"],
     step_mask: Bool[Array, "B H"],
     weight: Float[Array, " B"],
-    recipe: Recipe,
+    objective: ObjectiveConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Decoupled PPO's clipped surrogate (Hilton et al. 2022, eq. 7; Schulman et al. 2017, eq. 7):
 
         -E[w·min(ρA, clip(ρ, 1-ε, 1+ε)A)],   ρ = π/π_proximal,   w = min(π_proximal/π_behaviour, cap)
 
-    With π_proximal = π_behaviour it is PPO. ``recipe.aggregation`` says what π is the density of: a chunk's
-    executed steps together, or each of them given those before it (then the mean is over executed steps, all
-    of them with their chunk's advantage).
+    With π_proximal = π_behaviour it is PPO. ``objective.aggregation`` says what π is the density of: a
+    chunk's executed steps together, or each of them given those before it (then the mean is over executed
+    steps, all of them with their chunk's advantage).
 
     Args:
         log_prob: of each chunk step under the policy being trained.
@@ -67,13 +67,13 @@ def policy_loss(
         advantages: of the chunks.
         step_mask: chunk steps that were executed.
         weight: 1 for a point that counts.
-        recipe: ``aggregation``, ``clip_ratio`` and ``max_behaviour_weight``.
+        objective: ``aggregation``, ``clip_ratio`` and ``max_behaviour_weight``.
 
     Returns:
         The loss, and ``approx_kl`` (of whole chunks: the k3 estimate E[w·(ρ - 1 - log ρ)] of
         KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction``, ``ratio_mean`` and ``behaviour_weight``.
     """
-    units = _units(step_mask, weight, recipe.aggregation)
+    units = _units(step_mask, weight, objective.aggregation)
 
     def log_ratio(numerator: Array, denominator: Array, aggregation: str) -> Array:
         steps = jnp.where(step_mask, numerator - denominator, 0.0)
@@ -81,16 +81,17 @@ def policy_loss(
         return jnp.clip(total, -MAX_LOG_RATIO, MAX_LOG_RATIO)
 
     def behaviour_weight(aggregation: str) -> Array:
-        return jnp.minimum(jnp.exp(log_ratio(proximal, behaviour, aggregation)), recipe.max_behaviour_weight)
+        weight = jnp.exp(log_ratio(proximal, behaviour, aggregation))
+        return jnp.minimum(weight, objective.max_behaviour_weight)
 
-    low, high = 1.0 - recipe.clip_ratio, 1.0 + recipe.clip_ratio
-    ratio = jnp.exp(log_ratio(log_prob, proximal, recipe.aggregation))
+    low, high = 1.0 - objective.clip_ratio, 1.0 + objective.clip_ratio
+    ratio = jnp.exp(log_ratio(log_prob, proximal, objective.aggregation))
     gain = advantages[:, None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, low, high) * gain)
-    importance = behaviour_weight(recipe.aggregation)
+    importance = behaviour_weight(objective.aggregation)
     chunks = log_ratio(log_prob, proximal, "chunk")
     kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
-    clipped = (jnp.abs(ratio - 1.0) > recipe.clip_ratio).astype(ratio.dtype)
+    clipped = (jnp.abs(ratio - 1.0) > objective.clip_ratio).astype(ratio.dtype)
     values = (
         weighted_mean(kl[:, 0], weight),
         *(weighted_mean(x, units) for x in (clipped, ratio, importance)),
@@ -105,7 +106,7 @@ def _units(step_mask: Array, weight: Array, aggregation: str) -> Array:
 
 
 def by_share(values: Array, share: Array | None) -> Array:
-    """Each point's value times its share of a mean over chunks (``Recipe.loss_weighting``); None: 1."""
+    """Each point's value times its share of a mean over chunks (``loss_weighting``); None: 1."""
     return values if share is None else values * share
 
 

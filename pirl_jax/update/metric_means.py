@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from pirl_jax.typing import Array
-
-Metrics = dict[str, Array]
+from pirl_jax.typing import Array, Metrics
 
 
 def zeros(*names: str) -> Metrics:

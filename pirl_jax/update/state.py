@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pirl_jax.optim import adamw_direction
-from pirl_jax.recipe import Recipe
+from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
 
 
@@ -19,7 +19,7 @@ class TrainState(flax.struct.PyTreeNode):
     """Trainable policy parameters only (the flow head). Frozen ones never change and are kept outside."""
     critic_params: PyTree
     reference: PyTree
-    """The policy parameters the run began with, where ``Recipe.reference_kl_coef`` wants them; else empty."""
+    """The policy parameters the run began with, where ``reference_kl_coef`` wants them; else empty."""
     opt_state: optax.OptState
     critic_opt_state: optax.OptState
     key: PRNGKeyArray
@@ -29,25 +29,35 @@ class TrainState(flax.struct.PyTreeNode):
     version: Int[Array, ""]
     """Version of the parameters last pushed to the actors; only ever grows."""
     lr: Float[Array, ""]
-    """The policy's current learning rate (``Recipe.adaptive_lr`` moves it)."""
+    """The policy's current learning rate (``adaptive_lr`` moves it)."""
 
 
-def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW for policy and critic, up to the learning rate: that is ``lr`` or ``Recipe.critic.lr``."""
-    return adamw_direction(recipe.betas, recipe.eps, recipe.weight_decay)
+def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW up to the learning rate, which is ``TrainState.lr`` or ``CriticConfig.lr``."""
+    return adamw_direction(config.betas, config.eps, config.weight_decay)
 
 
-def create(params: PyTree, critic_params: PyTree, recipe: Recipe, seed: int) -> TrainState:
-    """The state before the first update, which will donate the parameters' buffers."""
+def create(
+    params: PyTree, critic_params: PyTree, optimizer: OptimizerConfig, seed: int, keep_reference: bool = False
+) -> TrainState:
+    """The state before the first update, which will donate the parameters' buffers.
+
+    Args:
+        params: the policy's trainable ones.
+        critic_params: the critic's.
+        optimizer: AdamW's numbers and the first learning rate.
+        seed: of every draw of the run.
+        keep_reference: whether the first parameters are wanted later.
+    """
     return TrainState(
         params=params,
         critic_params=critic_params,
         # A copy: the update donates the parameters' buffers.
-        reference=jax.tree.map(jnp.copy, params) if recipe.reference_kl_coef else {},
-        opt_state=optimizer(recipe).init(params),
-        critic_opt_state=optimizer(recipe).init(critic_params),
+        reference=jax.tree.map(jnp.copy, params) if keep_reference else {},
+        opt_state=adamw(optimizer).init(params),
+        critic_opt_state=adamw(optimizer).init(critic_params),
         key=jax.random.PRNGKey(seed),
         step=jnp.zeros((), jnp.int32),
         version=jnp.zeros((), jnp.int32),
-        lr=jnp.asarray(recipe.lr, jnp.float32),
+        lr=jnp.asarray(optimizer.lr, jnp.float32),
     )

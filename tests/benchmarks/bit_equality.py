@@ -204,12 +204,13 @@ def cases(repository: Path) -> dict[str, list[str]]:
 
 def options(settings: dict[str, Any], repository: Path) -> list[str]:
     """Return ``--algorithm.…`` by the names that a checkout has."""
-    program = "from pirl_jax.recipe.renamed import RENAMED; import json; print(json.dumps(RENAMED))"
+    program = "from pirl_jax.recipe.renamed import RENAMED; import json; print(json.dumps(dict(RENAMED)))"
     answer = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
+        cwd=repository,
     )
     renamed = json.loads(answer.stdout) if answer.returncode == 0 else {}
     for old, new in [*renamed.items()]:

@@ -31,7 +31,7 @@ from bridge.demo.record import TEST_SEEDS
 from bridge.demo.training import train
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "panda_pick_cube.json"
-FIXED_LR = "--algorithm.adaptive_lr=false"
+FIXED_LR = "--algorithm.optimizer.adaptive_lr=false"
 MODES: Mapping[str, Sequence[str]] = {
     "terminal": ["--algorithm.noise.level=0.15"],
     "flow_sde": ["--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=0.5", FIXED_LR],

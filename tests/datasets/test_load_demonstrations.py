@@ -21,7 +21,7 @@ bridge.plugin.register()
 def config_of(folder, dataset, **overrides):
     path = write_run_config(folder, 50051, dataset=dataset, **overrides)
     values = json.loads(path.read_text())
-    values["algorithm"]["anchor"] = {"coef": 1.0}
+    values["algorithm"]["demonstrations"] = {"coef": 1.0}
     path.write_text(json.dumps(values))
     cfg = TrainRLServerPipelineConfig.from_pretrained(path)
     cfg.validate()
@@ -30,7 +30,7 @@ def config_of(folder, dataset, **overrides):
 
 def load(cfg, count, **sizes):
     config = policy_config(cfg.policy)
-    spec = dataclasses.replace(episode_spec(cfg.policy, cfg.algorithm, config, cfg.env), **sizes)
+    spec = dataclasses.replace(episode_spec(cfg.policy, config, cfg.algorithm.noise, 8, cfg.env), **sizes)
     return load_demonstrations(cfg, config, spec, count)
 
 
@@ -73,7 +73,7 @@ def test_a_dataset_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cfg = config_of(tmp_path, {"repo_id": "test/absent", "root": str(tmp_path / "absent")})
     with pytest.raises(
-        ValueError, match=r"anchor\.coef=1\.0 needs demonstrations.*test/absent.*dataset\.root"
+        ValueError, match=r"demonstrations\.coef=1\.0 needs demonstrations.*test/absent.*dataset\.root"
     ):
         load(cfg, 4)
 

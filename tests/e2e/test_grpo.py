@@ -22,7 +22,7 @@ def test_updates_are_made_of_mixed_groups_and_uniform_ones_are_counted(tmp_path)
     flags = [
         f"--config_path={config}",
         f"--algorithm=include {ROOT / 'configs' / 'presets' / 'grpo.json'}",
-        "--algorithm.group_size=2",
+        "--algorithm.rollout.group_size=2",
     ]
     learner = start(tmp_path / "learner.log", *flags)
     with open(tmp_path / "actor.log", "w") as log:

@@ -93,9 +93,9 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     dataset = write_dataset(tmp_path / "dataset")
     algorithm = {
         "critic": {"hidden_dims": [16], "input": "expert", "warmup_updates": 1},
-        "anchor": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
+        "demonstrations": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
         "noise": FLOW_NOISE,
-        "entropy_coef": 0.005,
+        "objective": {"entropy_coef": 0.005},
     }
     for name in ("whole", "killed"):
         folder, port = tmp_path / name, free_port()
@@ -135,9 +135,9 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["train/policy_steps"] > 0 for row in rows] == [False, True, True, True]
     np.testing.assert_allclose(
-        [row["train/anchor_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6
+        [row["train/demonstrations_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6
     )
-    assert all(row["train/anchor_loss"] > 0 for row in rows[1:])
+    assert all(row["train/demonstrations_loss"] > 0 for row in rows[1:])
     assert [row["train/noise_level"] for row in rows] == pytest.approx([0.1, 0.0875, 0.075, 0.0625])
 
 
@@ -187,7 +187,7 @@ def test_the_reason_why_a_setting_is_refused_is_given(tmp_path, monkeypatch):
 
 
 def test_an_unknown_key_is_named(tmp_path, monkeypatch, capsys):
-    config = write_config(tmp_path, free_port(), algorithm={"clip_ration": 0.1})
+    config = write_config(tmp_path, free_port(), algorithm={"objective": {"clip_ration": 0.1}})
     run_main(monkeypatch, f"--config_path={config}")
     assert "clip_ration" in capsys.readouterr().err
 

@@ -38,7 +38,11 @@ def test_actor_and_learner_agree_on_log_probabilities(
 ):
     """Before and after an update that moves every weight, while the noise level falls."""
     noise = {"mode": mode, "level": level, "final_level": level / 2, "decay_updates": 1}
-    settings = {"noise": noise, "push_dtype": push_dtype, "episodes_per_update": 2, "max_staleness": 0}
+    settings = {
+        "noise": noise,
+        "push": {"dtype": push_dtype},
+        "rollout": {"episodes_per_update": 2, "max_staleness": 0},
+    }
     settings |= {"lr": 1e-3, "entropy_coef": 0.005} if mode == "flow_noise" else {"lr": 1e-3}
     config = write_config(
         tmp_path, free_port(), algorithm=settings, env={"type": "chunked_gym", "max_episode_steps": 10}

@@ -53,7 +53,9 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
         actor.kill()
         learner.stop()
 
-    spec = episode_spec(cfg.policy, cfg.algorithm, policy_config(cfg.policy), cfg.env)
+    recipe = cfg.algorithm
+    sizes = policy_config(cfg.policy), recipe.noise, recipe.rollout.max_chunks
+    spec = episode_spec(cfg.policy, *sizes, cfg.env)
     first, second = (decode_episode(transitions_to_bytes(episode), spec) for episode in episodes[:2])
     assert [first.task, second.task] == ["libero_spatial_1", "libero_object_1"]
     assert first.version == 3

@@ -34,7 +34,9 @@ def test_it_is_lerobots_environment_with_its_defaults(tmp_path):
 def test_the_learner_expects_what_the_environment_emits_not_what_the_policy_announces(tmp_path):
     cfg = load(write_libero_config(tmp_path, task="libero_goal,libero_10", task_ids=[2]))
     cfg.validate()
-    spec = episode_spec(cfg.policy, cfg.algorithm, policy_config(cfg.policy), cfg.env)
+    recipe = cfg.algorithm
+    sizes = policy_config(cfg.policy), recipe.noise, recipe.rollout.max_chunks
+    spec = episode_spec(cfg.policy, *sizes, cfg.env)
     assert spec.image_keys == ("observation.images.image", "observation.images.image2")
     assert spec.image_shape == (3, SIZE, SIZE)
     assert (spec.proprio_dim, spec.env_action_dim, spec.action_dim) == (20, 7, 20)

@@ -31,7 +31,9 @@ def test_a_recipe_is_read_by_lerobot_and_fits_libero(name, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(config))
     cfg = TrainRLServerPipelineConfig.from_pretrained(tmp_path / "run.json")
     cfg.validate()
-    spec = episode_spec(cfg.policy, cfg.algorithm, policy_config(cfg.policy), cfg.env)
+    recipe = cfg.algorithm
+    sizes = policy_config(cfg.policy), recipe.noise, recipe.rollout.max_chunks
+    spec = episode_spec(cfg.policy, *sizes, cfg.env)
     assert len(spec.task_names) == {"train": 10, "multi": 40, "small": 1}[name]
     assert spec.record_dims.row_size < 1 << 22
 

@@ -63,7 +63,7 @@ def test_training_resuming_and_evaluating_on_libero(tmp_path, processes):
     base = tmp_path / "base"
     XVLAPolicy(libero_policy_config(tokenizer_name=config["policy"]["tokenizer_name"])).save_pretrained(base)
     config |= {"policy": {"path": str(base)}, "steps": 2, "save_freq": 1}
-    config["algorithm"]["episodes_per_update"] = 2
+    config["algorithm"]["rollout"]["episodes_per_update"] = 2
     path.write_text(json.dumps(config))
 
     learner = processes.start("learner", "pirl_jax.learner", f"--config_path={path}")

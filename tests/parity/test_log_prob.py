@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from by_recipe import make_recipe, make_scorer
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import doubtful_gripper, tiny_policy_config
 
@@ -16,12 +17,11 @@ from bridge.weights.export import policy_config
 from bridge.weights.state_dict import params_from_state, to_push
 from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import NOISE_HEAD
-from pirl_jax.recipe import NoiseConfig, Recipe
+from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, round_to
 from pirl_jax.rollout.episode import Episode, Observations
-from pirl_jax.rollout.scoring import make_scorer
 from pirl_jax.xvla.images import IMAGENET_MEAN, IMAGENET_STD
-from pirl_jax.xvla.policy import flow_policy
+from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 T, H = 6, 8
 RATIO_TOLERANCE = 1e-4
@@ -85,7 +85,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     actor = XVLAPolicy(lerobot_config).eval()
     use_float32_head(actor)
     config = policy_config(lerobot_config)
-    policy = flow_policy(config)
+    policy = XVLAFlowPolicy(config)
     # Copied: the arrays share the actor's memory, into which the push is about to be written.
     params = jax.tree.map(np.copy, params_from_state(actor.state_dict(), config))
     trainable, frozen = policy.split(jax.device_put(params))
@@ -102,7 +102,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     generator = torch.Generator().manual_seed(1)
     drawn = sample(actor, preprocessed(observations()), noise, step, generator, head)
     episode = played(drawn, step)
-    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    score = make_scorer(policy, frozen, make_recipe(noise=noise, max_chunks=T))
     assert np.expm1(score(episode, Behaviour(pushed, 0, 0.4)).log_prob_gap) < RATIO_TOLERANCE
     # Neither another level nor, where the push rounds, the exact weights are the policy that acted.
     assert np.expm1(score(episode, Behaviour(pushed, 0, 0.39)).log_prob_gap) > 10 * RATIO_TOLERANCE
@@ -121,7 +121,7 @@ def test_a_bfloat16_encoder_leaves_a_ratio_near_one(mode, step, level):
     actor = XVLAPolicy(lerobot_config).eval()
     use_float32_head(actor)
     config = policy_config(lerobot_config)
-    policy = flow_policy(config)
+    policy = XVLAFlowPolicy(config)
     trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
     noise = NoiseConfig(mode, level=level)
     trainable |= random_head(policy, noise)
@@ -134,7 +134,7 @@ def test_a_bfloat16_encoder_leaves_a_ratio_near_one(mode, step, level):
             }
         )
     drawn = sample(actor, preprocessed(observations()), noise, step, torch.Generator().manual_seed(1), head)
-    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    score = make_scorer(policy, frozen, make_recipe(noise=noise, max_chunks=T))
     episode = played(drawn, step)
     scored = score(episode, Behaviour(trainable, 0, level))
     assert 1e-4 < scored.log_prob_gap < scored.gap_tolerance
@@ -154,7 +154,7 @@ def random_head(policy, noise):
 def test_the_noise_head_is_the_same_network_in_torch_and_in_jax():
     lerobot_config = tiny_policy_config()
     actor = XVLAPolicy(lerobot_config)
-    policy = flow_policy(policy_config(lerobot_config))
+    policy = XVLAFlowPolicy(policy_config(lerobot_config))
     noise = NoiseConfig("flow_noise", std_range=(0.3, 4.0), head_hidden_dims=(32, 16))
     params = random_head(policy, noise)
     head = TorchNoiseHead.for_policy(actor, noise)
@@ -181,23 +181,25 @@ def test_the_ratio_is_one_with_a_drawn_gripper(replay):
     temperature = doubtful_gripper(actor, sample(actor, batch, NoiseConfig(), None).action, 9)
     noise = NoiseConfig(replay=replay, level=0.4, gripper="bernoulli", gripper_temperature=temperature)
     config = policy_config(lerobot_config)
-    policy = flow_policy(config)
+    policy = XVLAFlowPolicy(config)
     trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
     drawn = sample(actor, batch, noise, 1, torch.Generator().manual_seed(1))
     closed = drawn.latents[2, ..., 9] > 0
     assert ((closed[:, 1:] != closed[:, :-1]).any(1)).any(), "no chunk in which the gripper moves"
-    score = make_scorer(policy, frozen, Recipe(noise=noise, max_chunks=T))
+    score = make_scorer(policy, frozen, make_recipe(noise=noise, max_chunks=T))
     episode, behaviour = played(drawn, 1), Behaviour(trainable, 0, 0.4)
     assert np.expm1(score(episode, behaviour).log_prob_gap) < RATIO_TOLERANCE
     # Not for want of a gripper term.
-    silent = make_scorer(policy, frozen, Recipe(noise=NoiseConfig(replay=replay, level=0.4), max_chunks=T))
+    silent = make_scorer(
+        policy, frozen, make_recipe(noise=NoiseConfig(replay=replay, level=0.4), max_chunks=T)
+    )
     assert silent(episode, behaviour).log_prob_gap > 0.1
 
 
 def test_a_step_that_was_not_executed_does_not_count():
-    recipe = Recipe(noise=NoiseConfig(level=0.1), max_chunks=T)
+    recipe = make_recipe(noise=NoiseConfig(level=0.1), max_chunks=T)
     config = policy_config(tiny_policy_config())
-    policy = flow_policy(config)
+    policy = XVLAFlowPolicy(config)
     actor = XVLAPolicy(tiny_policy_config())
     trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
     score = make_scorer(policy, frozen, recipe)

@@ -84,7 +84,7 @@ def test_a_saved_config_reads_back_the_same(config, tmp_path):
 
 
 def test_an_unknown_key_is_refused(tmp_path):
-    path = write_run_config(tmp_path, 50051, algorithm={"clip_ration": 0.1})
+    path = write_run_config(tmp_path, 50051, algorithm={"objective": {"clip_ration": 0.1}})
     with pytest.raises(Exception, match="clip_ration"):
         load(path)
 

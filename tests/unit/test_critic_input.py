@@ -1,25 +1,27 @@
 """What a critic is shown: pooled features, of which parameters, and when."""
 
 import dataclasses
+import threading
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_train
+from by_recipe import create, make_evaluate, make_recipe, make_scorer
 from test_sft import CONFIG as XVLA_CONFIG
 from test_sft import data
 
-from pirl_jax.policy import FlowPolicy
+from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import CriticConfig
-from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.scoring import make_scorer
-from pirl_jax.training import loop as train
-from pirl_jax.update import state
-from pirl_jax.update.values import make_evaluate
+from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.collect import Collected
+from pirl_jax.training import parts
+from pirl_jax.update import critic as critics
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.model import Features
-from pirl_jax.xvla.policy import critic_fn, flow_policy, init_critic
+from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 ROWS = 11
 
@@ -28,7 +30,7 @@ ROWS = 11
 def xvla():
     """Policy, parameters, and eleven encoded observations."""
     params = init_params(XVLA_CONFIG, jax.random.key(0))
-    policy = flow_policy(XVLA_CONFIG)
+    policy = XVLAFlowPolicy(XVLA_CONFIG)
     trainable, frozen = policy.split(params)
     frames = next(data())
     features = jax.jit(policy.encode)(frozen, frames.images[:ROWS], frames.tokens[:ROWS])
@@ -45,7 +47,7 @@ def xvla():
 def test_v_vlm_sees_the_mean_vlm_token_in_float32(xvla, dtype):
     policy, trainable, features, proprio, domain_id = xvla
     features = Features(*(part.astype(dtype) for part in features))
-    seen = policy.critic_inputs["vlm"](trainable, features, proprio, domain_id)
+    seen = policy.critic_input("vlm", trainable, features, proprio, domain_id)
     assert seen.dtype == jnp.float32
     np.testing.assert_allclose(seen, np.asarray(features.vlm, np.float64).mean(1), rtol=1e-5, atol=1e-6)
 
@@ -53,7 +55,7 @@ def test_v_vlm_sees_the_mean_vlm_token_in_float32(xvla, dtype):
 def test_v_expert_sees_the_mean_of_what_the_head_decodes_at_pure_noises_mean(xvla):
     """``predict`` is the decoder on the hidden states: solve it for their mean."""
     policy, trainable, features, proprio, domain_id = xvla
-    seen = policy.critic_inputs["expert"](trainable, features, proprio, domain_id)
+    seen = policy.critic_input("expert", trainable, features, proprio, domain_id)
     assert seen.shape == (ROWS, XVLA_CONFIG.hidden_size)
     zeros = jnp.zeros((ROWS, XVLA_CONFIG.chunk_size, XVLA_CONFIG.dim_action))
     actions = policy.predict(trainable, features, zeros, jnp.ones(ROWS), proprio, domain_id)
@@ -68,19 +70,20 @@ def test_v_expert_sees_the_mean_of_what_the_head_decodes_at_pure_noises_mean(xvl
 def test_values_are_the_critics_of_these_inputs_whatever_the_block(xvla, name):
     policy, trainable, features, proprio, domain_id = xvla
     critic = CriticConfig(hidden_dims=(6,), input=name)
-    critic_params = init_critic(XVLA_CONFIG, critic, jax.random.key(1))
+    critic_params = critics.init(policy, critic, XVLA_CONFIG.dim_proprio, jax.random.key(1))
     for size in (3, 64):
-        recipe = dataclasses.replace(test_train.RECIPE, critic=critic, minibatch_size=size)
-        train_state = state.create(trainable, critic_params, recipe, seed=0)
-        inputs, values = make_evaluate(policy, critic_fn((6,)), recipe)(
-            train_state, features, proprio, domain_id
+        recipe = make_recipe(test_train.RECIPE, critic=critic, minibatch_size=size)
+        train_state = create(trainable, critic_params, recipe, seed=0)
+        inputs, values = make_evaluate(policy, critics.value_function((6,)), recipe)(
+            train_state, Observed(features, proprio, domain_id)
         )
-        expected = policy.critic_inputs[name](trainable, features, proprio, domain_id)
+        expected = policy.critic_input(name, trainable, features, proprio, domain_id)
         np.testing.assert_allclose(inputs, expected, atol=1e-5)
-        np.testing.assert_allclose(values, critic_fn((6,))(critic_params, expected, proprio), atol=1e-5)
+        wanted = critics.value_function((6,))(critic_params, expected, proprio)
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
 
 
-def moving_policy() -> FlowPolicy:
+def moving_policy():
     """The toy policy, whose expert input is its parameter."""
 
     def expert(params, features, proprio, domain_id):
@@ -93,7 +96,7 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
     tmp_path, monkeypatch
 ):
     shown = {"update": [], "extra": []}
-    recipe = dataclasses.replace(
+    recipe = make_recipe(
         test_train.RECIPE, lr=0.1, critic=CriticConfig(hidden_dims=(4,), input="expert", extra_steps=1)
     )
 
@@ -109,10 +112,10 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
 
         return wrapped
 
-    monkeypatch.setattr(train, "make_update", spy("update", train.make_update))
-    monkeypatch.setattr(train, "make_critic_update", spy("extra", train.make_critic_update))
+    monkeypatch.setattr(parts, "make_update", spy("update", parts.make_update))
+    monkeypatch.setattr(parts, "make_critic_update", spy("extra", parts.make_critic_update))
     versions = []
-    updates = train.run(
+    updates = by_recipe.run(
         moving_policy(),
         test_train.critic,
         test_train.FROZEN,
@@ -121,8 +124,8 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
         total_steps=2,
         receive=lambda timeout: test_train.episode(len(versions), 2, terminated=True, version=versions[-1]),
         publish=lambda version, params: versions.append(version),
-        versions=train.Versions(tmp_path / "versions.txt"),
-        stop=train.threading.Event(),
+        versions=Versions(tmp_path / "versions.txt"),
+        stop=threading.Event(),
     )
     list(updates)
     for name in ("update", "extra"):
@@ -136,8 +139,8 @@ def test_the_value_of_the_final_observation_is_asked_too():
     """A truncated episode bootstraps from it, with the same input."""
     score = make_scorer(test_train.toy_policy(), test_train.FROZEN, test_train.RECIPE)
     items = [test_train.episode(seed, 2, terminated=False) for seed in range(3)]
-    collected = [train.Collected(score(item, Behaviour(test_train.PARAMS, 0, 0.1)), 0) for item in items]
-    batch, n = train.make_batch(
+    collected = [Collected(score(item, Behaviour(test_train.PARAMS, 0, 0.1)), 0) for item in items]
+    batch, n = by_recipe.make_batch(
         collected,
         test_train.RECIPE,
         test_train.evaluate(test_train.RECIPE),

@@ -1,21 +1,21 @@
 """The first updates of a run may be the critic's alone."""
 
-import dataclasses
 import threading
 
+import by_recipe
 import jax
 import numpy as np
 import pytest
 import test_train
+from by_recipe import make_recipe
 from test_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
 
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.training import checkpoint
-from pirl_jax.training import loop as train
 
 WARMUP = 2
-CONFIG = dataclasses.replace(
+CONFIG = make_recipe(
     recipe(target_kl=0.5, adaptive_lr=True, lr_warmup_steps=3),
     critic=CriticConfig(lr=1e-2, warmup_updates=WARMUP),
 )
@@ -56,8 +56,8 @@ def test_the_policy_is_bit_identical_until_the_critic_is_warm_and_moves_then(upd
 
 def test_the_first_policy_step_after_it_is_the_one_an_unwarmed_run_would_take(update):
     """No trace of the warm-up in moments, lr or lr warm-up; only the draws differ, and there is one batch."""
-    plain = dataclasses.replace(CONFIG, critic=CriticConfig(lr=1e-2), num_epochs=1, minibatch_size=CAPACITY)
-    warmed = dataclasses.replace(plain, critic=CONFIG.critic)
+    plain = make_recipe(CONFIG, critic=CriticConfig(lr=1e-2), num_epochs=1, minibatch_size=CAPACITY)
+    warmed = make_recipe(plain, critic=CONFIG.critic)
     batch = collect(new_state(plain).params, plain, CAPACITY, seed=1)
     expected, _ = update_of(plain)(new_state(plain), batch, CAPACITY)
     state, step = new_state(warmed), update_of(warmed)
@@ -82,12 +82,12 @@ def test_a_run_resumed_inside_or_after_the_warm_up_equals_an_unbroken_one(update
 
 def test_actors_keep_playing_with_the_same_weights_under_growing_versions(tmp_path):
     pushes = []
-    config = dataclasses.replace(test_train.RECIPE, critic=CriticConfig(warmup_updates=WARMUP))
+    config = make_recipe(test_train.RECIPE, critic=CriticConfig(warmup_updates=WARMUP))
 
     def receive(timeout):
         return test_train.episode(len(pushes), 2, terminated=True, version=pushes[-1][0])
 
-    updates = train.run(
+    updates = by_recipe.run(
         test_train.toy_policy(),
         test_train.critic,
         test_train.FROZEN,

@@ -1,13 +1,15 @@
-"""The supervised anchor: its schedule, its draws, its place in the policy objective."""
+"""Demonstrations: its schedule, its draws, its place in the policy objective."""
 
 import dataclasses
 import threading
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_train
+from by_recipe import make_recipe, make_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_sft import BATCH as FRAMES
@@ -30,16 +32,14 @@ from test_update import (
 )
 
 from pirl_jax.likelihood import flow
-from pirl_jax.recipe import AnchorConfig
+from pirl_jax.recipe import DemonstrationsConfig
 from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.training import checkpoint
-from pirl_jax.training import loop as train
-from pirl_jax.update.demonstrations import Demonstrations, anchor_coef, encode, make_anchor
-from pirl_jax.update.policy_update import make_update
+from pirl_jax.update.demonstrations import Demonstrations, coef_at, encode
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.model import XVLA, sample_times
-from pirl_jax.xvla.policy import flow_policy
+from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 M = 5
 
@@ -59,34 +59,35 @@ def demonstrations(seed=0):
 
 
 def update_of(config):
-    anchor = make_anchor(supervised_loss, config.anchor)
-    return make_update(predict, critic, config, flow.Chain(config.noise, K, SCALE), anchor=anchor)
+    chain = flow.Chain(config.noise, K, SCALE)
+    return make_update(predict, critic, config, chain, supervised_loss=supervised_loss)
 
 
 @settings(max_examples=40, deadline=None)
 @given(coef=st.floats(0, 10), share=st.floats(0, 1), decay=st.integers(1, 50), step=st.integers(0, 100))
 def test_the_weight_falls_linearly_and_stays(coef, share, decay, step):
-    anchor = AnchorConfig(coef=coef, final_coef=share * coef, decay_updates=decay)
+    weight = DemonstrationsConfig(coef=coef, final_coef=share * coef, decay_updates=decay)
     expected = np.interp(step, [0, decay], [coef, share * coef])
-    assert float(anchor_coef(anchor, jnp.int32(step))) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert float(coef_at(weight, jnp.int32(step))) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_without_a_decay_the_weight_is_constant():
-    assert float(anchor_coef(AnchorConfig(coef=0.7), jnp.int32(9))) == pytest.approx(0.7)
+    assert float(coef_at(DemonstrationsConfig(coef=0.7), jnp.int32(9))) == pytest.approx(0.7)
 
 
 def test_policy_steps_follow_ppo_and_the_weighted_supervised_loss_in_float64():
-    """Zero advantages leave the anchor alone; hand-derived gradients of the linear head, weight decaying."""
-    anchor = AnchorConfig(coef=3.0, final_coef=1.0, decay_updates=4, batch_size=7)
-    config = recipe(num_epochs=2, minibatch_size=CAPACITY, lr=0.1, anchor=anchor)
+    """Zero advantages leave them alone; hand-derived gradients of the linear head, weight decaying."""
+    weight = DemonstrationsConfig(coef=3.0, final_coef=1.0, decay_updates=4, batch_size=7)
+    config = recipe(num_epochs=2, minibatch_size=CAPACITY, lr=0.1, demonstrations=weight)
     train_state, demos = new_state(config), demonstrations()
     batch = collect(train_state.params, config, CAPACITY, seed=1)
     batch = batch.replace(advantages=jnp.zeros(CAPACITY))
     host = jax.tree.map(lambda x: np.asarray(x, np.float64), demos)
     theta = np.concatenate([np.ravel(train_state.params["weight"]), train_state.params["bias"]])
     key = train_state.key
+    after_epochs = config.optimizer.num_epochs + 1
     draws = [  # one minibatch an epoch: two an update
-        jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, update), config.num_epochs + 1), number)
+        jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, update), after_epochs), number)
         for update in range(2)
         for number in range(2)
     ]
@@ -110,26 +111,30 @@ def test_policy_steps_follow_ppo_and_the_weighted_supervised_loss_in_float64():
         metrics.append({name: float(value) for name, value in logged.items()})
     actual = np.concatenate([np.ravel(train_state.params["weight"]), train_state.params["bias"]])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
-    assert [row["train/anchor_coef"] for row in metrics] == pytest.approx([3.0, 2.5])
+    assert [row["train/demonstrations_coef"] for row in metrics] == pytest.approx([3.0, 2.5])
     expected_losses = np.reshape(losses, (2, 2)).mean(1)
-    assert [row["train/anchor_loss"] for row in metrics] == pytest.approx(list(expected_losses), rel=1e-4)
+    assert [row["train/demonstrations_loss"] for row in metrics] == pytest.approx(
+        list(expected_losses), rel=1e-4
+    )
 
 
 def test_it_adds_to_the_policy_objective_and_leaves_the_critic():
-    anchor = AnchorConfig(coef=0.5, batch_size=7)
-    config, demos = recipe(num_epochs=1, minibatch_size=CAPACITY, anchor=anchor), demonstrations()
+    weight = DemonstrationsConfig(coef=0.5, batch_size=7)
+    config, demos = recipe(num_epochs=1, minibatch_size=CAPACITY, demonstrations=weight), demonstrations()
     batch = collect(new_state(config).params, config, CAPACITY, seed=2)
     update = make_update(predict, critic, config, flow.Chain(config.noise, K, SCALE))
     plain, before = update(new_state(config), batch, CAPACITY)
-    anchored, after = update_of(config)(new_state(config), batch, CAPACITY, demos)
+    held, after = update_of(config)(new_state(config), batch, CAPACITY, demos)
     gain = float(after["train/policy_loss"]) - float(before["train/policy_loss"])
-    assert gain == pytest.approx(0.5 * float(after["train/anchor_loss"]), rel=1e-4)
-    assert_same(anchored.critic_params, plain.critic_params)
-    assert not np.array_equal(anchored.params["weight"], plain.params["weight"])
+    assert gain == pytest.approx(0.5 * float(after["train/demonstrations_loss"]), rel=1e-4)
+    assert_same(held.critic_params, plain.critic_params)
+    assert not np.array_equal(held.params["weight"], plain.params["weight"])
 
 
 def test_a_resumed_run_draws_what_an_unbroken_one_does(tmp_path):
-    config = recipe(anchor=AnchorConfig(coef=1.0, final_coef=0.5, decay_updates=3, batch_size=3))
+    config = recipe(
+        demonstrations=DemonstrationsConfig(coef=1.0, final_coef=0.5, decay_updates=3, batch_size=3)
+    )
     update, demos = update_of(config), demonstrations()
     batches = [collect(new_state(config).params, config, CAPACITY, seed=n) for n in range(4)]
 
@@ -150,9 +155,9 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         features=jnp.linspace(-1, 1, 6), proprio=jnp.zeros((6, 1)), domain_id=jnp.zeros(6, jnp.int32),
         action=jnp.broadcast_to(jnp.linspace(-1, 1, 6)[:, None, None], (6, H, A)),
     )  # fmt: skip
-    config = dataclasses.replace(
-        test_train.RECIPE, lr=0.05, gamma=0.0, gae_lambda=0.0, normalize_advantages=False,
-        anchor=AnchorConfig(coef=1.0, batch_size=16),
+    config = make_recipe(
+        test_train.RECIPE, lr=0.05, gamma=0.0, gae_lambda=0.0, normalize=False,
+        demonstrations=DemonstrationsConfig(coef=1.0, batch_size=16),
     )  # fmt: skip
     versions = []
 
@@ -161,7 +166,7 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         observations = dataclasses.replace(item.observations, images=np.zeros_like(item.observations.images))
         return dataclasses.replace(item, observations=observations, reward=np.zeros_like(item.reward))
 
-    updates = train.run(
+    updates = by_recipe.run(
         test_train.toy_policy(),
         test_train.critic,
         test_train.FROZEN,
@@ -174,14 +179,14 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         stop=threading.Event(),
         demonstrations=demos,
     )
-    losses = [update.metrics["train/anchor_loss"] for update in updates]
+    losses = [update.metrics["train/demonstrations_loss"] for update in updates]
     assert losses[-1] < 0.1 * losses[0]
 
 
 def test_x_vlas_loss_on_encoded_frames_is_its_supervised_loss():
     frames = next(data())
     params = init_params(XVLA_CONFIG, jax.random.key(0))
-    policy = flow_policy(XVLA_CONFIG)
+    policy = XVLAFlowPolicy(XVLA_CONFIG)
     trainable, frozen = policy.split(params)
     demos = encode(policy, frozen, frames)
     assert demos.domain_id.shape == (FRAMES,)
@@ -205,7 +210,7 @@ def test_encoding_in_blocks_equals_encoding_at_once():
     """More frames than a block, and not a multiple of one."""
     few = [next(data(step)) for step in range(3)]
     frames = type(few[0])(*(np.concatenate(column)[:41] for column in zip(*few)))
-    policy = flow_policy(XVLA_CONFIG)
+    policy = XVLAFlowPolicy(XVLA_CONFIG)
     _, frozen = policy.split(init_params(XVLA_CONFIG, jax.random.key(0)))
     demos = encode(policy, frozen, frames)
     expected = jax.jit(policy.encode)(frozen, frames.images, frames.tokens)

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import make_recipe
 from test_train import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
 
-from pirl_jax.diagnosis.findings import diagnose
+from pirl_jax.doctor import diagnose
 from pirl_jax.likelihood import flow, noise_head
 from pirl_jax.likelihood.modes import MODES
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
 
-HEALTHY = dataclasses.replace(RECIPE, lr=1e-3, noise=NoiseConfig(level=0.5))
+HEALTHY = make_recipe(RECIPE, lr=1e-3, noise=NoiseConfig(level=0.5))
 
 
 def params_of(recipe):
@@ -36,11 +37,11 @@ def played(seed, recipe, success):
 
     mode, params = MODES[recipe.noise.mode], params_of(recipe)
     k = jnp.full(3, mode.first_steps(K)[0], jnp.int32)
-    head = noise_head.spread_fn(policy, recipe.noise)
+    head = noise_head.log_multiplier_of(policy, recipe.noise)
     spread = head and partial(head, params, jnp.asarray(features), item.observations.proprio[:3])
     keys = jax.random.split(jax.random.PRNGKey(seed))
     eps0 = jax.random.normal(keys[0], (3, H, A))
-    chunk = flow.sample(flow.Chain.of(policy, recipe.noise), predict, eps0, keys[1], k, spread=spread)
+    chunk = flow.sample(flow.Chain.of(policy, recipe.noise), predict, eps0, keys[1], k, log_multiplier=spread)
     reward = np.zeros(3, np.float32)
     reward[-1] = success
     return dataclasses.replace(
@@ -85,7 +86,7 @@ def test_a_healthy_run_has_no_complaints(healthy):
 
 def test_so_has_one_whose_noise_is_learned():
     noisy = NoiseConfig(mode="flow_noise", level=0.3, head_hidden_dims=(4,))
-    found = findings(dataclasses.replace(HEALTHY, noise=noisy))
+    found = findings(make_recipe(HEALTHY, noise=noisy))
     assert bad(found) == []
     assert "gradient norm of noise_head/bound" in found
 
@@ -137,12 +138,12 @@ def test_one_success_that_carries_the_update_is_noticed(healthy):
 
 
 def test_noise_that_is_too_small_is_noticed():
-    quiet = dataclasses.replace(HEALTHY, noise=NoiseConfig(level=1e-5))
+    quiet = make_recipe(HEALTHY, noise=NoiseConfig(level=1e-5))
     assert "noise reaching the executed action, joints" in bad(findings(quiet))
 
 
 def test_an_update_that_goes_too_far_is_noticed_and_the_state_is_left_alone():
-    wild = dataclasses.replace(HEALTHY, lr=5.0, num_epochs=8)
+    wild = make_recipe(HEALTHY, lr=5.0, num_epochs=8)
     found = findings(wild)
     assert "one update of this recipe" in bad(found)
     assert float(PARAMS["w"]) == pytest.approx(0.3)

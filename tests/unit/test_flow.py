@@ -274,7 +274,7 @@ def test_the_backward_pass_of_many_steps_keeps_their_states_alone():
         spread = make_spread(to_jax(weights()), jnp)
         k = steps_of("flow_noise", B, K)
         predict = lambda x, t: wide(params, x, t)  # noqa: E731
-        return flow.log_prob(flow.Chain(config, K, SCALE), predict, latents, k, spread=spread).sum()
+        return flow.log_prob(flow.Chain(config, K, SCALE), predict, latents, k, log_multiplier=spread).sum()
 
     _, pullback = jax.vjp(total, jnp.float32(0.5))
     saved = [x.shape for x in jax.tree.leaves(pullback) if hasattr(x, "shape")]
@@ -307,14 +307,14 @@ def test_the_density_integrates_to_one_and_is_that_of_the_samples(mode):
 
     eps0 = jnp.full((draws, 1, 1), 0.3)
     key = jax.random.PRNGKey(3)
-    chunk = flow.sample(chain, predict, eps0, key, steps_k(draws), spread=spread)
+    chunk = flow.sample(chain, predict, eps0, key, steps_k(draws), log_multiplier=spread)
     outcomes = np.asarray(chunk.latents[:, -M:, 0, 0], np.float64)
     points = draws if M == 1 else 500
     axes = [np.linspace(x.mean() - 9 * x.std(), x.mean() + 9 * x.std(), points) for x in outcomes.T]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, M)
     latents = jnp.broadcast_to(chunk.latents[:1], (len(grid), *chunk.latents.shape[1:]))
     latents = latents.at[:, -M:, 0, 0].set(jnp.asarray(grid, jnp.float32))
-    density = flow.log_prob(chain, predict, latents, steps_k(len(grid)), spread=spread)
+    density = flow.log_prob(chain, predict, latents, steps_k(len(grid)), log_multiplier=spread)
     density = np.exp(np.asarray(density[:, 0], np.float64)).reshape([points] * M)
     for axis, (x, draw) in enumerate(zip(axes, outcomes.T, strict=True)):
         others = [other for other in range(M) if other != axis]

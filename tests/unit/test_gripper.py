@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import make_recipe, make_update
 from scipy import stats
 from test_flow import make_predict, to_jax, weights
 from test_train import toy_policy
 from test_update import CAPACITY, collect, critic, new_state, predict
 
 from pirl_jax.likelihood import flow, gripper, modes
-from pirl_jax.recipe import NoiseConfig, Recipe
-from pirl_jax.update import policy_update as update
+from pirl_jax.recipe import NoiseConfig
 
 A = 5
 CHANNELS = (2, 4)
@@ -205,7 +205,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 def bernoulli_recipe(**changes):
     config = NoiseConfig(level=0.3, gripper="bernoulli")
-    return Recipe(noise=config, **{"lr": 1e-2, "minibatch_size": CAPACITY, "num_epochs": 1, **changes})
+    return make_recipe(noise=config, **{"lr": 1e-2, "minibatch_size": CAPACITY, "num_epochs": 1, **changes})
 
 
 def chain_of(config):
@@ -215,7 +215,7 @@ def chain_of(config):
 def played(config, seed=3):
     """A batch of ``test_update``'s policy whose second channel is a gripper, drawn in JAX."""
     params = new_state(config).params
-    plain = dataclasses.replace(config, noise=NoiseConfig(level=0.3))
+    plain = make_recipe(config, noise=NoiseConfig(level=0.3))
     batch = collect(params, plain, CAPACITY, seed=seed)
 
     def head(x_t, t):
@@ -227,7 +227,7 @@ def played(config, seed=3):
 
 
 def run_update(config, train_state, batch):
-    return update.make_update(predict, critic, config, chain_of(config))(train_state, batch, CAPACITY)
+    return make_update(predict, critic, config, chain_of(config))(train_state, batch, CAPACITY)
 
 
 def test_an_update_starts_at_a_ratio_of_one_and_moves_the_gripper_where_the_advantage_is():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pirl_jax.recipe import Recipe
+from pirl_jax.recipe import ObjectiveConfig
 from pirl_jax.update import losses
 
 H = 3
@@ -52,7 +52,7 @@ def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation):
             count += weight[i]
         change, past = (new - proximal)[i, executed].sum(), (proximal - behaviour)[i, executed].sum()
         kl += weight[i] * min(np.exp(past), cap) * (np.exp(change) - 1 - change)
-    config = Recipe(clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation)
+    config = ObjectiveConfig(clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation)
     with jax.enable_x64(True):
         arrays = map(jnp.asarray, (new, proximal, behaviour, advantages, step_mask, weight))
         value, metrics = losses.policy_loss(*arrays, config)
@@ -85,7 +85,7 @@ def test_value_loss_equals_the_reference(seed, n, clip, delta):
 
 @pytest.mark.parametrize("aggregation", ["chunk", "action"])
 def test_gradients_equal_central_differences(aggregation):
-    n, config = 16, Recipe(aggregation=aggregation)
+    n, config = 16, ObjectiveConfig(aggregation=aggregation)
     with jax.enable_x64(True):
         values, old_values, targets, _ = map(jnp.asarray, drawn(3, n))
         new, *rest = map(jnp.asarray, drawn_chunks(3, n))
@@ -106,7 +106,7 @@ def test_gradients_equal_central_differences(aggregation):
 def test_unchanged_policy_has_ratio_exactly_one():
     log_prob, advantages = jnp.array([[-700.0, 3.0], [2.0, 1.0]]), jnp.array([1.0, -0.5])
     same = (log_prob, log_prob, log_prob, advantages, jnp.ones((2, 2), bool), jnp.ones(2))
-    value, metrics = losses.policy_loss(*same, Recipe())
+    value, metrics = losses.policy_loss(*same, ObjectiveConfig())
     assert (float(metrics["ratio_mean"]), float(metrics["approx_kl"])) == (1.0, 0.0)
     assert float(value) == -0.25
 
@@ -115,7 +115,7 @@ def test_an_outlier_cannot_overflow_the_gradient():
     zeros, everything = jnp.zeros((2, 1)), jnp.ones((2, 1), bool)
     advantages, weight = jnp.array([-1.0, 1.0]), jnp.ones(2)
     gradient = jax.grad(
-        lambda x: losses.policy_loss(x, zeros, zeros, advantages, everything, weight, Recipe())[0]
+        lambda x: losses.policy_loss(x, zeros, zeros, advantages, everything, weight, ObjectiveConfig())[0]
     )
     assert jnp.isfinite(gradient(jnp.array([[1e4], [0.0]]))).all()
 

@@ -1,22 +1,23 @@
 """``loss_weighting=episode``: the mean over episodes of each episode's own mean, in float64 loops."""
 
-import dataclasses
-
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import make_critic_update, make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import RECIPE, A, H, evaluate, fresh_state
 from test_update import CAPACITY, collect, critic, new_state, recipe, update_of
 
+from pirl_jax.recipe import ObjectiveConfig
+from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.scoring import ScoredEpisode
-from pirl_jax.training import loop as train
 from pirl_jax.update import losses
-from pirl_jax.update.critic_update import CriticBatch, make_critic_update
+from pirl_jax.update.critic_steps import CriticBatch
 
-T = RECIPE.max_chunks
+T = RECIPE.rollout.max_chunks
 
 
 def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
@@ -39,18 +40,18 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
 
 def batches(episodes, aggregation, advantage="gae"):
     """The batch under either weighting, and which episode each point belongs to."""
-    collected = [train.Collected(episode, 0) for episode in episodes]
+    collected = [Collected(episode, 0) for episode in episodes]
     made = {}
     for weighting in ("chunk", "episode"):
-        config = dataclasses.replace(
+        config = make_recipe(
             RECIPE,
             episodes_per_update=len(episodes),
             aggregation=aggregation,
             loss_weighting=weighting,
-            advantage=advantage,
+            estimator=advantage,
             group_size=len(episodes) if advantage == "group" else 1,
         )
-        made[weighting], _ = train.make_batch(collected, config, evaluate(config), fresh_state(config))
+        made[weighting], _ = by_recipe.make_batch(collected, config, evaluate(config), fresh_state(config))
     return made["chunk"], made["episode"], np.repeat(np.arange(len(episodes)), [len(e) for e in episodes])
 
 
@@ -83,7 +84,7 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
         near = old_values[i] + min(max(values[i] - old_values[i], -0.2), 0.2)
         costs[episode].append(max((values[i] - targets[i]) ** 2, (near - targets[i]) ** 2) / 2)
     weight = jnp.arange(size) < n
-    config = dataclasses.replace(RECIPE, aggregation=aggregation)
+    config = ObjectiveConfig(aggregation=aggregation)
     with jax.enable_x64(True):
         points = jax.tree.map(
             lambda x: jnp.asarray(np.asarray(x, np.float64)), (new, old, weighted.advantages)

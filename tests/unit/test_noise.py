@@ -75,9 +75,9 @@ def test_a_step_that_the_mode_never_noises_is_refused():
 
 def test_unknown_mode_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match="must be one of flow_cps, flow_noise, flow_sde, terminal; got 'brownian'"
+        ValueError, match="must be terminal or flow_sde or flow_cps or flow_noise; got 'brownian'"
     ):
-        modes.validate(NoiseConfig(mode="brownian"))
+        NoiseConfig(mode="brownian")
 
 
 @pytest.mark.parametrize("K", [2, 5, 10])
@@ -126,15 +126,15 @@ def test_vanishing_noise_leaves_the_anchored_step(mode, K):
         (
             {"final_level": 0.03, "decay_updates": 5},
             5,
-            r"final_level must be above 0 and at most noise.level=0.02",
+            r"final_level must be at most noise.level=0.02",
         ),
         ({"final_level": 0.0, "decay_updates": 5}, 5, "final_level must be above 0"),
         ({"final_level": 0.01}, 5, "set both"),
         ({"decay_updates": 5}, 5, "set both"),
-        ({"final_level": 0.01, "decay_updates": -5}, 5, "set both"),
-        ({"mode": "flow_noise", "std_range": (2.0, 0.5)}, 5, "std_range must be two factors"),
-        ({"mode": "flow_noise", "std_range": (0.0, 2.0)}, 5, "std_range must be two factors"),
-        ({"mode": "flow_noise", "head_hidden_dims": (16, 0)}, 5, "head_hidden_dims must be positive"),
+        ({"final_level": 0.01, "decay_updates": -5}, 5, "decay_updates must be ≥ 0"),
+        ({"mode": "flow_noise", "std_range": (2.0, 0.5)}, 5, "std_range must be two numbers, the lower"),
+        ({"mode": "flow_noise", "std_range": (0.0, 2.0)}, 5, "std_range must be above 0"),
+        ({"mode": "flow_noise", "head_hidden_dims": (16, 0)}, 5, "head_hidden_dims must be ≥ 1"),
     ],
 )
 def test_what_a_mode_cannot_do_is_refused(settings, K, message):
@@ -148,7 +148,7 @@ def test_channel_scales_multiply_the_level_group_by_group():
     np.testing.assert_array_equal(scale, [1, 1, 0, 2.5, 0])
     with pytest.raises(ValueError, match="names 'joints'; this action space has xyz, rot6d"):
         modes.channel_scale(NoiseConfig(group_scale={"joints": 1.0}), groups, 5)
-    with pytest.raises(ValueError, match="xyz must be positive"):
+    with pytest.raises(ValueError, match=r"group_scale\.xyz must be above 0"):
         modes.channel_scale(NoiseConfig(group_scale={"xyz": 0.0}), groups, 5)
 
 

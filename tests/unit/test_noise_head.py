@@ -16,7 +16,7 @@ TIMES = jnp.linspace(0.1, 1.0, 7)
 
 
 def factors(params, config=CONFIG):
-    spread = noise_head.spread_fn(toy_policy(), config)
+    spread = noise_head.log_multiplier_of(toy_policy(), config)
     return np.exp(np.asarray(spread(params, FEATURES, PROPRIO, TIMES)))
 
 
@@ -34,7 +34,7 @@ def random_params(size):
 
 
 def test_it_depends_on_every_input():
-    params, spread = random_params(1.0), noise_head.spread_fn(toy_policy(), CONFIG)
+    params, spread = random_params(1.0), noise_head.log_multiplier_of(toy_policy(), CONFIG)
     inputs = (FEATURES, PROPRIO, TIMES)
     for index, changed in enumerate((FEATURES + 1, PROPRIO + 1, 1 - TIMES)):
         others = (*inputs[:index], changed, *inputs[index + 1 :])
@@ -49,4 +49,4 @@ def test_it_stays_within_its_bounds():
 def test_a_mode_that_does_not_learn_has_no_head():
     for mode in ("terminal", "flow_sde", "flow_cps"):
         assert noise_head.init(toy_policy(), NoiseConfig(mode=mode), jax.random.PRNGKey(0)) == {}
-        assert noise_head.spread_fn(toy_policy(), NoiseConfig(mode=mode)) is None
+        assert noise_head.log_multiplier_of(toy_policy(), NoiseConfig(mode=mode)) is None

@@ -3,14 +3,15 @@
 import dataclasses
 import threading
 
+import by_recipe
 import pytest
+from by_recipe import make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
 
 from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.rollout.tasks import RecentSuccess
-from pirl_jax.training import loop as train
 
 
 @settings(max_examples=100, deadline=None)
@@ -46,7 +47,7 @@ def test_episodes_without_a_task_are_never_dropped():
 
 
 def test_the_loop_learns_from_the_mixed_task_alone_and_counts_the_rest(tmp_path):
-    recipe = dataclasses.replace(RECIPE, task_success_range=(0.1, 0.9), task_window=2)
+    recipe = make_recipe(RECIPE, task_success_range=(0.1, 0.9), task_window=2)
     versions: list[int] = []
     sent: list[str] = []
 
@@ -59,7 +60,7 @@ def test_the_loop_learns_from_the_mixed_task_alone_and_counts_the_rest(tmp_path)
         item = episode(n, 2, terminated=success, version=versions[-1])
         return dataclasses.replace(item, task=task)
 
-    updates = train.run(
+    updates = by_recipe.run(
         toy_policy(),
         critic,
         FROZEN,
@@ -82,7 +83,7 @@ def test_the_loop_learns_from_the_mixed_task_alone_and_counts_the_rest(tmp_path)
 
 def test_without_a_range_nothing_is_dropped_or_logged(tmp_path):
     versions: list[int] = []
-    updates = train.run(
+    updates = by_recipe.run(
         toy_policy(),
         critic,
         FROZEN,

@@ -5,22 +5,23 @@ import threading
 from collections import Counter
 from typing import Any
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import FunctionPolicy, create, make_evaluate, make_recipe, make_scorer
 
-from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
 from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode, Observations
-from pirl_jax.rollout.scoring import make_scorer
 from pirl_jax.training import loop as train
 from pirl_jax.update import state
-from pirl_jax.update.values import Evaluate, make_evaluate
+from pirl_jax.update.critic import Evaluate
 
 H, A, K, STD = 3, 2, 4, 0.5
-RECIPE = Recipe(
+RECIPE = make_recipe(
     noise=NoiseConfig(level=STD),
     episodes_per_update=3,
     max_chunks=4,
@@ -38,12 +39,12 @@ CRITIC = {"v": jnp.float32(0.7)}
 
 def fresh_state(recipe: Recipe, params: Any = PARAMS) -> state.TrainState:
     """Of copies: an update donates them."""
-    return state.create(*jax.tree.map(jnp.copy, (params, CRITIC)), recipe, seed=0)
+    return create(*jax.tree.map(jnp.copy, (params, CRITIC)), recipe, seed=0)
 
 
-def toy_policy() -> FlowPolicy:
+def toy_policy() -> FunctionPolicy:
     """Features are the scaled mean pixel, â = w·feature + proprio + t."""
-    return FlowPolicy(
+    return FunctionPolicy(
         split=lambda params: ({"w": params["w"]}, {"scale": params["scale"]}),
         merge=lambda trainable, frozen: {**frozen, **trainable},
         encode=lambda frozen, images, tokens: frozen["scale"] * images.astype(jnp.float32).mean((1, 2, 3, 4)),
@@ -126,8 +127,8 @@ def test_success_is_reported_for_each_task_that_was_played():
     items = [
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
-    collected = [train.Collected(score(item, BEHAVIOUR), 0) for item in items]
-    metrics = train._episode_metrics(collected, Counter(), step=0)
+    collected = [Collected(score(item, BEHAVIOUR), 0) for item in items]
+    metrics = train._episode_metrics(collected, Counter(), update=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
         "train/success_rate": 0.5,
@@ -142,9 +143,9 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
     levels = [0.5, 0.4, 0.6]
     behaviours = [Behaviour(PARAMS, 0, level) for level in levels]
-    collected = [train.Collected(score(item, behaviours[i]), 0) for i, item in enumerate(items)]
+    collected = [Collected(score(item, behaviours[i]), 0) for i, item in enumerate(items)]
     initial = fresh_state(RECIPE)
-    batch, n_valid = train.make_batch(collected, RECIPE, evaluate(RECIPE), initial)
+    batch, n_valid = by_recipe.make_batch(collected, RECIPE, evaluate(RECIPE), initial)
 
     assert n_valid == 7
     np.testing.assert_array_equal(batch.level[:7], np.float32(2 * [0.5] + 4 * [0.4] + [0.6]))
@@ -180,12 +181,12 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
         sent.append(episode(n, 2, terminated=bool(n % 2), version=version))
         return sent[-1]
 
-    updates = train.run(
+    updates = by_recipe.run(
         toy_policy(),
         critic,
         FROZEN,
         # One minibatch an update: the ratio is that before the first step.
-        dataclasses.replace(RECIPE, minibatch_size=64),
+        make_recipe(RECIPE, minibatch_size=64),
         fresh_state(RECIPE),
         total_steps=2,
         receive=receive,
@@ -213,13 +214,13 @@ def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_ep
         sent.append(episode(len(sent), 2, terminated=True, version=version))
         return sent[-1]
 
-    recipe = dataclasses.replace(
+    recipe = make_recipe(
         RECIPE,
         noise=NoiseConfig(level=0.6, final_level=0.2, decay_updates=2),
         max_staleness=1,
     )
     initial = fresh_state(recipe).replace(step=jnp.int32(1))  # the level of a resumed run follows
-    updates = train.run(
+    updates = by_recipe.run(
         toy_policy(),
         critic,
         FROZEN,
@@ -237,8 +238,8 @@ def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_ep
     np.testing.assert_allclose(levels, [0.4, (0.2 + 2 * 0.4) / 3, 0.2], rtol=1e-6)
 
 
-GROUPED = dataclasses.replace(
-    RECIPE, advantage="group", group_size=2, episodes_per_update=4, minibatch_size=64, max_staleness=1
+GROUPED = make_recipe(
+    RECIPE, estimator="group", group_size=2, episodes_per_update=4, minibatch_size=64, max_staleness=1
 )
 
 
@@ -252,9 +253,9 @@ def played(seed: int, success: bool, T: int = 2, version: int = 1) -> Episode:
 def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk():
     items = [played(5, True, T=1), played(5, False, T=3), played(6, False, T=2), played(6, True, T=4)]
     score = make_scorer(toy_policy(), FROZEN, GROUPED)
-    collected = [train.Collected(score(item, BEHAVIOUR), 0) for item in items]
+    collected = [Collected(score(item, BEHAVIOUR), 0) for item in items]
     initial = fresh_state(GROUPED)
-    batch, n_valid = train.make_batch(collected, GROUPED, evaluate(GROUPED), initial)
+    batch, n_valid = by_recipe.make_batch(collected, GROUPED, evaluate(GROUPED), initial)
     assert n_valid == 10
     np.testing.assert_allclose(batch.advantages[:10], [1] + 3 * [-1] + 2 * [-1] + 4 * [1], atol=1e-5)
     assert not np.asarray(batch.value_targets).any()
@@ -271,11 +272,11 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path
         return played(seed, success, version=versions[-1])
 
     updates = list(
-        train.run(
+        by_recipe.run(
             toy_policy(),
             critic,
             FROZEN,
-            dataclasses.replace(GROUPED, critic=CriticConfig(extra_steps=3)),
+            make_recipe(GROUPED, critic=CriticConfig(extra_steps=3)),
             fresh_state(GROUPED),
             total_steps=1,
             receive=receive,

@@ -1,22 +1,22 @@
 """One PPO update: what it computes, and what it never lets happen."""
 
-import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import create, make_critic_update, make_recipe, make_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_jax.likelihood import flow
 from pirl_jax.likelihood.modes import MODES
-from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe
+from pirl_jax.recipe import CriticConfig, NoiseConfig
 from pirl_jax.update import advantage, state
 from pirl_jax.update.batch import Batch, pad_rows
-from pirl_jax.update.critic_update import CriticBatch, make_critic_update
-from pirl_jax.update.policy_update import _permutation, make_update
+from pirl_jax.update.critic_steps import CriticBatch
+from pirl_jax.update.update import _permutation
 
 H, A, K, P = 3, 2, 2, 2
 SCALE = np.ones(2)
@@ -43,7 +43,7 @@ def recipe(**changes):
     noise = NoiseConfig(mode=mode, level=0.3, replay=changes.pop("replay", "last"))
     critic_config = CriticConfig(lr=changes.pop("critic_lr", 1e-2), extra_steps=changes.pop("extra_steps", 0))
     settings_ = {"lr": 1e-2, "num_epochs": 2, "minibatch_size": 8, **changes}
-    return Recipe(noise=noise, critic=critic_config, **settings_)
+    return make_recipe(noise=noise, critic=critic_config, **settings_)
 
 
 def new_state(config, seed=0):
@@ -51,7 +51,7 @@ def new_state(config, seed=0):
     params = {"weight": rng.normal(size=(P, A)), "bias": rng.normal(size=A), "log_std": np.zeros(A)}
     critic_params = {"weight": rng.normal(size=4), "bias": np.zeros(())}
     as_float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, critic_params))
-    return state.create(*as_float32, config, seed)
+    return create(*as_float32, config, seed)
 
 
 def update_of(config):
@@ -196,13 +196,13 @@ def test_update_equals_an_independent_float64_ppo(mode, aggregation, decoupled):
         weights = -(mask * unclipped * importance * ratio * gains / units)[:, None, :, None]
         std, first_std = stds(theta), stds(first_theta)
         residual = outcomes - means(theta)
-        executed = mask[:, None, :, None] * config.reference_kl_coef / len(mask)
+        executed = mask[:, None, :, None] * config.objective.reference_kl_coef / len(mask)
         moved = means(theta) - means(first_theta)
         # d/dμ and d/d log σ of each density, and of each KL: log(τ/σ) + (σ² + (μ - ν)²)/2τ² - ½.
         by_mean = weights * residual / std**2 + executed * moved / first_std**2
         by_std = weights * (residual**2 / std**2 - 1) + executed * (std**2 / first_std**2 - 1)
         row = (share * by_mean).sum((1, 2))
-        by_std = by_std.sum((0, 1, 2)) - config.entropy_coef / A if learned else np.zeros(A)
+        by_std = by_std.sum((0, 1, 2)) - config.objective.entropy_coef / A if learned else np.zeros(A)
         return np.concatenate([(b.proprio.T @ row).ravel(), row.sum(0), by_std])
 
     phi = np.append(first.critic_params["weight"], first.critic_params["bias"]).astype(np.float64)
@@ -312,14 +312,14 @@ def test_permutation_puts_every_valid_point_first(n, seed):
 def test_each_epoch_visits_each_valid_point_once(n, size):
     """A table critic under signed steps (β = 0): an entry moves by one lr a visit."""
     config = recipe(minibatch_size=size, num_epochs=3, betas=(0.0, 0.0), critic_lr=0.125, grad_clip_norm=1e9)
-    config = dataclasses.replace(config, value_clip=1e9)
+    config = make_recipe(config, value_clip=1e9)
 
     def table(params, inputs, proprio):
         return params["table"][inputs.astype(jnp.int32)]
 
     train_state = new_state(config).replace(critic_params={"table": jnp.zeros(CAPACITY)})
     train_state = train_state.replace(
-        critic_opt_state=state.optimizer(config).init(train_state.critic_params)
+        critic_opt_state=state.adamw(config.optimizer).init(train_state.critic_params)
     )
     batch = padded(collect(train_state.params, config, n, seed=1))
     batch = batch.replace(

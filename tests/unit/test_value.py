@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax.xvla.value import Critic
+from pirl_jax.update.critic import Critic
 
 BATCH, WIDTH = 4, 10
 

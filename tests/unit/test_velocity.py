@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import make_batch, make_evaluate, make_recipe, make_scorer, make_update
 from test_flow import (
     MODES,
     REPLAYS,
@@ -24,10 +25,7 @@ from test_train import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy
 from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.scoring import make_scorer
-from pirl_jax.training.loop import Collected, make_batch
-from pirl_jax.update.policy_update import make_update
-from pirl_jax.update.values import make_evaluate
+from pirl_jax.rollout.collect import Collected
 
 B, H, A = 6, 4, 5
 
@@ -142,8 +140,8 @@ def test_log_prob_equals_the_float64_reference(mode, replay):
     chain, params = chain_of(config, K), to_jax(weights())
     head, spread = make_predict(params, jnp), make_spread(params, jnp)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (B, H, A))
-    chunk = flow.sample(chain, head, eps0, jax.random.PRNGKey(1), k, spread=spread)
-    own = flow.log_prob(chain, head, chunk.latents, k, spread=spread)
+    chunk = flow.sample(chain, head, eps0, jax.random.PRNGKey(1), k, log_multiplier=spread)
+    own = flow.log_prob(chain, head, chunk.latents, k, log_multiplier=spread)
     np.testing.assert_allclose(own, chunk.log_prob, rtol=1e-6, atol=5e-5)
     executed = flow.finish(chain, head, chunk.latents, k)
     np.testing.assert_allclose(executed, chunk.action, atol=1e-6)
@@ -153,7 +151,7 @@ def test_log_prob_equals_the_float64_reference(mode, replay):
     with jax.enable_x64(True):
         params = to_jax(other, jnp.float64)
         head, spread = make_predict(params, jnp), make_spread(params, jnp)
-        exact = flow.log_prob(chain, head, jnp.asarray(latents, jnp.float64), k, spread=spread)
+        exact = flow.log_prob(chain, head, jnp.asarray(latents, jnp.float64), k, log_multiplier=spread)
     # The weights of ε₀ and â are float32's (LeRobot's), the papers' are exact.
     np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=1e-6)
 
@@ -161,7 +159,7 @@ def test_log_prob_equals_the_float64_reference(mode, replay):
 @pytest.mark.parametrize("replay", ["last", "full"])
 def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(replay):
     policy = dataclasses.replace(toy_policy(), parametrization="velocity")
-    recipe = dataclasses.replace(RECIPE, noise=NoiseConfig(level=0.5, replay=replay))
+    recipe = make_recipe(RECIPE, noise=NoiseConfig(level=0.5, replay=replay))
     score, chain = make_scorer(policy, FROZEN, recipe), flow.Chain.of(policy, recipe.noise)
     collected = []
     for seed in range(3):
@@ -183,7 +181,7 @@ def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(repl
 
     start, evaluate = fresh_state(recipe), make_evaluate(policy, critic, recipe)
     batch, n = make_batch([Collected(item, 0) for item in collected], recipe, evaluate, start)
-    one_step = dataclasses.replace(recipe, minibatch_size=len(batch.advantages))
+    one_step = make_recipe(recipe, minibatch_size=len(batch.advantages))
     _, metrics = make_update(policy.predict, critic, one_step, chain)(start, batch, n)
     assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-4)
     as_data = dataclasses.replace(chain, parametrization="data")

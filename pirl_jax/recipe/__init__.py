@@ -1,0 +1,27 @@
+"""The PI-RL recipe: every number of the method, independent of the policy and of the environment.
+
+Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The
+plugin's ``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these sections.
+"""
+
+from pirl_jax.recipe.advantage import AdvantageConfig
+from pirl_jax.recipe.critic import CriticConfig
+from pirl_jax.recipe.demonstrations import DemonstrationsConfig
+from pirl_jax.recipe.noise import NoiseConfig
+from pirl_jax.recipe.objective import ObjectiveConfig
+from pirl_jax.recipe.optimizer import OptimizerConfig
+from pirl_jax.recipe.push import PushConfig
+from pirl_jax.recipe.recipe import Recipe
+from pirl_jax.recipe.rollout import RolloutConfig
+
+__all__ = [
+    "AdvantageConfig",
+    "CriticConfig",
+    "DemonstrationsConfig",
+    "NoiseConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PushConfig",
+    "Recipe",
+    "RolloutConfig",
+]

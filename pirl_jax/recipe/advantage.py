@@ -1,0 +1,24 @@
+"""``algorithm.advantage``: how good a chunk was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pirl_jax.recipe import ranges
+
+
+@dataclass
+class AdvantageConfig:
+    """How good a chunk was, compared with what was expected."""
+
+    estimator: Literal["gae", "group"] = "gae"
+    """``gae`` with the critic (PPO), or ``group`` without one (GRPO): an episode's return relative to those
+    of the same initial state."""
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    normalize: bool = True
+    """Of ``gae``: over all chunks of the batch."""
+
+    def __post_init__(self) -> None:
+        ranges.check("advantage", self)

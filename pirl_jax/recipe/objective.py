@@ -1,0 +1,35 @@
+"""``algorithm.objective``: what a policy step descends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pirl_jax.recipe import ranges
+
+
+@dataclass
+class ObjectiveConfig:
+    """PPO's clipped objective and what is added to it."""
+
+    clip_ratio: float = 0.2
+    aggregation: Literal["chunk", "action"] = "chunk"
+    """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
+    executed action given those before it, all with the chunk's advantage."""
+    loss_weighting: Literal["chunk", "episode"] = "chunk"
+    """``chunk``: all chunks count the same in the losses of policy and critic, and so long episodes more than
+    short ones. ``episode``: all episodes do, πRL's choice."""
+    decoupled: bool = False
+    """For stale episodes (Hilton et al. 2022): the ratio, its clipping and the KL stop refer to the policy at
+    the start of the update, and points are weighted by how much likelier it makes them than the policy that
+    acted. Otherwise all refer to the policy that acted."""
+    max_behaviour_weight: float = 5.0
+    """Cap of those weights."""
+    reference_kl_coef: float = 0.0
+    """Weight of the exact KL(π ‖ π at the start of the run) of a chunk, against forgetting."""
+    entropy_coef: float = 0.0
+    """``noise.mode=flow_noise``, whose standard deviation is learned: weight of the entropy in nats, averaged
+    over a chunk's noised numbers as πRL averages it (which takes 0.005)."""
+
+    def __post_init__(self) -> None:
+        ranges.check("objective", self)

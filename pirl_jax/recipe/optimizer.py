@@ -1,0 +1,35 @@
+"""``algorithm.optimizer``: how an update descends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pirl_jax.recipe import ranges
+
+
+@dataclass
+class OptimizerConfig:
+    """Epochs of minibatches, AdamW, and what holds the steps near the policy that acted."""
+
+    num_epochs: int = 4
+    minibatch_size: int = 2048
+    lr: float = 5e-6
+    lr_warmup_steps: int = 0
+    """Policy steps over which lr rises from 0. Adam's first step has the full length in every parameter,
+    whatever the gradient: unwarmed, it alone may pass ``target_kl``."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    target_kl: float | None = None
+    """Stop the epochs of an update once a minibatch's approximate KL exceeds this."""
+    adaptive_lr: bool = False
+    """Steer the policy's learning rate by the last update's KL: shrink above ``target_kl``, grow below a
+    third of it."""
+
+    def __post_init__(self) -> None:
+        ranges.check("optimizer", self)
+        if self.adaptive_lr and self.target_kl is None:
+            raise ValueError(
+                "algorithm.optimizer.adaptive_lr needs algorithm.optimizer.target_kl; set it, e.g. to 0.05."
+            )

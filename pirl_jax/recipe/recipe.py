@@ -1,0 +1,58 @@
+"""The sections of the recipe together, and what they ask of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pirl_jax.recipe.advantage import AdvantageConfig
+from pirl_jax.recipe.critic import CriticConfig
+from pirl_jax.recipe.demonstrations import DemonstrationsConfig
+from pirl_jax.recipe.noise import NoiseConfig
+from pirl_jax.recipe.objective import ObjectiveConfig
+from pirl_jax.recipe.optimizer import OptimizerConfig
+from pirl_jax.recipe.push import PushConfig
+from pirl_jax.recipe.rollout import RolloutConfig
+
+
+@dataclass
+class Recipe:
+    """Chunk-level PPO for flow policies, with πRL's settings as defaults (arXiv 2510.25889, LIBERO)."""
+
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    push: PushConfig = field(default_factory=PushConfig)
+
+    def __post_init__(self) -> None:
+        """Check what the sections ask of each other.
+
+        Raises:
+            ValueError: naming the fields, the values and the remedy.
+        """
+        if self.objective.entropy_coef and self.noise.mode != "flow_noise":
+            raise ValueError(
+                f"algorithm.objective.entropy_coef={self.objective.entropy_coef} needs noise.mode=flow_noise:"
+                f" with noise.mode={self.noise.mode} the entropy is constant. Set it to 0."
+            )
+        if self.advantage.estimator != "group":
+            return
+        rollout = self.rollout
+        if rollout.group_size < 2 or rollout.episodes_per_update % rollout.group_size:
+            raise ValueError(
+                "algorithm.advantage.estimator=group needs algorithm.rollout.group_size ≥ 2 that divides "
+                f"rollout.episodes_per_update={rollout.episodes_per_update}; got {rollout.group_size}."
+            )
+        if self.critic.warmup_updates:
+            raise ValueError(
+                f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "
+                "advantage.estimator=group has no critic. Set it to 0, or advantage.estimator=gae."
+            )
+        if rollout.task_success_range is not None:
+            raise ValueError(
+                "algorithm.rollout.task_success_range is for advantage.estimator=gae; with group, "
+                "rollout.group_return_range leaves out what teaches nothing. Unset it."
+            )

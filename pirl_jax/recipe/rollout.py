@@ -1,0 +1,30 @@
+"""``algorithm.rollout``: which episodes make an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pirl_jax.recipe import ranges
+
+
+@dataclass
+class RolloutConfig:
+    """Which episodes make an update."""
+
+    episodes_per_update: int = 512
+    max_chunks: int = 64
+    """Longest episode in chunks; longer ones are rejected."""
+    max_staleness: int = 2
+    """Episodes collected more than this many updates ago are dropped and counted."""
+    group_size: int = 1
+    """Episodes that an actor plays from one initial state before it goes on to the next."""
+    group_return_range: tuple[float, float] = (0.1, 0.9)
+    """``group``: groups whose mean return lies outside teach nothing and are dropped, and counted."""
+    task_success_range: tuple[float, float] | None = None
+    """``gae`` with several tasks: those whose recent success rate lies outside, e.g. of (0.05, 0.95), teach
+    nothing. Their episodes are dropped, and counted, until the rate is inside again."""
+    task_window: int = 32
+    """Episodes of a task that make its recent success rate."""
+
+    def __post_init__(self) -> None:
+        ranges.check("rollout", self)

@@ -1,0 +1,82 @@
+"""The compiled functions of a run, put together from the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.episode import Episode
+from pirl_jax.rollout.scoring import ScoredEpisode, make_scorer
+from pirl_jax.typing import Array, Metrics, Params
+from pirl_jax.update.batch import Batch
+from pirl_jax.update.critic import Evaluate, ValueFunction, make_evaluate
+from pirl_jax.update.critic_steps import CriticBatch, make_critic_update
+from pirl_jax.update.estimate import make_batch
+from pirl_jax.update.method import Method
+from pirl_jax.update.minibatch import observed
+from pirl_jax.update.state import TrainState
+from pirl_jax.update.update import make_update
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a turn of the loop is made of."""
+
+    recipe: Recipe
+    score: Callable[[Episode, Behaviour], ScoredEpisode]
+    evaluate: Evaluate
+    update: Callable[..., tuple[TrainState, Metrics]]
+    """``(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated."""
+    critic_update: Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]] | None
+    """Value-only steps; None where the recipe has none."""
+
+    def batch(self, state: TrainState, episodes: Sequence[ScoredEpisode]) -> tuple[Batch, int]:
+        """Return the rows of an update, with advantages, and how many of them are decision points."""
+        recipe = self.recipe
+        return make_batch(episodes, recipe.rollout, recipe.advantage, recipe.objective, self.evaluate, state)
+
+    def fit_critic(self, state: TrainState, batch: Batch, n_valid: int) -> tuple[TrainState, Metrics]:
+        """Take the value-only steps that follow an update, if the recipe has any; ``state`` is donated."""
+        if self.critic_update is None:
+            return state, {}
+        # The next update's values will be asked of the policy as it is now.
+        inputs, _ = self.evaluate(state, observed(batch))
+        points = CriticBatch(inputs, batch.proprio, batch.value_targets, batch.share)
+        return self.critic_update(state, points, n_valid)
+
+
+def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Method:
+    """Return what an update of this recipe does."""
+    return Method(
+        StochasticPolicy.of(policy, recipe.noise),
+        recipe.objective,
+        recipe.optimizer,
+        recipe.critic,
+        None if recipe.advantage.estimator == "group" else value,
+        recipe.demonstrations,
+        policy.supervised_loss if recipe.demonstrations.coef else None,
+    )
+
+
+def assemble(policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe) -> Parts:
+    """Put the parts of a run together; nothing is compiled before its first call.
+
+    Args:
+        policy: what is trained.
+        value: its critic (``critic.value_function``).
+        frozen: the encoder's parameters, on the device.
+        recipe: every number of the method.
+    """
+    method = method_of(policy, value, recipe)
+    extra = method.value is not None and recipe.critic.extra_steps
+    return Parts(
+        recipe,
+        make_scorer(policy, frozen, recipe.noise, recipe.rollout.max_chunks),
+        make_evaluate(policy, value, recipe.critic.input, recipe.optimizer.minibatch_size),
+        make_update(method),
+        make_critic_update(method) if extra else None,
+    )

@@ -1,0 +1,115 @@
+"""Collected episodes as the rows of an update, with an advantage and a value target for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.likelihood.stochastic import Observed
+from pirl_jax.recipe import AdvantageConfig, ObjectiveConfig, RolloutConfig
+from pirl_jax.rollout.scoring import ScoredEpisode
+from pirl_jax.update import advantage, losses
+from pirl_jax.update.batch import Batch, pad_rows
+from pirl_jax.update.critic import Evaluate
+from pirl_jax.update.state import TrainState
+
+
+def make_batch(
+    episodes: Sequence[ScoredEpisode],
+    rollout: RolloutConfig,
+    config: AdvantageConfig,
+    objective: ObjectiveConfig,
+    evaluate: Evaluate,
+    state: TrainState,
+) -> tuple[Batch, int]:
+    """Lay episodes out as decision points with advantages.
+
+    All arrays have ``episodes_per_update · (max_chunks + 1)`` rows whatever the episodes' lengths: first
+    every decision point, then the final observations (which only lend their value), then padding.
+
+    Args:
+        episodes: as many as the update takes; groups in a row.
+        rollout: sizes.
+        config: how advantages are estimated.
+        objective: how points are weighted.
+        evaluate: the critic (``critic.make_evaluate``).
+        state: parameters of policy and critic.
+
+    Returns:
+        The batch, and how many decision points it holds.
+    """
+    E, T = rollout.episodes_per_update, rollout.max_chunks
+    capacity = E * (T + 1)
+    lengths = np.array([len(episode) for episode in episodes])
+    # Where the decision points of [E, T] arrays lie, in the order of the rows.
+    points = np.nonzero(np.arange(T) < lengths[:, None])
+    rows = jax.device_put(pad_rows(_rows(episodes, lengths), capacity))
+    rewards = np.zeros((E, T), np.float32)
+    rewards[points] = _acted(episodes, "reward")
+    if config.estimator == "group":
+        relative = advantage.group_relative(jnp.asarray(rewards.sum(1)).reshape(-1, rollout.group_size))
+        advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
+        targets, inputs, row_values = np.zeros((E, T), np.float32), None, jnp.zeros(capacity)
+    else:
+        observed = Observed(rows["features"], rows["proprio"], rows["domain_id"])
+        inputs, row_values = evaluate(state, observed)
+        advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, config)
+    estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
+    if objective.loss_weighting == "episode":
+        executed = np.array([episode.step_mask.sum() for episode in episodes])
+        ratios = executed if objective.aggregation == "action" else lengths
+        estimates["advantages"] *= np.repeat(losses.equal_shares(ratios), lengths)
+        estimates["share"] = np.repeat(losses.equal_shares(lengths), lengths)
+    estimates = jax.device_put(pad_rows(estimates, capacity))
+    batch = Batch(**rows, **estimates, old_values=row_values, critic_input=inputs)
+    return batch, int(lengths.sum())
+
+
+def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, Any]:
+    """Concatenate what comes from the episodes themselves."""
+
+    def observed(*arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate([x[:-1] for x in arrays] + [x[-1:] for x in arrays])
+
+    return {
+        "features": jax.tree.map(observed, *(episode.features for episode in episodes)),
+        "proprio": observed(*(episode.proprio for episode in episodes)),
+        "domain_id": observed(*(episode.domain_id for episode in episodes)),
+        **{name: _acted(episodes, name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
+        "level": np.repeat(np.array([episode.level for episode in episodes], np.float32), lengths),
+    }
+
+
+def _acted(episodes: Sequence[ScoredEpisode], name: str) -> np.ndarray:
+    return np.concatenate([getattr(episode, name) for episode in episodes])
+
+
+def _gae(
+    episodes: Sequence[ScoredEpisode],
+    rewards: np.ndarray,
+    row_values: np.ndarray,
+    points: tuple[np.ndarray, ...],
+    config: AdvantageConfig,
+) -> tuple[Any, Any]:
+    """Advantages and value targets [E, T] from the values of ``make_batch``'s rows."""
+    E, T = rewards.shape
+    lengths = np.array([len(episode) for episode in episodes])
+    n_valid = len(points[0])
+    grid = np.zeros((E, T + 1), np.float32)
+    grid[points] = row_values[:n_valid]
+    grid[np.arange(E), lengths] = row_values[n_valid : n_valid + E]
+    advantages, targets = advantage.gae(
+        jnp.asarray(rewards),
+        jnp.asarray(grid),
+        jnp.asarray(lengths, jnp.int32),
+        jnp.asarray([episode.terminated for episode in episodes]),
+        config.gamma,
+        config.gae_lambda,
+    )
+    if config.normalize:
+        advantages = advantage.normalize(advantages, jnp.asarray(np.arange(T) < lengths[:, None]))
+    return advantages, targets

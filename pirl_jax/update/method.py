@@ -1,0 +1,26 @@
+"""What an update does, apart from its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, ObjectiveConfig, OptimizerConfig
+from pirl_jax.typing import Array
+from pirl_jax.update.critic import ValueFunction
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """Functions of the trained parameters, and the sections of the recipe that a minibatch step reads."""
+
+    policy: StochasticPolicy
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+    critic: CriticConfig
+    value: ValueFunction | None
+    """None without a critic (``advantage.estimator=group``)."""
+    demonstrations: DemonstrationsConfig
+    supervised_loss: Callable[..., Array] | None = None
+    """``FlowPolicy.supervised_loss``; None without demonstrations."""

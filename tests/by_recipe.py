@@ -1,0 +1,150 @@
+"""The learner's functions with a whole recipe in place of the sections that each of them reads.
+
+A test names the numbers that it is about; in which section they stand is no part of its promise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pirl_jax.likelihood.chain import Chain
+from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import Recipe
+from pirl_jax.rollout import scoring
+from pirl_jax.rollout.collect import Collected
+from pirl_jax.training import loop, parts
+from pirl_jax.update import critic as critics
+from pirl_jax.update import critic_steps, estimate, state, update
+from pirl_jax.update.batch import Batch
+from pirl_jax.update.method import Method
+
+SECTIONS = ("rollout", "advantage", "objective", "optimizer", "push", "critic")
+"""Where a number is looked for, in this order; ``lr`` is the policy's."""
+
+
+def make_recipe(base: Recipe | None = None, **changes: Any) -> Recipe:
+    """Return a recipe with some numbers changed; ``noise``, ``critic`` and ``demonstrations`` come whole."""
+    base = base or Recipe()
+    sections = {name: getattr(base, name) for name in (f.name for f in dataclasses.fields(Recipe))}
+    sections |= {name: changes.pop(name) for name in list(changes) if name in sections}
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        section = next(s for s in SECTIONS if hasattr(sections[s], name))
+        numbers.setdefault(section, {})[name] = value
+    sections |= {name: dataclasses.replace(sections[name], **values) for name, values in numbers.items()}
+    return dataclasses.replace(base, **sections)
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionPolicy:
+    """``pirl_jax.policy.FlowPolicy`` out of plain functions and sizes."""
+
+    split: Callable[..., Any]
+    merge: Callable[..., Any]
+    encode: Callable[..., Any]
+    predict: Callable[..., Any]
+    supervised_loss: Callable[..., Any]
+    critic_inputs: Mapping[str, Callable[..., Any]]
+    prepare_proprio: Callable[..., Any]
+    summarize: Callable[..., Any]
+    summary_dim: int
+    num_denoising_steps: int
+    chunk_size: int
+    n_action_steps: int
+    dim_action: int
+    channel_groups: Mapping[str, tuple[int, ...]]
+    critic_input_dims: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    gripper_logits: tuple[int, ...] = ()
+    parametrization: str = "data"
+
+    def critic_input(self, kind: str, *inputs: Any) -> Any:
+        """Call the function of that name."""
+        return self.critic_inputs[kind](*inputs)
+
+
+def create(params: Any, critic_params: Any, recipe: Recipe, seed: int) -> state.TrainState:
+    """``state.create``."""
+    keep_reference = recipe.objective.reference_kl_coef > 0
+    return state.create(params, critic_params, recipe.optimizer, seed, keep_reference)
+
+
+def method_of(
+    predict: Callable[..., Any],
+    critic: critics.ValueFunction,
+    recipe: Recipe,
+    chain: Chain,
+    log_multiplier: Callable[..., Any] | None = None,
+    supervised_loss: Callable[..., Any] | None = None,
+) -> Method:
+    """Return a ``Method`` of functions."""
+    return Method(
+        StochasticPolicy(chain, predict, log_multiplier),
+        recipe.objective,
+        recipe.optimizer,
+        recipe.critic,
+        None if recipe.advantage.estimator == "group" else critic,
+        recipe.demonstrations,
+        supervised_loss,
+    )
+
+
+def make_update(*args: Any, **options: Any) -> Callable[..., Any]:
+    """``update.make_update``; arguments as for ``method_of``."""
+    return update.make_update(method_of(*args, **options))
+
+
+def make_critic_update(critic: critics.ValueFunction, recipe: Recipe) -> Callable[..., Any]:
+    """``critic_steps.make_critic_update``, which needs no policy."""
+    policy: Any = None
+    return critic_steps.make_critic_update(
+        Method(policy, recipe.objective, recipe.optimizer, recipe.critic, critic, recipe.demonstrations)
+    )
+
+
+def make_evaluate(policy: FlowPolicy, critic: critics.ValueFunction, recipe: Recipe) -> critics.Evaluate:
+    """``critic.make_evaluate``."""
+    return critics.make_evaluate(policy, critic, recipe.critic.input, recipe.optimizer.minibatch_size)
+
+
+def make_scorer(policy: FlowPolicy, frozen: Any, recipe: Recipe) -> Callable[..., Any]:
+    """``scoring.make_scorer``."""
+    return scoring.make_scorer(policy, frozen, recipe.noise, recipe.rollout.max_chunks)
+
+
+def make_batch(
+    collected: Sequence[Collected], recipe: Recipe, evaluate: critics.Evaluate, start: state.TrainState
+) -> tuple[Batch, int]:
+    """``estimate.make_batch``."""
+    episodes = [item.episode for item in collected]
+    sections = recipe.rollout, recipe.advantage, recipe.objective
+    return estimate.make_batch(episodes, *sections, evaluate, start)
+
+
+def run(
+    policy: FlowPolicy,
+    critic: critics.ValueFunction,
+    frozen: Any,
+    recipe: Recipe,
+    start: state.TrainState,
+    *,
+    total_steps: int,
+    receive: Any,
+    publish: Any,
+    versions: Any,
+    stop: Any,
+    demonstrations: Any = None,
+) -> Iterator[loop.Update]:
+    """``loop.run``."""
+    return loop.run(
+        parts.assemble(policy, critic, frozen, recipe),
+        recipe,
+        start,
+        loop.Actors(receive, publish, versions),
+        total_updates=total_steps,
+        stop=stop,
+        demonstrations=demonstrations,
+    )
