@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import Any
 from pirl_jax.recipe.renamed import refuse_old_names
 
 logger = logging.getLogger(__name__)
+
+_USAGE_ERROR = 2
+"""What argparse exits with."""
 
 
 def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
@@ -24,7 +28,11 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
     from lerobot.configs import parser
     from lerobot.utils.utils import init_logging
 
+    stderr, unsaid = sys.stderr, io.StringIO()
+
     def parsed(cfg: Any) -> None:
+        sys.stderr = stderr
+        stderr.write(unsaid.getvalue())
         cfg.validate()
         init_logging()
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
@@ -33,10 +41,17 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
     try:
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
+        sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, DraccusException) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {reason(error)}")
+    except SystemExit as stop:
+        if stop.code == _USAGE_ERROR and ": error: " in unsaid.getvalue():
+            sys.exit("error: " + unsaid.getvalue().rsplit(": error: ", 1)[1].strip())
+        raise
+    finally:
+        sys.stderr = stderr
 
 
 def shorten_import_warnings() -> None:

@@ -128,7 +128,7 @@ def learn(cfg: Any) -> None:
     if cfg.resume:
         training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
         train_state = checkpoint.restore(training_state / checkpoint.ORBAX, train_state)
-        logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(train_state.step))
+        logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(train_state.updates))
 
     def export(folder: Path, host_state: state.TrainState) -> None:
         export_pretrained(policy.merge(host_state.params, frozen), cfg, folder)
@@ -143,7 +143,7 @@ def learn(cfg: Any) -> None:
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
             checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
-            MetricsWriter(output_dir, int(train_state.step), trackers) as log,
+            MetricsWriter(output_dir, int(train_state.updates), trackers) as log,
         ):
             updates = loop.run(
                 assemble(policy, critic.value_function(recipe.critic.hidden_dims), encoder, recipe),
@@ -160,13 +160,13 @@ def learn(cfg: Any) -> None:
             )
             update, saved = None, None
             for update in updates:
-                log.write(update.step, update.metrics | service_metrics(server.stats()))
-                if cfg.save_freq > 0 and update.step % cfg.save_freq == 0:
+                log.write(update.number, update.metrics | service_metrics(server.stats()))
+                if cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
                     saved = update
-                    writer.save(update.step, update.state, export)
+                    writer.save(update.number, update.state, export)
             # The end of the run, or a signal while episodes were awaited: nothing learned is lost.
             if update is not None and update is not saved:
-                writer.save(update.step, update.state, export)
+                writer.save(update.number, update.state, export)
     logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
 
 

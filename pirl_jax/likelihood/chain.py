@@ -10,8 +10,8 @@ import numpy as np
 from pirl_jax.likelihood import gripper
 from pirl_jax.likelihood.modes import (
     MODES,
+    DenoisingStep,
     Mode,
-    Step,
     channel_scale,
     correlation_factor,
     noised_coefficients,
@@ -66,7 +66,7 @@ class Chain:
         """L of the noise over ``H`` chunk steps [H, H]."""
         return correlation_factor(self.noise, H)
 
-    def steps(self, denoise_step: Array) -> Int[Array, "B M"]:
+    def noised_steps(self, denoise_step: Array) -> Int[Array, "B M"]:
         """Return the indices of each row's noised steps."""
         return denoise_step[:, None] - jnp.arange(self.mode.num_noised(self.K))
 
@@ -74,20 +74,20 @@ class Chain:
         """Each row's noise level: the config's if none is given."""
         return jnp.full(batch, self.noise.level, dtype) if level is None else level.astype(dtype)
 
-    def plain(self, dtype: jnp.dtype) -> Step:
+    def plain(self, dtype: jnp.dtype) -> DenoisingStep:
         """Coefficients [K] without noise; entry k - 1 belongs to step k."""
         columns = plain_step(np.arange(1, self.K + 1), self.K, self.parametrization)
-        return Step(*(jnp.asarray(x, dtype) for x in columns))
+        return DenoisingStep(*(jnp.asarray(x, dtype) for x in columns))
 
-    def noised(self, steps: Array, level: Array) -> Step:
+    def noised(self, steps: Array, level: Array) -> DenoisingStep:
         """Coefficients [B, M] of noised ``steps`` [B, M] at the rows' ``level`` [B]."""
         k = np.arange(1, self.K + 1)
         columns = noised_coefficients(self.noise, k, self.K, level[:, None], self.parametrization)
         shape = (len(level), self.K)
         columns = (jnp.broadcast_to(jnp.asarray(x, level.dtype), shape) for x in columns)
-        return Step(*(jnp.take_along_axis(column, steps - 1, axis=1) for column in columns))
+        return DenoisingStep(*(jnp.take_along_axis(column, steps - 1, axis=1) for column in columns))
 
-    def mean(self, coefs: Step, eps0: Array, x_t: Array, predicted: Array) -> Array:
+    def mean(self, coefs: DenoisingStep, eps0: Array, x_t: Array, predicted: Array) -> Array:
         """c_noise·ε₀ + c_action·f (+ c_x·x_t), in the order of LeRobot's ``x1 * t + action * (1 - t)``."""
         mean = eps0 * per_chunk(coefs.noise_coef) + predicted * per_chunk(coefs.action_coef)
         return mean if self.parametrization == "data" else mean + x_t * per_chunk(coefs.x_coef)

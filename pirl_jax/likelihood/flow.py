@@ -80,7 +80,7 @@ def stds(
         log_multiplier: the noise head, for a mode that learns.
     """
     scored = chain.scored
-    coefs = chain.noised(chain.steps(denoise_step), level)
+    coefs = chain.noised(chain.noised_steps(denoise_step), level)
     std = coefs.std[..., None] * jnp.asarray(chain.scale[scored], level.dtype)
     if not chain.mode.learned_std:
         return std
@@ -124,7 +124,7 @@ def distribution(
     dtype = _float_dtype(latents)
     latents = latents.astype(dtype)
     level = chain.levels(level, len(latents), dtype)
-    steps = chain.steps(denoise_step)
+    steps = chain.noised_steps(denoise_step)
     coefs = chain.noised(steps, level)
     eps0, x_t = latents[:, 0], latents[:, -steps.shape[1] - 1 : -1]
     if chain.noise.replay == "full":
@@ -262,7 +262,7 @@ def sample(
     B, H, _ = eps0.shape
     K, scored, factor, plain = chain.K, chain.scored, chain.factor(H), chain.plain(eps0.dtype)
     level = chain.levels(level, B, eps0.dtype)
-    steps = chain.steps(denoise_step)
+    steps = chain.noised_steps(denoise_step)
     noised = chain.noised(steps, level)
     std = stds(chain, denoise_step, level, log_multiplier)
     rows, M = jnp.arange(B), steps.shape[1]

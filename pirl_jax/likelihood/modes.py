@@ -36,7 +36,7 @@ Numbers = Any
 """A number, or an array: NumPy's, or JAX's where the noise level is one."""
 
 
-class Step(NamedTuple):
+class DenoisingStep(NamedTuple):
     """One transition t → s: x_s = noise_coef·ε₀ + action_coef·f + x_coef·x_t + std·D·L·ξ, ξ ~ N(0, 1).
 
     f is what the policy predicts, â or v. The products are taken in this order, in float32, so that zero
@@ -60,7 +60,7 @@ class Mode:
 
     noised_steps: Callable[[int], tuple[int, ...]]
     """``K -> `` the steps k that are noised: one of them in a chunk, drawn uniformly, or all."""
-    coefficients: Callable[[Step, int, Numbers], Step]
+    coefficients: Callable[[DenoisingStep, int, Numbers], DenoisingStep]
     """``(anchored step, K, noise level) -> `` a data policy's transition when that step is noised. Plain
     arithmetic that broadcasts, so that the learner calls it with a level for each row."""
     max_level: float = float("inf")
@@ -84,20 +84,20 @@ class Mode:
         return candidates[0] if len(candidates) == 1 else int(rng.choice(candidates))
 
 
-def anchored_step(k: Numbers, K: int) -> Step:
+def anchored_step(k: Numbers, K: int) -> DenoisingStep:
     """Step k without noise. Its weights are what float32 arithmetic gives in LeRobot: s and 1 - s."""
     s = np.asarray((k - 1) / K, np.float32)
     noise_coef, action_coef = (np.asarray(x, np.float64) for x in (s, np.float32(1) - s))
-    return Step(k / K, (k - 1) / K, noise_coef, action_coef, 0.0 * k, 0.0 * k)
+    return DenoisingStep(k / K, (k - 1) / K, noise_coef, action_coef, 0.0 * k, 0.0 * k)
 
 
-def euler_step(k: Numbers, K: int) -> Step:
+def euler_step(k: Numbers, K: int) -> DenoisingStep:
     """Step k of a velocity policy without noise, with the numbers of LeRobot's ``euler_integrate``."""
     dt, zero = -1.0 / K, 0.0 * k
-    return Step(1.0 + (K - k) * dt, (k - 1) / K, zero, zero + dt, zero, zero + 1.0)
+    return DenoisingStep(1.0 + (K - k) * dt, (k - 1) / K, zero, zero + dt, zero, zero + 1.0)
 
 
-def plain_step(k: Numbers, K: int, parametrization: str = "data") -> Step:
+def plain_step(k: Numbers, K: int, parametrization: str = "data") -> DenoisingStep:
     """Step k without noise, as LeRobot samples a policy of this parametrization.
 
     Raises:
@@ -111,14 +111,14 @@ def plain_step(k: Numbers, K: int, parametrization: str = "data") -> Step:
 
 def noised_coefficients(
     noise: NoiseConfig, k: Numbers, K: int, level: Numbers, parametrization: str = "data"
-) -> Step:
+) -> DenoisingStep:
     """The transitions of steps k when they are noised; ``k`` and ``level`` broadcast."""
     anchored = anchored_step(k, K)
     noised = MODES[noise.mode].coefficients(anchored, K, level)
     return noised if parametrization == "data" else _for_velocity(noised, anchored, euler_step(k, K))
 
 
-def _for_velocity(noised: Step, anchored: Step, euler: Step) -> Step:
+def _for_velocity(noised: DenoisingStep, anchored: DenoisingStep, euler: DenoisingStep) -> DenoisingStep:
     """A data policy's noised step for a velocity policy: ε₀ and â become x_t + (1-t)·v and x_t - t·v.
 
     With these estimates the modes are the published samplers. Written as the Euler step plus what the mode
@@ -133,11 +133,11 @@ def _for_velocity(noised: Step, anchored: Step, euler: Step) -> Step:
     )
 
 
-def _level_as_std(step: Step, K: int, level: Numbers) -> Step:
+def _level_as_std(step: DenoisingStep, K: int, level: Numbers) -> DenoisingStep:
     return step._replace(std=level)
 
 
-def _flow_sde(step: Step, K: int, level: Numbers) -> Step:
+def _flow_sde(step: DenoisingStep, K: int, level: Numbers) -> DenoisingStep:
     """πRL's Flow-SDE with ε₀ kept: σ = a·√(t/(1-t)), x_s = (s - σ²δ/2t)·ε₀ + (1-s)·â + σ√δ·ξ.
 
     At t = 1 the denominator is that of the next time, 1 - t = δ (Flow-GRPO, arXiv 2505.05470).
@@ -146,7 +146,7 @@ def _flow_sde(step: Step, K: int, level: Numbers) -> Step:
     return step._replace(noise_coef=step.noise_coef - variance / (2 * K * step.t), std=(variance / K) ** 0.5)
 
 
-def _flow_cps(step: Step, K: int, level: Numbers) -> Step:
+def _flow_cps(step: DenoisingStep, K: int, level: Numbers) -> DenoisingStep:
     """Coefficients-preserving sampling with ε₀ kept: x_s = s·√(1-η²)·ε₀ + (1-s)·â + s·η·ξ."""
     return step._replace(noise_coef=step.s * (1 - level**2) ** 0.5, std=step.s * level)
 
@@ -193,7 +193,7 @@ def validate(noise: NoiseConfig, K: int = 1) -> None:
         )
 
 
-PARAMETRIZATIONS: Mapping[str, Callable[[Numbers, int], Step]] = MappingProxyType(
+PARAMETRIZATIONS: Mapping[str, Callable[[Numbers, int], DenoisingStep]] = MappingProxyType(
     {"data": anchored_step, "velocity": euler_step}
 )
 """What a flow policy predicts → its step k of K without noise."""
@@ -220,17 +220,17 @@ def num_latents(noise: NoiseConfig, K: int) -> int:
     return K + 1 if MODES[noise.mode].every_step else 3
 
 
-def noised_step(noise: NoiseConfig, k: int, K: int, parametrization: str = "data") -> Step:
+def noised_step(noise: NoiseConfig, k: int, K: int, parametrization: str = "data") -> DenoisingStep:
     """The transition of step k when it is noised, at the config's level."""
     candidates = MODES[noise.mode].noised_steps(K)
     if k not in candidates:
         raise ValueError(f"mode {noise.mode!r} noises one of the steps {candidates} of {K}; got step {k}.")
-    return Step(*map(float, noised_coefficients(noise, k, K, noise.level, parametrization)))
+    return DenoisingStep(*map(float, noised_coefficients(noise, k, K, noise.level, parametrization)))
 
 
 def schedule(
     noise: NoiseConfig, K: int, step: int | None = None, parametrization: str = "data"
-) -> tuple[Step, ...]:
+) -> tuple[DenoisingStep, ...]:
     """The K transitions in sampling order, k = K … 1.
 
     Args:
@@ -243,7 +243,7 @@ def schedule(
     return tuple(
         noised_step(noise, k, K, parametrization)
         if k in noised
-        else Step(*map(float, plain_step(k, K, parametrization)))
+        else DenoisingStep(*map(float, plain_step(k, K, parametrization)))
         for k in range(K, 0, -1)
     )
 

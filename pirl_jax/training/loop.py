@@ -37,8 +37,8 @@ class Actors:
 class Update:
     """What one turn of the loop leaves behind. ``state``'s buffers are donated when the next turn begins."""
 
-    step: int
-    """Updates done."""
+    number: int
+    """Counted from 1 over the whole run."""
     state: TrainState
     metrics: dict[str, float]
 
@@ -78,9 +78,9 @@ def run(
         behaviours.add(int(state.version), behaviour_of(state, recipe))
     state = push(state)
 
-    while int(state.step) < total_updates:
+    while int(state.updates) < total_updates:
         started = time.monotonic()
-        episodes, dropped = collector.collect(int(state.step))
+        episodes, dropped = collector.collect(int(state.updates))
         if stop.is_set():
             return
         collected = time.monotonic()
@@ -90,19 +90,19 @@ def run(
         metrics = {name: float(value) for name, value in (metrics | more).items()}
         state = push(state)
         finished = time.monotonic()
-        metrics |= _episode_metrics(episodes, dropped, int(state.step) - 1)
+        metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
         metrics |= {f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()}
         metrics |= {
             "train/collect_s": collected - started,
             "train/update_s": finished - collected,
             "train/samples_per_s": n_valid / (finished - started),
         }
-        yield Update(int(state.step), state, metrics)
+        yield Update(int(state.updates), state, metrics)
 
 
 def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     """Return the policy that acts once the state's parameters are pushed."""
-    done = int(state.step)
+    done = int(state.updates)
     return Behaviour(round_to(state.params, recipe.push.dtype), done, level_at(recipe.noise, done))
 
 

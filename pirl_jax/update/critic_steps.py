@@ -44,8 +44,8 @@ def make_critic_update(
 
     def update(state: TrainState, batch: CriticBatch, n_valid: Array | int) -> tuple[TrainState, Metrics]:
         size = min(optimizer.minibatch_size, batch.value_targets.shape[0])
-        # The update has moved ``step`` on; its keys are folds of the epoch's index, so ours start after them.
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step - 1), optimizer.num_epochs)
+        # The update has counted itself; its keys are folds of the epoch's index, so ours start after them.
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.updates - 1), optimizer.num_epochs)
 
         def step(i: Array, carry):
             state, sums, skipped = carry

@@ -23,8 +23,8 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     critic_opt_state: optax.OptState
     key: PRNGKeyArray
-    """Never changes: each update folds ``step`` into it, so a resumed run draws what it would have."""
-    step: Int[Array, ""]
+    """Never changes: each update folds ``updates`` into it, so a resumed run draws what it would have."""
+    updates: Int[Array, ""]
     """Updates done."""
     version: Int[Array, ""]
     """Version of the parameters last pushed to the actors; only ever grows."""
@@ -57,7 +57,7 @@ def create(
         opt_state=adamw(optimizer).init(params),
         critic_opt_state=adamw(optimizer).init(critic_params),
         key=jax.random.PRNGKey(seed),
-        step=jnp.zeros((), jnp.int32),
+        updates=jnp.zeros((), jnp.int32),
         version=jnp.zeros((), jnp.int32),
         lr=jnp.asarray(optimizer.lr, jnp.float32),
     )

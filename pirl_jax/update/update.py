@@ -94,11 +94,11 @@ def _update(
         batch,
         jnp.asarray(n_valid, jnp.int32),
         fixed,
-        jax.random.fold_in(state.key, state.step),
+        jax.random.fold_in(state.key, state.updates),
         demonstrations if method.supervised_loss is not None else None,
-        coef_at(method.demonstrations, state.step),
+        coef_at(method.demonstrations, state.updates),
     )
-    warming_up = state.step < method.critic.warmup_updates
+    warming_up = state.updates < method.critic.warmup_updates
     progress = _start(method, state, rows, size, warming_up)
     progress = jax.lax.fori_loop(0, optimizer.num_epochs, partial(_epoch, method, rows, size), progress)
     kl = progress.kl_sum / jnp.maximum(progress.kl_n, 1)
@@ -114,7 +114,7 @@ def _update(
         "skipped_steps": progress.skipped_steps,
     }
     lr = _adapted_lr(state.lr, kl, progress.kl_n > 0, optimizer)
-    new_state = progress.state.replace(step=state.step + 1, lr=lr)
+    new_state = progress.state.replace(updates=state.updates + 1, lr=lr)
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
 
 

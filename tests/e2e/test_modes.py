@@ -41,9 +41,11 @@ def test_actor_and_learner_agree_on_log_probabilities(
     settings = {
         "noise": noise,
         "push": {"dtype": push_dtype},
+        "optimizer": {"lr": 1e-3},
         "rollout": {"episodes_per_update": 2, "max_staleness": 0},
     }
-    settings |= {"lr": 1e-3, "entropy_coef": 0.005} if mode == "flow_noise" else {"lr": 1e-3}
+    if mode == "flow_noise":
+        settings["objective"] = {"entropy_coef": 0.005}
     config = write_config(
         tmp_path, free_port(), algorithm=settings, env={"type": "chunked_gym", "max_episode_steps": 10}
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_recipe import make_batch, make_evaluate, make_recipe, make_scorer, make_update
-from test_flow import (
+from toy_chain import (
     MODES,
     REPLAYS,
     SCALE,
@@ -20,7 +20,7 @@ from test_flow import (
     to_jax,
     weights,
 )
-from test_train import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy_policy
+from toy_run import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy_policy
 
 from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig

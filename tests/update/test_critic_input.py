@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_train
+import toy_run
 from by_recipe import create, make_evaluate, make_recipe, make_scorer
-from test_sft import CONFIG as XVLA_CONFIG
-from test_sft import data
+from toy_frames import CONFIG as XVLA_CONFIG
+from toy_frames import data
 
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import CriticConfig
@@ -72,7 +72,7 @@ def test_values_are_the_critics_of_these_inputs_whatever_the_block(xvla, name):
     critic = CriticConfig(hidden_dims=(6,), input=name)
     critic_params = critics.init(policy, critic, XVLA_CONFIG.dim_proprio, jax.random.key(1))
     for size in (3, 64):
-        recipe = make_recipe(test_train.RECIPE, critic=critic, minibatch_size=size)
+        recipe = make_recipe(toy_run.RECIPE, critic=critic, minibatch_size=size)
         train_state = create(trainable, critic_params, recipe, seed=0)
         inputs, values = make_evaluate(policy, critics.value_function((6,)), recipe)(
             train_state, Observed(features, proprio, domain_id)
@@ -89,7 +89,7 @@ def moving_policy():
     def expert(params, features, proprio, domain_id):
         return jnp.broadcast_to(params["w"], domain_id.shape)
 
-    return dataclasses.replace(test_train.toy_policy(), critic_inputs={"expert": expert})
+    return dataclasses.replace(toy_run.toy_policy(), critic_inputs={"expert": expert})
 
 
 def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_new_ones(
@@ -97,7 +97,7 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
 ):
     shown = {"update": [], "extra": []}
     recipe = make_recipe(
-        test_train.RECIPE, lr=0.1, critic=CriticConfig(hidden_dims=(4,), input="expert", extra_steps=1)
+        toy_run.RECIPE, lr=0.1, critic=CriticConfig(hidden_dims=(4,), input="expert", extra_steps=1)
     )
 
     def spy(name, make):
@@ -117,12 +117,12 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
     versions = []
     updates = by_recipe.run(
         moving_policy(),
-        test_train.critic,
-        test_train.FROZEN,
+        toy_run.critic,
+        toy_run.FROZEN,
         recipe,
-        test_train.fresh_state(recipe),
+        toy_run.fresh_state(recipe),
         total_steps=2,
-        receive=lambda timeout: test_train.episode(len(versions), 2, terminated=True, version=versions[-1]),
+        receive=lambda timeout: toy_run.episode(len(versions), 2, terminated=True, version=versions[-1]),
         publish=lambda version, params: versions.append(version),
         versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
@@ -137,14 +137,14 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
 
 def test_the_value_of_the_final_observation_is_asked_too():
     """A truncated episode bootstraps from it, with the same input."""
-    score = make_scorer(test_train.toy_policy(), test_train.FROZEN, test_train.RECIPE)
-    items = [test_train.episode(seed, 2, terminated=False) for seed in range(3)]
-    collected = [Collected(score(item, Behaviour(test_train.PARAMS, 0, 0.1)), 0) for item in items]
+    score = make_scorer(toy_run.toy_policy(), toy_run.FROZEN, toy_run.RECIPE)
+    items = [toy_run.episode(seed, 2, terminated=False) for seed in range(3)]
+    collected = [Collected(score(item, Behaviour(toy_run.PARAMS, 0, 0.1)), 0) for item in items]
     batch, n = by_recipe.make_batch(
         collected,
-        test_train.RECIPE,
-        test_train.evaluate(test_train.RECIPE),
-        test_train.fresh_state(test_train.RECIPE),
+        toy_run.RECIPE,
+        toy_run.evaluate(toy_run.RECIPE),
+        toy_run.fresh_state(toy_run.RECIPE),
     )
     finals = [2.0 * item.observations.images[-1].astype(np.float64).mean() for item in items]
     np.testing.assert_allclose(batch.critic_input[n : n + 3], finals, rtol=1e-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_recipe import make_recipe
-from test_train import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
+from toy_run import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
 
 from pirl_jax.doctor import diagnose
 from pirl_jax.likelihood import flow, noise_head

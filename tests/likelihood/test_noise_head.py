@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_train import A, toy_policy
+from toy_run import A, toy_policy
 
 from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import NOISE_HEAD

@@ -8,7 +8,7 @@ import pytest
 from by_recipe import make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
+from toy_run import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
 
 from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.rollout.tasks import RecentSuccess

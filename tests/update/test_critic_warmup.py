@@ -6,9 +6,9 @@ import by_recipe
 import jax
 import numpy as np
 import pytest
-import test_train
+import toy_run
 from by_recipe import make_recipe
-from test_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
+from toy_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
 
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.rollout.behaviour import Versions
@@ -41,7 +41,7 @@ def test_the_policy_is_bit_identical_until_the_critic_is_warm_and_moves_then(upd
     start, critic = policy_of(state), jax.device_get(state.critic_params)
     for number, (batch, n) in enumerate(zip(batches(), SIZES)):
         state, metrics = update(state, batch, n)
-        assert int(state.step) == number + 1
+        assert int(state.updates) == number + 1
         assert not np.array_equal(state.critic_params["weight"], critic["weight"])
         critic = jax.device_get(state.critic_params)
         if number < WARMUP:
@@ -82,17 +82,17 @@ def test_a_run_resumed_inside_or_after_the_warm_up_equals_an_unbroken_one(update
 
 def test_actors_keep_playing_with_the_same_weights_under_growing_versions(tmp_path):
     pushes = []
-    config = make_recipe(test_train.RECIPE, critic=CriticConfig(warmup_updates=WARMUP))
+    config = make_recipe(toy_run.RECIPE, critic=CriticConfig(warmup_updates=WARMUP))
 
     def receive(timeout):
-        return test_train.episode(len(pushes), 2, terminated=True, version=pushes[-1][0])
+        return toy_run.episode(len(pushes), 2, terminated=True, version=pushes[-1][0])
 
     updates = by_recipe.run(
-        test_train.toy_policy(),
-        test_train.critic,
-        test_train.FROZEN,
+        toy_run.toy_policy(),
+        toy_run.critic,
+        toy_run.FROZEN,
         config,
-        test_train.fresh_state(config),
+        toy_run.fresh_state(config),
         total_steps=WARMUP + 1,
         receive=receive,
         publish=lambda version, behaviour: pushes.append((version, float(behaviour.params["w"]))),
@@ -101,7 +101,7 @@ def test_actors_keep_playing_with_the_same_weights_under_growing_versions(tmp_pa
     )
     metrics = [update.metrics for update in updates]
     assert [version for version, _ in pushes] == [1, 2, 3, 4]
-    start = float(test_train.PARAMS["w"])
+    start = float(toy_run.PARAMS["w"])
     assert [weight == start for _, weight in pushes] == [True, True, True, False]
     assert [row["dropped/stale"] for row in metrics] == [0, 0, 0]
     assert [row["train/policy_steps"] > 0 for row in metrics] == [False, False, True]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from by_recipe import make_recipe, make_update
 from scipy import stats
-from test_flow import make_predict, to_jax, weights
-from test_train import toy_policy
-from test_update import CAPACITY, collect, critic, new_state, predict
+from toy_chain import make_predict, to_jax, weights
+from toy_run import toy_policy
+from toy_update import CAPACITY, collect, critic, new_state, predict
 
 from pirl_jax.likelihood import flow, gripper, modes
 from pirl_jax.recipe import NoiseConfig
@@ -213,7 +213,7 @@ def chain_of(config):
 
 
 def played(config, seed=3):
-    """A batch of ``test_update``'s policy whose second channel is a gripper, drawn in JAX."""
+    """A batch of ``toy_update``'s policy whose second channel is a gripper, drawn in JAX."""
     params = new_state(config).params
     plain = make_recipe(config, noise=NoiseConfig(level=0.3))
     batch = collect(params, plain, CAPACITY, seed=seed)

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_train
+import toy_run
 from by_recipe import make_recipe, make_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sft import BATCH as FRAMES
-from test_sft import CONFIG as XVLA_CONFIG
-from test_sft import data
-from test_update import (
+from toy_frames import BATCH as FRAMES
+from toy_frames import CONFIG as XVLA_CONFIG
+from toy_frames import data
+from toy_update import (
     CAPACITY,
     SCALE,
     A,
@@ -156,22 +156,22 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         action=jnp.broadcast_to(jnp.linspace(-1, 1, 6)[:, None, None], (6, H, A)),
     )  # fmt: skip
     config = make_recipe(
-        test_train.RECIPE, lr=0.05, gamma=0.0, gae_lambda=0.0, normalize=False,
+        toy_run.RECIPE, lr=0.05, gamma=0.0, gae_lambda=0.0, normalize=False,
         demonstrations=DemonstrationsConfig(coef=1.0, batch_size=16),
     )  # fmt: skip
     versions = []
 
     def receive(timeout):
-        item = test_train.episode(0, 2, terminated=True, version=versions[-1])
+        item = toy_run.episode(0, 2, terminated=True, version=versions[-1])
         observations = dataclasses.replace(item.observations, images=np.zeros_like(item.observations.images))
         return dataclasses.replace(item, observations=observations, reward=np.zeros_like(item.reward))
 
     updates = by_recipe.run(
-        test_train.toy_policy(),
-        test_train.critic,
-        test_train.FROZEN,
+        toy_run.toy_policy(),
+        toy_run.critic,
+        toy_run.FROZEN,
         config,
-        test_train.fresh_state(config),
+        toy_run.fresh_state(config),
         total_steps=15,
         receive=receive,
         publish=lambda version, params: versions.append(version),

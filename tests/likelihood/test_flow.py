@@ -8,42 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from toy_chain import (
+    MODES,
+    REPLAYS,
+    SCALE,
+    SCORED,
+    A,
+    B,
+    H,
+    K,
+    conditionals,
+    correlations,
+    make_predict,
+    make_spread,
+    steps_of,
+    to_jax,
+    weights,
+)
 
 from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
-
-B, H, A, K = 6, 4, 5, 5
-SCORED = (0, 1, 3)
-SCALE = np.array([1.0, 0.5, 0.0, 2.0, 0.0])  # of the level, by channel
-
-
-def weights(seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "mix": 0.5 * rng.normal(size=(A, A)),
-        "time": rng.normal(size=A),
-        "bias": rng.normal(size=(H, A)),
-        "log_std": rng.normal(size=A),
-    }
-
-
-def make_predict(params, xp):
-    """A small nonlinear head, for ``xp`` numpy or jax.numpy."""
-    return lambda x, t: xp.tanh(x @ params["mix"] + t[:, None, None] * params["time"] + params["bias"])
-
-
-def make_spread(params, xp):
-    """A small noise head, different for each row: factors between e^-0.7 and e^0.7."""
-
-    def spread(t):
-        row = xp.cos(xp.arange(len(t)))[:, None]
-        return 0.7 * xp.tanh(params["log_std"] + t[:, None] * params["time"] + row)
-
-    return spread
-
-
-def to_jax(params, dtype=jnp.float32):
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
 
 def log_prob(params, latents, k, config, steps, level=None):
@@ -107,25 +91,6 @@ def reference_log_prob(params, latents, k, config, steps, level=None):
     return conditionals(*reference_steps(params, latents, k, config, steps, level), config.correlation)
 
 
-def conditionals(residuals, deviations, rho):
-    """The differences of the prefixes' joint log-densities, Σ over noised steps and channels, [B, H]."""
-    n_steps = residuals.shape[2]
-    correlation = correlations(rho, n_steps)
-    total = np.zeros((len(residuals), n_steps))
-    for b, m, c in np.ndindex(deviations.shape):
-        covariance, values = deviations[b, m, c] ** 2 * correlation, residuals[b, m, :, c]
-        joint = [
-            stats.multivariate_normal.logpdf(values[:n], cov=covariance[:n, :n])
-            for n in range(1, n_steps + 1)
-        ]
-        total[b] += np.diff([0.0, *joint])
-    return total
-
-
-def correlations(rho, n_steps):
-    return (1 - rho) * np.eye(n_steps) + rho * np.ones((n_steps, n_steps))
-
-
 def sampled(config, params, seed=0, batch=B, steps=K, k=None, level=None):
     eps0 = jax.random.normal(jax.random.PRNGKey(seed), (batch, H, A))
     k = steps_of(config.mode, batch, steps) if k is None else k
@@ -143,15 +108,7 @@ def test_zero_noise_sampling_is_lerobots_sampler(steps):
     np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
-MODES = {"terminal": 0.2, "flow_sde": 0.7, "flow_cps": 0.4, "flow_noise": 0.2}
-"""A noise level for every mode."""
-REPLAYS = [(mode, replay) for mode in MODES for replay in ("last", "full") if mode != "flow_noise"]
 REPLAYS.append(("flow_noise", "last"))
-
-
-def steps_of(mode, batch, steps):
-    """A (first) noised step for each row, every one the mode allows in turn."""
-    return jnp.array(np.resize(modes.MODES[mode].first_steps(steps), batch), jnp.int32)
 
 
 def test_every_mode_is_tested():

@@ -8,8 +8,8 @@ import pytest
 from by_recipe import make_critic_update, make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train import RECIPE, A, H, evaluate, fresh_state
-from test_update import CAPACITY, collect, critic, new_state, recipe, update_of
+from toy_run import RECIPE, A, H, evaluate, fresh_state
+from toy_update import CAPACITY, collect, critic, new_state, recipe, update_of
 
 from pirl_jax.recipe import ObjectiveConfig
 from pirl_jax.rollout.collect import Collected
@@ -139,7 +139,7 @@ def test_the_update_weights_the_critics_loss_and_the_kl_to_the_start():
 
 def test_value_only_steps_are_weighted_too():
     config = recipe(extra_steps=1)
-    state = new_state(config).replace(step=jnp.int32(1))
+    state = new_state(config).replace(updates=jnp.int32(1))
     batch = collect(state.params, config, CAPACITY, seed=3)
     points = CriticBatch(batch.critic_input, batch.proprio, batch.value_targets)
     losses = []
