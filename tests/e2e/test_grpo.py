@@ -1,12 +1,10 @@
 """GRPO with LeRobot's own actor: groups from one initial state, and what becomes of those without signal."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Command
 from test_learner import free_port, start, write_config
 
 pytestmark = pytest.mark.e2e
@@ -25,17 +23,8 @@ def test_updates_are_made_of_mixed_groups_and_uniform_ones_are_counted(tmp_path)
         "--algorithm.rollout.group_size=2",
     ]
     learner = start(tmp_path / "learner.log", *flags)
-    with open(tmp_path / "actor.log", "w") as log:
-        actor = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lerobot.rl.actor", *flags),
-                "--env.discover_packages_path=bridge.plugin",
-                f"--output_dir={tmp_path / 'actor'}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        )
+    of_actor = ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
+    actor = Command("lerobot.rl.actor", [*flags, *of_actor], tmp_path / "actor.log")
     try:
         assert learner.wait(timeout=240) == 0, (tmp_path / "learner.log").read_text()[-2000:]
     finally:

@@ -1,9 +1,7 @@
 """The learner as its users start it: a process of its own, or its ``main()``."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fake_actor import FakeActor, rollout
+from forked import Command
 from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_dataset, write_run_config
@@ -44,10 +43,8 @@ def write_config(folder: Path, port: int, **overrides) -> Path:
     return path
 
 
-def start(log: Path, *arguments: str) -> subprocess.Popen:
-    with log.open("ab") as out:
-        command = [sys.executable, "-m", "pirl_jax.learner", *arguments]
-        return subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+def start(log: Path, *arguments: str) -> Command:
+    return Command("pirl_jax.learner", list(arguments), log)
 
 
 def feed(actor: FakeActor, updates: range, after: int, **kind: int) -> int:

@@ -1,11 +1,9 @@
 """LeRobot's own actor and the learner, each in its process, in every noise mode: do they agree?"""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
 from safetensors import safe_open
 from test_learner import free_port, start, write_config
@@ -52,11 +50,8 @@ def test_actor_and_learner_agree_on_log_probabilities(
     policy = [f"--policy.path={tmp_path / 'base'}", f"--policy.dtype={encoder_dtype}"]
     shared = [f"--config_path={config}", *policy]
     learner = start(tmp_path / "learner.log", *shared, "--steps=2", "--save_freq=0")
-    command = [sys.executable, "-m", "lerobot.rl.actor", *shared]
-    command += ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
-    with (tmp_path / "actor.log").open("w") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        actor = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    of_actor = ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
+    actor = Command("lerobot.rl.actor", [*shared, *of_actor], tmp_path / "actor.log")
     try:
         assert learner.wait(240) == 0, (tmp_path / "learner.log").read_text()[-2000:]
     finally:
