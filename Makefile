@@ -5,7 +5,7 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-libero lint bench bench-algorithms install system-packages clean
+.PHONY: demo test test-libero style lint bench bench-algorithms install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -17,9 +17,11 @@ test: install
 test-libero: install
 	$(PY) -m pytest -n 2 tests/libero
 
-lint: install
+style: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+lint: style
 	$(VENV)/bin/pyright
 
 bench: install
