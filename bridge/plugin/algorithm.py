@@ -15,7 +15,7 @@ from lerobot.rl.algorithms.base import RLAlgorithm
 from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
-from bridge.plugin import transport
+from bridge.plugin import seams, transport
 from bridge.plugin.noise_head import NoiseHead
 from bridge.plugin.processors import action_unnormalizer
 from bridge.plugin.recipe_config import PiRLConfig
@@ -36,6 +36,9 @@ class PiRLAlgorithm(RLAlgorithm):
     Attributes:
         version: Of the weights in the policy; 0 until the learner's first push.
         noise: The recipe's, at the level that came with those weights.
+
+    Raises:
+        bridge.plugin.seams.SeamError: This is LeRobot's actor, and the plugin did not take effect in it.
     """
 
     config_class = PiRLConfig
@@ -54,7 +57,7 @@ class PiRLAlgorithm(RLAlgorithm):
         self._mode = modes.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
         self._unnormalize = action_unnormalizer(policy.config, config)
-        self.policy.select_action = self.select_action
+        seams.install(seams.SELECT_ACTION, policy, self.select_action)
         self._load_initial_weights()
 
     def select_action(self, batch: dict[str, Tensor]) -> Tensor:
@@ -111,8 +114,10 @@ class PiRLAlgorithm(RLAlgorithm):
         return self.policy.state_dict() | {f"{modes.NOISE_HEAD}.{key}": value for key, value in head.items()}
 
     def _load_initial_weights(self) -> None:
+        if transport.is_actor():
+            transport.confirm()
         channel = transport.current()
-        if channel is None:
+        if channel is None:  # a test, or a program that asks the algorithm for chunks
             return
         timeout = self.config.initial_parameters_timeout
         log.info("Waiting up to %.0f s for the learner's parameters.", timeout)
@@ -193,12 +198,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.float().cpu().numpy()
 
 
-_stock_get_algorithm_class = factory.get_algorithm_class
-
-
 def get_algorithm_class(name: str) -> type[RLAlgorithm]:
     """Return the algorithm registered under a name: this plugin's, else LeRobot's."""
     return PiRLAlgorithm if name == PiRLAlgorithm.name else _stock_get_algorithm_class(name)
 
 
-factory.get_algorithm_class = get_algorithm_class
+_stock_get_algorithm_class = seams.install(seams.GET_ALGORITHM_CLASS, factory, get_algorithm_class)

@@ -21,7 +21,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from bridge.libero import installation, schedule
 from bridge.libero.suites import MAX_STEPS, SUITES, TaskId, select_tasks, suite_names
-from bridge.plugin import transport
+from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.chunk_env import ChunkEnv
 from bridge.plugin.recipe_config import language_features
@@ -146,8 +146,10 @@ class LiberoConfig(ActorSettings, LiberoEnv):
 
         Raises:
             bridge.libero.installation.LiberoError: LIBERO or its assets are missing.
+            bridge.plugin.seams.SeamError: robosuite is not the one that ``bridge.libero.cameras`` knows.
         """
         installation.find_assets()
+        seams.check(seams.ROBOSUITE)
         # Slow to import, and not installed wherever this plugin is.
         from bridge.libero.tasks import LiberoTasks, instruction, make_env
 
@@ -181,4 +183,4 @@ class LiberoConfig(ActorSettings, LiberoEnv):
         return postprocessor({ACTION: actions})[ACTION]
 
 
-EnvConfig.get_known_choices()["libero"] = LiberoConfig
+seams.install(seams.LIBERO_ENTRY, EnvConfig, LiberoConfig)

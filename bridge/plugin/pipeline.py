@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
-from bridge.plugin import transport
+from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
-
-_stock_validate = TrainRLServerPipelineConfig.validate
+from pirl_jax.recipe.renamed import refuse_old_names
 
 
 def validate(cfg: TrainRLServerPipelineConfig) -> None:
-    """Validate as LeRobot does; under ``pi_rl`` also bind environment, noise and channel to the run."""
+    """Validate as LeRobot does; under ``pi_rl`` also bind environment, noise and channel to the run.
+
+    Raises:
+        ValueError: Policy, environment and recipe do not fit each other.
+        bridge.plugin.seams.SeamError: This is LeRobot's actor, and it is not what the plugin knows.
+    """
     _stock_validate(cfg)
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
@@ -29,6 +34,7 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     if isinstance(cfg.env, LiberoConfig):
         algorithm.env_action = partial(cfg.env.env_action, cfg.policy)
     if transport.is_actor():
+        seams.check_all()
         learner = algorithm.actor_learner_config
         transport.install(f"{learner.learner_host}:{learner.learner_port}", algorithm.spool_size)
         if isinstance(cfg.env, LiberoConfig):
@@ -45,4 +51,18 @@ def _check_length(env: ActorSettings, n_action_steps: int, max_chunks: int) -> N
         )
 
 
-TrainRLServerPipelineConfig.validate = validate  # pyright: ignore[reportAttributeAccessIssue]
+def _stop_at_old_names() -> None:
+    """End the process where a setting has another name now, before LeRobot calls it an unknown one.
+
+    In one line, as our own commands do: an exception would come out of LeRobot's parser with thirty lines of
+    traceback before it.
+    """
+    try:
+        refuse_old_names(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+_stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
+if transport.is_actor():  # which loads this plugin before it parses its command line
+    _stop_at_old_names()

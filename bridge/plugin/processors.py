@@ -25,9 +25,8 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_IMAGES
 
+from bridge.plugin import seams
 from bridge.plugin.recipe_config import PiRLConfig, is_bound
-
-_stock_make_processors = processor_xvla.make_xvla_pre_post_processors
 
 
 @dataclass
@@ -85,4 +84,4 @@ def action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Callable[[tor
     return lambda action: step({TransitionKey.ACTION: action.cpu()})[TransitionKey.ACTION]
 
 
-processor_xvla.make_xvla_pre_post_processors = make_processors
+_stock_make_processors = seams.install(seams.PROCESSOR_FACTORY, processor_xvla, make_processors)

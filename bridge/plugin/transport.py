@@ -28,6 +28,7 @@ import grpc
 from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
 
+from bridge.plugin import seams
 from bridge.wire.protocol import MESSAGE_ID_KEY
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
@@ -53,6 +54,9 @@ _CONNECTION = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.min_reconnect_backoff_ms", 10000),  # also the time a connection attempt may take
+    # LeRobot's options switch gRPC's own retries on. The channel below repeats by itself, and a stream that
+    # gRPC retries while its server goes away can hang for ever: nothing ends it, no cancelling either (1.85).
+    ("grpc.enable_retries", 0),
 )
 
 log = logging.getLogger(__name__)
@@ -287,8 +291,15 @@ class LearnerChannel:
                 return True
 
 
+def open_channel(target: str, options: Any = None, compression: Any = None) -> grpc.Channel:
+    """Open a plain channel for a ``LearnerChannel``: the caller's options, but quick to reconnect."""
+    ours = dict(_CONNECTION)
+    theirs = [(name, value) for name, value in options or () if name not in ours]
+    return _open_plain(target, [*theirs, *_CONNECTION], compression)
+
+
 _current: LearnerChannel | None = None
-_stop: Any = threading.Event()
+_stop: Any = None  # the actor's own event, once its signal handler has made it
 _open_plain = grpc.insecure_channel
 _init_signal_handler = ProcessSignalHandler.__init__
 
@@ -310,14 +321,17 @@ def install(address: str, spool_size: int) -> None:
     ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own
     functions cannot be replaced by name. The event that stops the channel is the actor's own, which LeRobot
     creates in its signal handler before it opens the channel.
+
+    Raises:
+        SeamError: LeRobot has moved.
     """
 
     def insecure_channel(target: str, options: Any = None, compression: Any = None) -> Any:
         global _current
         if target != address:
             return _open_plain(target, options, compression)
-        channel = _open_plain(target, [*(options or ()), *_CONNECTION], compression)
-        _current = LearnerChannel(channel, _stop, spool_size)
+        channel = open_channel(target, options, compression)
+        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop, spool_size)
         return _current
 
     def init_signal_handler(handler: ProcessSignalHandler, *args: Any, **kwargs: Any) -> None:
@@ -325,5 +339,22 @@ def install(address: str, spool_size: int) -> None:
         _init_signal_handler(handler, *args, **kwargs)
         _stop = handler.shutdown_event
 
-    grpc.insecure_channel = insecure_channel
-    ProcessSignalHandler.__init__ = init_signal_handler  # pyright: ignore[reportAttributeAccessIssue]
+    seams.install(seams.CHANNEL, grpc, insecure_channel)
+    seams.install(seams.SIGNAL_HANDLER, ProcessSignalHandler, init_signal_handler)
+
+
+def confirm() -> None:
+    """Make sure that this actor opened its channel, and made its stop event, by way of this plugin.
+
+    An actor for which that is not so looks healthy until its learner restarts.
+
+    Raises:
+        SeamError: It is not so, or another seam into LeRobot did not take effect.
+    """
+    seams.confirm_installed()
+    if _current is None:
+        raise seams.moved(seams.CHANNEL, "this actor opened its channel to the learner past the plugin")
+    if _current._stop is not _stop:
+        raise seams.moved(
+            seams.SIGNAL_HANDLER, "this actor opened its channel before it made the event that stops it"
+        )

@@ -18,7 +18,7 @@ from lerobot.transport.utils import (
     transitions_to_bytes,
 )
 
-from bridge.plugin.transport import LearnerChannel
+from bridge.plugin.transport import LearnerChannel, open_channel
 
 
 class Actor:
@@ -26,7 +26,7 @@ class Actor:
 
     def __init__(self, port, spool_size=100):
         self.stop = threading.Event()
-        plain = grpc.insecure_channel(f"127.0.0.1:{port}", grpc_channel_options())
+        plain = open_channel(f"127.0.0.1:{port}", grpc_channel_options())
         self.channel = LearnerChannel(plain, self.stop, spool_size)
         self.stub = services_pb2_grpc.LearnerServiceStub(self.channel)
         self.transitions = queue.Queue()
@@ -118,6 +118,21 @@ def test_across_a_restart_every_episode_arrives_under_one_id_and_the_parameters_
     assert int(receive(actor)["version"]) == 2
     assert actor.end() < 2
     second.stop()
+
+
+def test_streams_that_open_while_the_learner_goes_away_end_all_the_same():
+    """Where gRPC itself retries them, some hang in every second round and cannot even be cancelled."""
+    for number in range(3):
+        first = FakeLearner()
+        actors = [Actor(first.port) for _ in range(8)]
+        first.stop()
+        for actor in actors:
+            actor.finish_episode(number)
+        time.sleep(1.0)
+        second = FakeLearner(first.port)
+        second.wait_for_episodes(len(actors), 60)
+        assert max(actor.end() for actor in actors) < 5
+        second.stop()
 
 
 def test_an_unfinished_push_of_the_old_learner_is_forgotten():
