@@ -37,7 +37,7 @@ install: system-packages $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@if uv --version >/dev/null 2>&1; then \
 		[ -x $(PY) ] || uv venv --quiet --python 3.12 $(VENV); \
-		uv pip install --quiet --python $(PY) --constraint constraints.txt --editable ".[dev]"; \
+		uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable ".[dev]"; \
 	else \
 		[ -x $(PY) ] || $$(command -v python3.12 || echo python3) -m venv $(VENV); \
 		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \

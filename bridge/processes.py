@@ -43,6 +43,7 @@ class Command:
 
     @property
     def running(self) -> bool:
+        """It was started and has not ended."""
         return self._process.poll() is None
 
     def check(self) -> None:

@@ -12,10 +12,6 @@ from pirl_jax.recipe.renamed import refuse_old_names
 
 logger = logging.getLogger(__name__)
 
-_USAGE_ERROR = 2
-"""What argparse exits with."""
-
-
 def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
 
@@ -33,6 +29,8 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
     def parsed(cfg: Any) -> None:
         sys.stderr = stderr
         stderr.write(unsaid.getvalue())
+        unsaid.seek(0)
+        unsaid.truncate()
         cfg.validate()
         init_logging()
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
@@ -47,8 +45,8 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {reason(error)}")
     except SystemExit as stop:
-        if stop.code == _USAGE_ERROR and ": error: " in unsaid.getvalue():
-            sys.exit("error: " + unsaid.getvalue().rsplit(": error: ", 1)[1].strip())
+        if stop.code and (text := unsaid.getvalue().strip()):
+            sys.exit("error: " + text.rsplit("error: ", 1)[-1])
         raise
     finally:
         sys.stderr = stderr

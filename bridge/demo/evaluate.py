@@ -51,6 +51,7 @@ class Evaluation:
 
     @property
     def successes(self) -> list[bool]:
+        """Of each episode."""
         return [episode.success for episode in self.episodes]
 
     @property

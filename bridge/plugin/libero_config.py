@@ -62,10 +62,12 @@ class LiberoConfig(ActorSettings, LiberoEnv):
 
     @property
     def task_names(self) -> tuple[str, ...]:
+        """Their labels, in the order of the task index that episodes carry."""
         return tuple(task.label for task in self.tasks)
 
     @property
     def env_action_dim(self) -> int:
+        """Numbers of one control step, as robosuite's arm takes them."""
         return ACTION_DIM
 
     @property

@@ -62,6 +62,7 @@ class MetricsWriter:
             sink(int(step), values)
 
     def close(self) -> None:
+        """Close the file; what was written stays."""
         self._file.close()
 
     def __enter__(self) -> MetricsWriter:
