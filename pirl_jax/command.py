@@ -12,6 +12,7 @@ from pirl_jax.recipe.renamed import refuse_old_names
 
 logger = logging.getLogger(__name__)
 
+
 def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
 
