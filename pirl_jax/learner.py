@@ -16,11 +16,13 @@ import jax
 
 from pirl_jax.command import run_command
 from pirl_jax.likelihood import noise_head
+from pirl_jax.optim import masters
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.rollout.behaviour import Behaviour, Versions
 from pirl_jax.training import checkpoint, loop
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
-from pirl_jax.training.parts import assemble
+from pirl_jax.training.parts import assemble, trained_group
+from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
 from pirl_jax.update.demonstrations import Demonstrations, encode
@@ -58,13 +60,17 @@ def load(cfg: Any) -> Run:
     # sides.
     config = policy_config(policy_cfg)
     params = check_params(load_params(base)[1], config)
-    policy = XVLAFlowPolicy(config)
+    policy = XVLAFlowPolicy(config, recipe.trainable)
     trainable, frozen = policy.split(params)
+    trainable = masters(trainable)
     key = jax.random.PRNGKey(cfg.seed)
     critic_params = critic.init(policy, recipe.critic, config.dim_proprio, key)
     head = noise_head.init(policy, recipe.noise, jax.random.fold_in(key, 1))
-    params, keep_reference = jax.device_put(trainable) | head, recipe.objective.reference_kl_coef > 0
-    train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference)
+    params, keep_reference = trainable | head, recipe.objective.reference_kl_coef > 0
+    group = trained_group(policy)
+    logger.info(summary(params | frozen, group))
+    trained = state.trained_leaves(params, group)
+    train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference, trained)
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
     return Run(policy, recipe, frozen, train_state, spec)
 

@@ -5,11 +5,60 @@ Both follow torch: decoupled weight decay, and clipping as in ``torch.nn.utils.c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from pirl_jax.typing import Array, PyTree
+from pirl_jax.typing import Array, Metrics, PyTree
+
+
+def named_leaves(params: PyTree) -> list[tuple[str, Array]]:
+    """Return the leaves of nested dicts with their paths, joined by dots."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(".".join(str(entry.key) for entry in path), leaf) for path, leaf in leaves]
+
+
+def masters(params: PyTree) -> PyTree:
+    """Return parameters to train, in float32 whatever they are stored in.
+
+    A bfloat16 number has 8 bits of mantissa: steps of less than its 256th part, which is what a fine-tuning
+    learning rate makes, would round away. The optimiser's moments follow the parameters' dtype.
+    """
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+
+
+def movement(before: PyTree, after: PyTree, group: Callable[[str], str | None]) -> Metrics:
+    """Say how far parameters have moved, by group.
+
+    Args:
+        before: nested dicts of arrays.
+        after: the same, later.
+        group: dotted name → group; None leaves the parameter out.
+
+    Returns:
+        For each group ``update_ratio/<group>``, ‖after - before‖ / ‖before‖, and ``moved/<group>``, the share
+        of its numbers that are not what they were.
+    """
+    sums: dict[str, list[Array]] = {}
+    for (name, old), new in zip(named_leaves(before), jax.tree.leaves(after)):
+        if (key := group(name)) is None:
+            continue
+        difference = (new - old).astype(jnp.float32)
+        terms = (
+            jnp.sum(jnp.square(difference)),
+            jnp.sum(jnp.square(old.astype(jnp.float32))),
+            jnp.sum(new != old).astype(jnp.float32),
+            jnp.float32(old.size),
+        )
+        sums[key] = [total + term for total, term in zip(sums.get(key, [jnp.float32(0)] * 4), terms)]
+    metrics = {}
+    for key, (change, size, moved, count) in sums.items():
+        # Parameters that are all 0 have no size to compare with: the change alone then.
+        metrics[f"update_ratio/{key}"] = jnp.sqrt(change) / jnp.where(size > 0, jnp.sqrt(size), 1.0)
+        metrics[f"moved/{key}"] = moved / count
+    return metrics
 
 
 def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:

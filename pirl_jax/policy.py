@@ -66,11 +66,19 @@ class FlowPolicy(Protocol):
         ...
 
     def split(self, params: Params) -> tuple[Params, Params]:
-        """Return the trainable and the frozen part of all parameters."""
+        """Return the trainable and the frozen part; ``group`` may keep some of the former as they are."""
         ...
 
     def merge(self, trainable: Params, frozen: Params) -> Params:
         """Undo ``split``; what is trained besides the policy (``noise_head``) is left out."""
+        ...
+
+    def group(self, name: str) -> str | None:
+        """Return the group, for metrics, that a tensor of the trainable part is trained in; None if it stays.
+
+        Args:
+            name: its path in the parameters, joined by dots.
+        """
         ...
 
     def encode(

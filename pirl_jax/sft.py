@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import SupervisedState, create, fit, make_step, merge, split
 from pirl_jax.training import checkpoint
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.training.trained import summary
 from pirl_jax.xvla.init import init_params
-from pirl_jax.xvla.model import BUFFERS
+from pirl_jax.xvla.trainable import trained_part
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,9 @@ def train(cfg: Any) -> None:
     else:
         _, params = load_params(cfg.policy.pretrained_path)
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
-    trainable, frozen = split(params, lambda name: recipe.is_frozen(name) or name.split(".")[-1] in BUFFERS)
-    if not trainable:
-        raise ValueError(
-            "the policy's freezing flags freeze every parameter; unset one of policy.freeze_* or train_*."
-        )
+    group = partial(trained_part, recipe)
+    logger.info(summary(params, group))
+    trainable, frozen = split(params, lambda name: group(name) is None)
     optimizer = recipe.build(trainable, cfg.steps)
     state = create(trainable, optimizer, cfg.seed)
     if cfg.resume:
@@ -60,8 +60,7 @@ def train(cfg: Any) -> None:
         )
         logger.info("resumed from %s at step %d", cfg.checkpoint_path, int(state.step))
     start = int(state.step)
-    count = sum(leaf.size for leaf in jax.tree.leaves(trainable))
-    logger.info("%d frames, %s trainable parameters, %d steps", dataset.num_frames, f"{count:,}", cfg.steps)
+    logger.info("%d frames, %d steps", dataset.num_frames, cfg.steps)
 
     def export(folder: Path, host_state: SupervisedState) -> None:
         export_pretrained(merge(host_state.params, frozen), cfg, folder)

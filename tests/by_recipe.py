@@ -20,7 +20,7 @@ from pirl_jax.training import loop, parts
 from pirl_jax.update import critic as critics
 from pirl_jax.update import critic_steps, estimate, state, update
 from pirl_jax.update.batch import Batch
-from pirl_jax.update.method import Method
+from pirl_jax.update.method import Method, first_name
 
 SECTIONS = ("rollout", "advantage", "objective", "optimizer", "push", "critic")
 """Where a number is looked for, in this order; ``lr`` is the policy's."""
@@ -60,6 +60,7 @@ class FunctionPolicy:
     critic_input_dims: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gripper_logits: tuple[int, ...] = ()
     parametrization: str = "data"
+    group: Callable[[str], str | None] = first_name
 
     def critic_input(self, kind: str, *inputs: Any) -> Any:
         """Call the function of that name."""

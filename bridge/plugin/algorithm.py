@@ -48,6 +48,7 @@ class PiRLAlgorithm(RLAlgorithm):
         self.policy: Any = policy
         self.config: PiRLConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.version = 0
+        use_float32()
         use_float32_head(policy)
         policy.eval()
         seed = np.random.SeedSequence([torch.initial_seed() % 2**64, config.actor_id])
@@ -192,6 +193,16 @@ def _read_push(
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{key} holds NaN or infinity.")
     return version, level, tensors
+
+
+def use_float32() -> None:
+    """Multiply and convolve float32 numbers in float32, as the learner does.
+
+    LeRobot's actor has switched TF32 on by the time the algorithm is made: on a GPU with tensor cores the
+    head would act with 10 bits of mantissa, and the learner score with 23.
+    """
+    torch.set_float32_matmul_precision("highest")  # sets torch.backends.cuda.matmul.allow_tf32 too
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _array(tensor: Tensor) -> np.ndarray:

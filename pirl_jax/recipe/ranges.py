@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -111,9 +111,7 @@ def check(section: str, config: Any) -> None:
     for field in fields(config):
         name, value = f"algorithm.{section}.{field.name}", getattr(config, field.name)
         if typing.get_origin(choices[field.name]) is Literal:
-            allowed = typing.get_args(choices[field.name])
-            if value not in allowed:
-                raise ValueError(f"{name} must be {' or '.join(allowed)}; got {value!r}.")
+            check_choice(name, value, typing.get_args(choices[field.name]))
         allowed = RANGES[section].get(field.name)
         if allowed is None or value is None:
             continue
@@ -124,6 +122,16 @@ def check(section: str, config: Any) -> None:
             low, high = value
             if not low < high:
                 raise ValueError(f"{name} must be two numbers, the lower first; got {low} and {high}.")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Check one choice.
+
+    Raises:
+        ValueError: naming the field, what it must be and what was found.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(allowed)}; got {value!r}.")
 
 
 def _numbers(value: Any) -> list[tuple[str, float]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from pirl_jax.recipe import ranges
 from pirl_jax.recipe.advantage import AdvantageConfig
 from pirl_jax.recipe.critic import CriticConfig
 from pirl_jax.recipe.demonstrations import DemonstrationsConfig
@@ -18,6 +20,8 @@ from pirl_jax.recipe.rollout import RolloutConfig
 class Recipe:
     """Chunk-level PPO for flow policies, with πRL's settings as defaults (arXiv 2510.25889, LIBERO)."""
 
+    trainable: Literal["head", "soft_prompts"] = "head"
+    """What is trained, less what the policy's own flags freeze (``train_policy_transformer=false``, …)."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
@@ -33,6 +37,7 @@ class Recipe:
         Raises:
             ValueError: naming the fields, the values and the remedy.
         """
+        ranges.check_choice("algorithm.trainable", self.trainable, ("head", "soft_prompts"))
         if self.objective.entropy_coef and self.noise.mode != "flow_noise":
             raise ValueError(
                 f"algorithm.objective.entropy_coef={self.objective.entropy_coef} needs noise.mode=flow_noise:"

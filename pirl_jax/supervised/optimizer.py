@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from pirl_jax.optim import adamw_direction, clip_like_torch
 from pirl_jax.typing import Array, PyTree
+from pirl_jax.xvla import trainable
 
 VLM_LR_SCALE = 0.1
 """X-VLA trains its vision-language model at a tenth of the learning rate and of the weight decay."""
@@ -61,14 +62,8 @@ class SupervisedOptimizer:
         )
 
     def is_frozen(self, name: str) -> bool:
-        """Whether LeRobot's ``_apply_freezing`` freezes the parameter of this dotted name (``vlm.…``)."""
-        if name.startswith("vlm."):
-            vision = self.freeze_vision_encoder and name.startswith("vlm.vision_tower.")
-            language = self.freeze_language_encoder and name.startswith(
-                ("vlm.language_model.encoder.", "vlm.language_model.shared.")
-            )
-            return vision or language
-        return not (self.train_soft_prompts if "soft_prompt" in name else self.train_policy_transformer)
+        """Whether LeRobot's flags freeze the parameter of this dotted name (``xvla.trainable``)."""
+        return trainable.is_frozen(self, name)
 
     def group(self, name: str) -> str:
         """``vlm``, ``soft_prompts``, ``other`` or ``frozen``.

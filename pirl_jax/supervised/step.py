@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pirl_jax.optim import masters, movement
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.typing import Array, Int, PRNGKeyArray, PyTree
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, sample_times
+from pirl_jax.xvla.trainable import part
 
 
 @flax.struct.dataclass
@@ -61,9 +63,8 @@ def merge(trainable: PyTree, frozen: PyTree) -> PyTree:
 
 
 def create(params: PyTree, optimizer: optax.GradientTransformation, seed: int) -> SupervisedState:
-    """Return the state before the first step; ``params`` are the trainable ones, in buffers of their own."""
-    # With their dtypes spelled out: weakly typed leaves would have the step compiled a second time.
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), params)
+    """Return the state before the first step: copies of the trainable ``params``, in float32."""
+    params = masters(params)
     return SupervisedState(params, optimizer.init(params), jax.random.key(seed), jnp.zeros((), jnp.int32))
 
 
@@ -100,6 +101,8 @@ def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> St
         metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
         metrics |= {f"train/{name}": value for name, value in losses.items()}
         params = optax.apply_updates(state.params, updates)
+        moved = movement(state.params, params, part)
+        metrics |= {f"train/{name}": value for name, value in moved.items()}
         return dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0)

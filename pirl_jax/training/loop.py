@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from pirl_jax.rollout.episode import Episode
 from pirl_jax.training.parts import Parts
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def run(
         state, metrics = parts.update(state, batch, n_valid, demonstrations)
         state, more = parts.fit_critic(state, batch, n_valid)
         metrics = {name: float(value) for name, value in (metrics | more).items()}
+        if reason := at_rest(metrics):
+            logger.warning("update %d moved nothing of the policy: %s", int(state.updates), reason)
         state = push(state)
         finished = time.monotonic()
         metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
@@ -98,6 +103,19 @@ def run(
             "train/samples_per_s": n_valid / (finished - started),
         }
         yield Update(int(state.updates), state, metrics)
+
+
+def at_rest(metrics: Mapping[str, float]) -> str | None:
+    """Say why an update has not moved the policy; None if it has, or only the critic was to move."""
+    if any(value > 0 for name, value in metrics.items() if name.startswith("train/moved/")):
+        return None
+    if metrics["train/kl_stopped"]:
+        return "its first minibatch is beyond optimizer.target_kl. Do actors act as the learner scores?"
+    if metrics["train/skipped_steps"]:
+        return "its losses or gradients are not finite."
+    if metrics["train/policy_steps"]:
+        return "its steps round away. Raise optimizer.lr, or look at the advantages: all may be 0."
+    return None
 
 
 def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
@@ -59,7 +60,13 @@ def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Metho
         None if recipe.advantage.estimator == "group" else value,
         recipe.demonstrations,
         policy.supervised_loss if recipe.demonstrations.coef else None,
+        trained_group(policy),
     )
+
+
+def trained_group(policy: FlowPolicy) -> Callable[[str], str | None]:
+    """Return ``policy.group`` for all that is trained: the noise head, no policy's, is a group too."""
+    return lambda name: NOISE_HEAD if name.startswith(f"{NOISE_HEAD}.") else policy.group(name)
 
 
 def assemble(policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe) -> Parts:

@@ -11,6 +11,11 @@ from pirl_jax.typing import Array
 from pirl_jax.update.critic import ValueFunction
 
 
+def first_name(name: str) -> str:
+    """Return the top-level branch that a parameter stands in."""
+    return name.split(".")[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """Functions of the trained parameters, and the sections of the recipe that a minibatch step reads."""
@@ -24,3 +29,5 @@ class Method:
     demonstrations: DemonstrationsConfig
     supervised_loss: Callable[..., Array] | None = None
     """``FlowPolicy.supervised_loss``; None without demonstrations."""
+    group: Callable[[str], str | None] = first_name
+    """Parameter's dotted name → the group it is trained in; None if it is not (``FlowPolicy.group``)."""

@@ -17,7 +17,7 @@ from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic_steps import apply_critic_step
 from pirl_jax.update.demonstrations import Demonstrations, drawn_loss
 from pirl_jax.update.method import Method
-from pirl_jax.update.state import TrainState, adamw
+from pirl_jax.update.state import TrainState, adamw, trained_leaves
 
 
 class FixedPolicies(NamedTuple):
@@ -137,12 +137,17 @@ def critic_objective(method: Method, params: Params, rows: Minibatch) -> Float[A
 def policy_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[TrainState, Half]:
     """Move the policy, unless loss or gradient is not finite or the approximate KL exceeds ``target_kl``."""
     optimizer = method.optimizer
+    trained = trained_leaves(state.params, method.group)
+
+    def objective(params: Params) -> tuple[Float[Array, ""], Metrics]:
+        if trained is not None:
+            params = jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, trained)
+        return policy_objective(method, params, rows)
+
     with jax.named_scope("policy_step"):
-        (loss, metrics), grads = jax.value_and_grad(partial(policy_objective, method), has_aux=True)(
-            state.params, rows
-        )
+        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         grads, grad_norm = clip_by_global_norm(grads, optimizer.grad_clip_norm)
-        direction, opt_state = adamw(optimizer).update(grads, state.opt_state, state.params)
+        direction, opt_state = adamw(optimizer, trained).update(grads, state.opt_state, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     target = optimizer.target_kl
     exceeds = jnp.bool_(False) if target is None else metrics["approx_kl"] > target

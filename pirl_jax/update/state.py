@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from pirl_jax.optim import adamw_direction
+from pirl_jax.optim import adamw_direction, named_leaves
 from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -32,13 +34,31 @@ class TrainState(flax.struct.PyTreeNode):
     """The policy's current learning rate (``adaptive_lr`` moves it)."""
 
 
-def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW up to the learning rate, which is ``TrainState.lr`` or ``CriticConfig.lr``."""
-    return adamw_direction(config.betas, config.eps, config.weight_decay)
+def adamw(config: OptimizerConfig, trained: PyTree | None = None) -> optax.GradientTransformation:
+    """AdamW up to the learning rate, which is ``TrainState.lr`` or ``CriticConfig.lr``.
+
+    Args:
+        config: its numbers.
+        trained: which parameters it moves (``trained_leaves``); the others get no moments and, if their
+            gradients are zeros, no step. None: all.
+    """
+    direction = adamw_direction(config.betas, config.eps, config.weight_decay)
+    return direction if trained is None else optax.masked(direction, trained)
+
+
+def trained_leaves(params: PyTree, group: Callable[[str], str | None]) -> PyTree | None:
+    """Return for each of a policy's trainable parameters whether it is trained; None if all of them are."""
+    flags = [group(name) is not None for name, _ in named_leaves(params)]
+    return None if all(flags) else jax.tree.unflatten(jax.tree.structure(params), flags)
 
 
 def create(
-    params: PyTree, critic_params: PyTree, optimizer: OptimizerConfig, seed: int, keep_reference: bool = False
+    params: PyTree,
+    critic_params: PyTree,
+    optimizer: OptimizerConfig,
+    seed: int,
+    keep_reference: bool = False,
+    trained: PyTree | None = None,
 ) -> TrainState:
     """The state before the first update, which will donate the parameters' buffers.
 
@@ -48,13 +68,14 @@ def create(
         optimizer: AdamW's numbers and the first learning rate.
         seed: of every draw of the run.
         keep_reference: whether the first parameters are wanted later.
+        trained: which of ``params`` are trained (``trained_leaves``); None: all.
     """
     return TrainState(
         params=params,
         critic_params=critic_params,
         # A copy: the update donates the parameters' buffers.
         reference=jax.tree.map(jnp.copy, params) if keep_reference else {},
-        opt_state=adamw(optimizer).init(params),
+        opt_state=adamw(optimizer, trained).init(params),
         critic_opt_state=adamw(optimizer).init(critic_params),
         key=jax.random.PRNGKey(seed),
         updates=jnp.zeros((), jnp.int32),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.likelihood import flow
+from pirl_jax.optim import movement
 from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.typing import Array, Bool, Float, Int, Metrics, PRNGKeyArray
 from pirl_jax.update import losses, metric_means
@@ -103,6 +104,7 @@ def _update(
     progress = jax.lax.fori_loop(0, optimizer.num_epochs, partial(_epoch, method, rows, size), progress)
     kl = progress.kl_sum / jnp.maximum(progress.kl_n, 1)
     metrics = {
+        **movement(state.params, progress.state.params, method.group),
         **metric_means.means(progress.policy_sums),
         **metric_means.means(progress.critic_sums),
         "explained_variance": _explained_variance(batch, rows.n_valid),

@@ -17,9 +17,10 @@ from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, Features, sample_times
+from pirl_jax.xvla.trainable import Selection, rl_part
 
 FLOW_HEAD = "transformer"
-"""The subtree that online RL trains: soft prompts, domain layers and blocks. The rest is frozen."""
+"""The subtree that online RL may train: soft prompts, domain layers and blocks. The rest is frozen."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class XVLAFlowPolicy:
     """``pirl_jax.policy.FlowPolicy`` for X-VLA; its members are explained there."""
 
     config: XVLAConfig
+    selection: Selection = "head"
 
     parametrization = "data"
 
@@ -73,6 +75,9 @@ class XVLAFlowPolicy:
 
     def merge(self, trainable: Params, frozen: Params) -> Params:
         return {**frozen, FLOW_HEAD: trainable[FLOW_HEAD]}
+
+    def group(self, name: str) -> str | None:
+        return rl_part(self.config, self.selection, name)
 
     def encode(self, frozen: Params, images: Array, tokens: Array) -> Features:
         return self._apply(frozen, normalize_images(images), tokens, method="encode")

@@ -35,6 +35,9 @@ class LinearVelocityPolicy:
     def merge(self, trainable: Any, frozen: Any) -> Any:
         return {"head": trainable, "encoder": frozen}
 
+    def group(self, name: str) -> str | None:
+        return "head"
+
     def encode(self, frozen: Any, images: Any, tokens: Any) -> Any:
         return images.astype(jnp.float32).mean((1, 3, 4)) * frozen
 
