@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bridge.wire.record import RecordDims, unpack
 
 pytestmark = pytest.mark.e2e
 
+TESTS = Path(__file__).resolve().parents[1]
 DIMS = RecordDims(n_action_steps=8, env_action_dim=4, num_latents=3, chunk_size=8, action_dim=4)
 
 
@@ -25,19 +27,18 @@ DIMS = RecordDims(n_action_steps=8, env_action_dim=4, num_latents=3, chunk_size=
 def start_actor():
     processes = []
 
-    def start(config, log, *overrides):
+    def start(config, log, *overrides, plugin="bridge.plugin", **environment):
         command = [
             sys.executable,
             "-m",
             "lerobot.rl.actor",
             f"--config_path={config}",
-            "--env.discover_packages_path=bridge.plugin",
+            f"--env.discover_packages_path={plugin}",
             *overrides,
         ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
         with open(log, "w") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            )
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         processes.append(process)
         return process
 
@@ -73,7 +74,11 @@ def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path,
     learner.push(weights(5))
     config = write_run_config(tmp_path, learner.port)
     log = tmp_path / "actor.log"
-    actor = start_actor(config, log, "--env.actor_id=2")
+    probe = {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "ACTOR_PROBE": str(tmp_path / "probe"),
+    }
+    actor = start_actor(config, log, "--env.actor_id=2", plugin="actor_probe", **probe)
 
     episodes = learner.wait_for_episodes(2, 300)
     learner.push(weights(6))
@@ -101,6 +106,8 @@ def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path,
     actor.send_signal(signal.SIGTERM)
     assert actor.wait(30) == 0
     successor.stop()
+    # LeRobot's actor switches TF32 on, in which the learner does not score.
+    assert (tmp_path / "probe").read_text() == "(False, False) highest"
 
     # The one episode whose acknowledgement the old learner may have owed comes again under its id.
     ids = learner.message_ids + successor.message_ids
