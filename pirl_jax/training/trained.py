@@ -34,4 +34,4 @@ def summary(params: PyTree, group: Callable[[str], str | None]) -> str:
 
 
 def _size(tensors: int, numbers: int) -> str:
-    return f"{tensors} tensors, {numbers:,} parameters"
+    return f"{tensors} tensor{'' if tensors == 1 else 's'}, {numbers:,} parameters"

@@ -76,12 +76,15 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path
     assert [row["train/loss"] for row in rows[0]] == [row["train/loss"] for row in rows[1]]
 
 
-def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(config, command, tmp_path):
+def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
+    config, command, tmp_path, capfd
+):
     command(f"--config_path={config}", f"--output_dir={tmp_path / 'first'}", "--steps=1")
     folder = tmp_path / "first" / "checkpoints" / "last" / "pretrained_model"
     policy = XVLAPolicy.from_pretrained(folder)
     stored = states(tmp_path / "first")["params"]["transformer"]["norm"]["weight"]
     np.testing.assert_array_equal(policy.model.transformer.norm.weight.detach(), stored)
+    policy.to(torch.bfloat16).save_pretrained(folder)  # as LeRobot's X-VLA page recommends
     dataset = json.loads(config.read_text())["dataset"]
     command(
         f"--policy.path={folder}",
@@ -95,9 +98,17 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     )
     moved = XVLAPolicy.from_pretrained(tmp_path / "second" / "checkpoints" / "last" / "pretrained_model")
     before, after = policy.state_dict(), moved.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
     assert changed
     assert not any("vision_tower" in name for name in changed)
+    # Trained in float32 all the same, and said to be.
+    state = states(tmp_path / "second")
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((state["params"], state["opt_state"]))}
+    assert dtypes <= {np.dtype(np.float32), np.dtype(np.int32)}
+    (row,) = read(tmp_path / "second" / "metrics.jsonl")
+    assert row["train/moved/head"] > 0.5
+    assert 0 < row["train/update_ratio/vlm"] < 1
+    assert "trained: head: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_an_update_in_which_nothing_moves_is_explained(changes, reason):
 def test_the_summary_counts_groups_tensors_and_numbers():
     params = {"a": {"x": jnp.ones((2, 3)), "y": jnp.ones(4)}, "b": {"z": jnp.ones(1000)}}
     said = summary(params, lambda name: "head" if name.startswith("a.") else None)
-    assert said == "trained: head: 2 tensors, 10 parameters. Kept as they are: 1 tensors, 1,000 parameters"
+    assert said == "trained: head: 2 tensors, 10 parameters. Kept as they are: 1 tensor, 1,000 parameters"
     with pytest.raises(ValueError, match="nothing is trained"):
         summary(params, lambda name: None)
 

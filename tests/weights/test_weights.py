@@ -249,6 +249,11 @@ CORRUPTIONS = {
     "NaN": (set_head(torch.full((48, 16), torch.nan)), f"{HEAD} holds 768 NaN or infinite values"),
     "infinity": (set_head(torch.full((48, 16), torch.inf).bfloat16()), f"{HEAD} holds 768 NaN or infinite"),
     "integers": (set_head(torch.ones(48, 16, dtype=torch.int32)), f"{HEAD} is int32; weights must be"),
+    "float64": (
+        set_head(torch.ones(48, 16, dtype=torch.float64)),
+        f"{HEAD} is float64; weights must be float32",
+    ),
+    "quantised": (set_head(torch.ones(48, 16, dtype=torch.int8)), f"{HEAD} is int8; weights must be float32"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
     "broken config": (write("config.json", "{"), "config.json does not describe an X-VLA policy"),
     "other policy": (write("config.json", '{"type": "act"}'), "got type 'act'"),
