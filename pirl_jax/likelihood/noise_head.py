@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.likelihood.modes import MODES, NOISE_HEAD
-from pirl_jax.linear import Linear
+from pirl_jax.linear import Linear, full_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.typing import Array, Features, Float, Params, PRNGKeyArray, typed
@@ -77,7 +77,7 @@ def log_multiplier_of(
 
     def log_multiplier(params: Params, features: Features, proprio: Array, t: Array) -> Array:
         summary = policy.summarize(features, proprio)
-        with jax.default_matmul_precision("highest"):
+        with full_precision():
             return head.apply({"params": params[NOISE_HEAD]}, summary, t)  # pyright: ignore[reportReturnType]
 
     return log_multiplier

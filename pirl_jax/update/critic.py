@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.likelihood.stochastic import Observed
+from pirl_jax.linear import full_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.typing import Array, Float, Params, PRNGKeyArray, typed
@@ -46,7 +47,12 @@ class Critic(nn.Module):
 def value_function(hidden_dims: Sequence[int]) -> ValueFunction:
     """Return the critic as a function of its parameters."""
     critic = Critic(tuple(hidden_dims))
-    return lambda params, inputs, proprio: cast(Array, critic.apply({"params": params}, inputs, proprio))
+
+    def value(params: Params, inputs: Array, proprio: Array) -> Array:
+        with full_precision():
+            return cast(Array, critic.apply({"params": params}, inputs, proprio))
+
+    return value
 
 
 def init(policy: FlowPolicy, config: CriticConfig, dim_proprio: int, key: PRNGKeyArray) -> Params:

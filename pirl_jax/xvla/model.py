@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pirl_jax.linear import full_precision
 from pirl_jax.typing import Array, Bool, Float, Int, typed
 from pirl_jax.xvla.actions import action_space, prepare_targets
 from pirl_jax.xvla.config import XVLAConfig
@@ -22,15 +23,6 @@ Params = dict[str, Any]
 
 BUFFERS = ("pos_idx_to_embed", "beta", "eps")
 """Names of leaves that are buffers in torch: part of the tree, never trained and never decayed."""
-
-
-def full_precision() -> AbstractContextManager[None]:
-    """Make float32 products float32 on every backend.
-
-    JAX's default on recent GPUs rounds their operands to TF32's 10 bits, which moves a log-probability with σ
-    = 1 cm by far more than the actor and the learner may differ.
-    """
-    return jax.default_matmul_precision("highest")
 
 
 class Features(NamedTuple):
