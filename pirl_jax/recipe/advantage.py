@@ -18,7 +18,10 @@ class AdvantageConfig:
     gamma: float = 0.99
     gae_lambda: float = 0.95
     normalize: bool = True
-    """Of ``gae``: over all chunks of the batch."""
+    """Of ``gae``: over all chunks of the batch, weighted as in the loss."""
+    min_std: float = 1e-3
+    """Advantages are never divided by less, and a ``group`` whose returns differ by less teaches nothing: its
+    episodes are dropped and counted."""
 
     def __post_init__(self) -> None:
         ranges.check("advantage", self)

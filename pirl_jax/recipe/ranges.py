@@ -57,7 +57,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "task_success_range": SHARE,
         "task_window": COUNT,
     },
-    "advantage": {"gamma": SHARE, "gae_lambda": SHARE},
+    "advantage": {"gamma": SHARE, "gae_lambda": SHARE, "min_std": POSITIVE},
     "objective": {
         "clip_ratio": POSITIVE,
         "max_behaviour_weight": POSITIVE,

@@ -59,5 +59,5 @@ class Recipe:
         if rollout.task_success_range is not None:
             raise ValueError(
                 "algorithm.rollout.task_success_range is for advantage.estimator=gae; with group, "
-                "rollout.group_return_range leaves out what teaches nothing. Unset it."
+                "groups whose returns are equal are left out anyway. Unset it."
             )

@@ -18,8 +18,8 @@ class RolloutConfig:
     """Episodes collected more than this many updates ago are dropped and counted."""
     group_size: int = 1
     """Episodes that an actor plays from one initial state before it goes on to the next."""
-    group_return_range: tuple[float, float] = (0.1, 0.9)
-    """``group``: groups whose mean return lies outside teach nothing and are dropped, and counted."""
+    group_return_range: tuple[float, float] | None = None
+    """``group``: also drop, and count, groups whose mean return lies outside, e.g. of (0.1, 0.9)."""
     task_success_range: tuple[float, float] | None = None
     """``gae`` with several tasks: those whose recent success rate lies outside, e.g. of (0.05, 0.95), teach
     nothing. Their episodes are dropped, and counted, until the rate is inside again."""

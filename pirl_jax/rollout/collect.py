@@ -49,7 +49,7 @@ class Collector:
 
     Args:
         config: how many episodes, and which.
-        grouped: whether only complete groups from one initial state are learned from.
+        groups: only complete groups from one initial state are learned from; None: all episodes.
         receive: ``timeout in seconds -> `` the next episode, or None.
         score: ``(episode, behaviour) -> `` the episode, encoded and scored.
         behaviours: policies that may have acted.
@@ -59,7 +59,7 @@ class Collector:
     def __init__(
         self,
         config: RolloutConfig,
-        grouped: bool,
+        groups: Groups[Collected] | None,
         receive: Callable[[float], Episode | None],
         score: Callable[[Episode, Behaviour], ScoredEpisode],
         behaviours: Behaviours,
@@ -69,7 +69,7 @@ class Collector:
         self._receive, self._score = receive, score
         self._behaviours = behaviours
         self._stop = stop
-        self._groups = Groups[Collected](config.group_size, config.group_return_range) if grouped else None
+        self._groups = groups
         self._tasks = None
         if config.task_success_range is not None:
             self._tasks = RecentSuccess(config.task_window, config.task_success_range)
@@ -117,16 +117,20 @@ class Collector:
                 GAP_ADVICE,
             )
         if self._tasks is not None and not self._tasks.add(scored.task, scored.success):
-            dropped["uniform_task"] += 1
-            if dropped["uniform_task"] % self._config.episodes_per_update == 0:
-                logger.warning(
-                    "%d episodes dropped for this update: their tasks succeed too seldom or too often",
-                    dropped["uniform_task"],
-                )
+            self._drop(dropped, "uniform_task", 1, "their tasks succeed too seldom or too often")
             return []
         item = Collected(scored, behaviour.update)
         if self._groups is None:
             return [item]
         members, uniform = self._groups.add(item)
-        dropped["uniform_group"] += uniform
+        if uniform:
+            words = "the returns of their groups are equal, or outside rollout.group_return_range"
+            self._drop(dropped, "uniform_group", uniform, f"{words} (the last: {item.total_return:.3g})")
         return members
+
+    def _drop(self, dropped: Counter[str], reason: str, count: int, words: str) -> None:
+        """Count, and say so each time as many as an update's episodes are gone: it may go on for ever."""
+        size = self._config.episodes_per_update
+        before, dropped[reason] = dropped[reason], dropped[reason] + count
+        if before // size < dropped[reason] // size:
+            logger.warning("%d episodes dropped for this update: %s", dropped[reason], words)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from statistics import fmean, pstdev
 from typing import Protocol
 
 
@@ -30,12 +32,14 @@ class Groups[T: Grouped]:
 
     Args:
         size: Episodes of a complete group.
-        return_range: Least and greatest mean return of a group that teaches something.
+        min_std: Least standard deviation of the returns of a group that teaches something.
+        return_range: Least and greatest mean return of one; None for any.
     """
 
-    def __init__(self, size: int, return_range: tuple[float, float]) -> None:
+    def __init__(self, size: int, min_std: float, return_range: tuple[float, float] | None = None) -> None:
         self._size = size
-        self._low, self._high = return_range
+        self._min_std = min_std
+        self._low, self._high = return_range or (-math.inf, math.inf)
         self._open: OrderedDict[tuple[str, int], list[T]] = OrderedDict()
 
     def add(self, episode: T) -> tuple[list[T], int]:
@@ -50,8 +54,9 @@ class Groups[T: Grouped]:
         if len(members) < self._size:
             return [], 0
         del self._open[episode.origin]
-        mean = sum(member.total_return for member in members) / self._size
-        return (members, 0) if self._low <= mean <= self._high else ([], self._size)
+        returns = [member.total_return for member in members]
+        teaches = pstdev(returns) >= self._min_std and self._low <= fmean(returns) <= self._high
+        return (members, 0) if teaches else ([], self._size)
 
     def drop_before(self, update: int) -> int:
         """Forget open groups with an episode of a policy from before ``update``; return their episodes."""

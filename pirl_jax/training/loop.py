@@ -17,6 +17,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours, Versions, round_to
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.episode import Episode
+from pirl_jax.rollout.groups import Groups
 from pirl_jax.training.parts import Parts
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
@@ -68,8 +69,7 @@ def run(
         demonstrations: for ``recipe.demonstrations``, on the device.
     """
     behaviours = Behaviours(recipe.rollout.max_staleness)
-    grouped = recipe.advantage.estimator == "group"
-    collector = Collector(recipe.rollout, grouped, actors.receive, parts.score, behaviours, stop)
+    collector = Collector(recipe.rollout, groups_of(recipe), actors.receive, parts.score, behaviours, stop)
 
     def push(state: TrainState) -> TrainState:
         version, behaviour = actors.versions.next(), behaviour_of(state, recipe)
@@ -105,10 +105,20 @@ def run(
         yield Update(int(state.updates), state, metrics)
 
 
+def groups_of(recipe: Recipe) -> Groups[Collected] | None:
+    """Return the groups that a recipe learns from, if it does."""
+    if recipe.advantage.estimator != "group":
+        return None
+    rollout = recipe.rollout
+    return Groups(rollout.group_size, recipe.advantage.min_std, rollout.group_return_range)
+
+
 def at_rest(metrics: Mapping[str, float]) -> str | None:
     """Say why an update has not moved the policy; None if it has, or only the critic was to move."""
     if any(value > 0 for name, value in metrics.items() if name.startswith("train/moved/")):
         return None
+    if metrics["train/without_signal"]:
+        return "all advantages are 0: no episode earned a reward, or none differs from another."
     if metrics["train/kl_stopped"]:
         return "its first minibatch is beyond optimizer.target_kl. Do actors act as the learner scores?"
     if metrics["train/skipped_steps"]:

@@ -58,19 +58,31 @@ def gae(
 
 
 @typed
-def group_relative(returns: Float[Array, "G S"], eps: float = 1e-6) -> Float[Array, "G S"]:
-    """Compute GRPO's advantages: (R - mean)/(std + ε) within each group (Shao et al. 2024, §4.1.2)."""
+def group_relative(returns: Float[Array, "G S"], min_std: float) -> Float[Array, "G S"]:
+    """Compute GRPO's advantages: (R - mean)/std within each group (Shao et al. 2024, §4.1.2).
+
+    Args:
+        returns: of the episodes of each group.
+        min_std: what is divided by at least, so that rounding among equal returns stays rounding.
+    """
     mean = jnp.mean(returns, axis=1, keepdims=True)
-    return (returns - mean) / (jnp.std(returns, axis=1, keepdims=True) + eps)
+    return (returns - mean) / jnp.maximum(jnp.std(returns, axis=1, keepdims=True), min_std)
 
 
 @typed
 def normalize(
-    advantages: Float[Array, "*dims"], valid: Bool[Array, "*dims"], eps: float = 1e-5
+    advantages: Float[Array, "*dims"], weight: Float[Array, "*dims"], min_std: float
 ) -> Float[Array, "*dims"]:
-    """Give the valid advantages mean 0 and standard deviation 1; the others become 0."""
-    count = jnp.maximum(jnp.sum(valid), 1)
-    mean = jnp.sum(jnp.where(valid, advantages, 0.0)) / count
-    centered = jnp.where(valid, advantages - mean, 0.0)
-    std = jnp.sqrt(jnp.sum(centered**2) / count)
-    return centered / (std + eps)
+    """Give advantages mean 0 and standard deviation 1 under the weights with which the loss sums them.
+
+    Args:
+        advantages: anything where the weight is 0, and 0 there afterwards.
+        weight: at least 0.
+        min_std: what is divided by at least.
+    """
+    total = jnp.sum(weight)
+    share = jnp.where(total > 0, weight / total, 0.0)
+    mean = jnp.sum(jnp.where(weight > 0, share * advantages, 0.0))
+    centered = jnp.where(weight > 0, advantages - mean, 0.0)
+    std = jnp.sqrt(jnp.sum(share * centered**2))
+    return centered / jnp.maximum(std, min_std)

@@ -51,13 +51,20 @@ def make_batch(
     rewards = np.zeros((E, T), np.float32)
     rewards[points] = _acted(episodes, "reward")
     if config.estimator == "group":
-        relative = advantage.group_relative(jnp.asarray(rewards.sum(1)).reshape(-1, rollout.group_size))
+        returns = jnp.asarray(rewards.sum(1)).reshape(-1, rollout.group_size)
+        relative = advantage.group_relative(returns, config.min_std)
         advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
         targets, inputs, row_values = np.zeros((E, T), np.float32), None, jnp.zeros(capacity)
     else:
         observed = Observed(rows["features"], rows["proprio"], rows["domain_id"])
         inputs, row_values = evaluate(state, observed)
         advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, config)
+        if not rewards.any():  # what is left would be the critic's errors
+            advantages = np.zeros((E, T), np.float32)
+        elif config.normalize:
+            weight = np.zeros((E, T), np.float32)
+            weight[points] = _loss_weights(episodes, objective)
+            advantages = advantage.normalize(advantages, jnp.asarray(weight), config.min_std)
     estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
     if objective.loss_weighting == "episode":
         executed = np.array([episode.step_mask.sum() for episode in episodes])
@@ -67,6 +74,16 @@ def make_batch(
     estimates = jax.device_put(pad_rows(estimates, capacity))
     batch = Batch(**rows, **estimates, old_values=row_values, critic_input=inputs)
     return batch, int(lengths.sum())
+
+
+def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig) -> np.ndarray:
+    """Return how much each decision point counts in the policy's loss, up to a factor of all."""
+    steps = [episode.step_mask.sum(1) for episode in episodes]
+    if objective.aggregation == "chunk":
+        steps = [np.ones(len(each)) for each in steps]
+    if objective.loss_weighting == "episode":
+        steps = [each / each.sum() for each in steps]
+    return np.concatenate(steps).astype(np.float32)
 
 
 def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, Any]:
@@ -102,7 +119,7 @@ def _gae(
     grid = np.zeros((E, T + 1), np.float32)
     grid[points] = row_values[:n_valid]
     grid[np.arange(E), lengths] = row_values[n_valid : n_valid + E]
-    advantages, targets = advantage.gae(
+    return advantage.gae(
         jnp.asarray(rewards),
         jnp.asarray(grid),
         jnp.asarray(lengths, jnp.int32),
@@ -110,6 +127,3 @@ def _gae(
         config.gamma,
         config.gae_lambda,
     )
-    if config.normalize:
-        advantages = advantage.normalize(advantages, jnp.asarray(np.arange(T) < lengths[:, None]))
-    return advantages, targets

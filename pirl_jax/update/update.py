@@ -44,7 +44,8 @@ class _Progress(NamedTuple):
 
     state: TrainState
     stopped: Bool[Array, ""]
-    """No policy steps (any more) in this update: the critic warms up, or the KL has passed its target."""
+    """No policy steps (any more) in this update: the critic warms up, there are no advantages, or the KL has
+    passed its target."""
     policy_sums: Metrics
     """Sums of the metrics over the policy minibatches evaluated so far, and their count ``n``."""
     critic_sums: Metrics
@@ -70,6 +71,8 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
     * **Adaptive lr**: with the KL averaged over the last epoch that had policy minibatches, lr is divided by
       1.5 above ``target_kl``, multiplied by 1.5 below a third of it, within a factor 10 of the configured
       one. It acts on the next update.
+    * **Without signal**: where all advantages are 0, as when no episode earned a reward, there are no policy
+      steps either: Adam's momentum and the regularisers alone would move the policy.
     * **Critic warm-up**: the first ``CriticConfig.warmup_updates`` updates have no policy steps, and the
       metrics of those steps are 0.
     * **Non-finite** losses or gradients: that step is skipped, and counted in ``train/skipped_steps``.
@@ -100,7 +103,8 @@ def _update(
         coef_at(method.demonstrations, state.updates),
     )
     warming_up = state.updates < method.critic.warmup_updates
-    progress = _start(method, state, rows, size, warming_up)
+    idle = warming_up | _without_signal(rows)
+    progress = _start(method, state, rows, size, idle)
     progress = jax.lax.fori_loop(0, optimizer.num_epochs, partial(_epoch, method, rows, size), progress)
     kl = progress.kl_sum / jnp.maximum(progress.kl_n, 1)
     metrics = {
@@ -111,7 +115,8 @@ def _update(
         **({} if rows.demonstrations is None else {"demonstrations_coef": rows.coef}),
         "approx_kl": kl,
         "lr": state.lr,
-        "kl_stopped": progress.stopped & ~warming_up,
+        "kl_stopped": progress.stopped & ~idle,
+        "without_signal": idle & ~warming_up,
         "policy_steps": progress.policy_steps,
         "skipped_steps": progress.skipped_steps,
     }
@@ -136,17 +141,15 @@ def _fixed_policies(method: Method, state: TrainState, batch: Batch, size: int) 
     return FixedPolicies(proximal, reference)
 
 
-def _start(
-    method: Method, state: TrainState, rows: _Rows, size: int, warming_up: Bool[Array, ""]
-) -> _Progress:
+def _start(method: Method, state: TrainState, rows: _Rows, size: int, idle: Bool[Array, ""]) -> _Progress:
     def first() -> Report:
         chosen = jnp.zeros(size, jnp.int32)
         cut = _minibatch(rows, chosen, chosen == 0, rows.key)
-        return minibatch_step(method, state, cut, ~warming_up)[1]
+        return minibatch_step(method, state, cut, ~idle)[1]
 
     return _Progress(
         state=state,
-        stopped=warming_up,
+        stopped=idle,
         policy_sums=metric_means.zeros(*jax.eval_shape(first).policy.metrics),
         critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
         kl_sum=jnp.float32(0),
@@ -210,6 +213,14 @@ def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progre
         policy_steps=progress.policy_steps + policy.applied,
         skipped_steps=skipped,
     )
+
+
+def _without_signal(rows: _Rows) -> Bool[Array, ""]:
+    """Tell whether no point has an advantage, and there is nothing else to imitate either."""
+    if rows.demonstrations is not None:
+        return jnp.bool_(False)
+    valid = jnp.arange(rows.batch.advantages.shape[0]) < rows.n_valid
+    return ~jnp.any(valid & (rows.batch.advantages != 0))
 
 
 def _explained_variance(batch: Batch, n_valid: Int[Array, ""]) -> Float[Array, ""]:

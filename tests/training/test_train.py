@@ -199,7 +199,7 @@ def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk()
     assert not np.asarray(batch.value_targets).any()
 
 
-def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path):
+def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path, caplog):
     """Seed 0: both succeed. Seed 1: one does. Seed 2: none. Then mixed ones."""
     outcomes = [(0, True), (1, True), (0, True), (2, False), (1, False), (2, False), (3, False), (3, True)]
     versions: list[int] = []
@@ -226,6 +226,8 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path
     metrics = updates[-1].metrics
     assert metrics["train/episodes"] == 4
     assert metrics["dropped/uniform_group"] == 4
+    # As many as an update takes: someone who waits is told what for.
+    assert "4 episodes dropped for this update: the returns of their groups are equal" in caplog.text
     assert metrics["train/success_rate"] == 0.5
     assert metrics["train/grad_norm"] > 0
     assert float(updates[-1].state.critic_params["v"]) == float(CRITIC["v"])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,15 +66,15 @@ def test_normalize_uses_the_valid_entries_alone():
     advantages = rng.normal(3.0, 5.0, size=(7, 5)).astype(np.float32)
     valid = rng.random((7, 5)) < 0.6
     dirty = np.where(valid, advantages, np.nan)
-    result = np.asarray(advantage.normalize(jnp.asarray(dirty), jnp.asarray(valid)))
-    expected = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-5)
+    result = np.asarray(advantage.normalize(jnp.asarray(dirty), jnp.float32(valid), 1e-3))
+    expected = (advantages - advantages[valid].mean()) / advantages[valid].std()
     np.testing.assert_allclose(result[valid], expected[valid], atol=1e-5)
     assert (result[~valid] == 0).all()
 
 
 def test_normalize_of_equal_or_of_no_advantages_is_zero():
-    equal = advantage.normalize(jnp.full((2, 3), 0.25), jnp.ones((2, 3), bool))
-    nothing = advantage.normalize(jnp.full((2, 3), jnp.nan), jnp.zeros((2, 3), bool))
+    equal = advantage.normalize(jnp.full((2, 3), 0.25), jnp.ones((2, 3)), 1e-3)
+    nothing = advantage.normalize(jnp.full((2, 3), jnp.nan), jnp.zeros((2, 3)), 1e-3)
     np.testing.assert_allclose(equal, 0.0, atol=1e-6)
     np.testing.assert_array_equal(nothing, 0.0)
 
@@ -81,7 +82,29 @@ def test_normalize_of_equal_or_of_no_advantages_is_zero():
 def test_group_advantages_are_standard_scores_within_each_group():
     returns = np.random.default_rng(0).normal(size=(3, 5))
     with jax.enable_x64(True):
-        actual = advantage.group_relative(jnp.asarray(returns))
+        actual = advantage.group_relative(jnp.asarray(returns), 1e-3)
     for row, group in zip(actual, returns, strict=True):
-        np.testing.assert_allclose(row, (group - group.mean()) / (group.std() + 1e-6), rtol=1e-12)
-    assert not np.asarray(advantage.group_relative(jnp.ones((1, 4)))).any()
+        np.testing.assert_allclose(row, (group - group.mean()) / group.std(), rtol=1e-12)
+    assert not np.asarray(advantage.group_relative(jnp.ones((1, 4)), 1e-3)).any()
+
+
+def test_rounding_among_equal_returns_is_no_advantage():
+    """Eight times .3 has no exact mean in float32."""
+    advantages = advantage.group_relative(jnp.full((1, 8), 0.3), 1e-3)
+    assert float(jnp.abs(advantages).max()) < 1e-4
+
+
+def test_a_small_spread_is_not_blown_up():
+    small = jnp.asarray([[0.0, 2e-5]])
+    np.testing.assert_allclose(advantage.normalize(small, jnp.ones((1, 2)), 1e-3), [[-0.01, 0.01]], rtol=1e-4)
+
+
+def test_normalize_weighs_as_the_loss_does():
+    """One success of 5 chunks and a failure of 27: their plain mean leaves a weighted one of +.95."""
+    advantages = np.repeat([1.0, -0.2], [5, 27]).astype(np.float32)[None]
+    weight = np.repeat([1 / 5, 1 / 27], [5, 27]).astype(np.float32)[None]
+    result = np.asarray(advantage.normalize(jnp.asarray(advantages), jnp.asarray(weight), 1e-3), np.float64)
+    assert np.average(result, weights=weight) == pytest.approx(0, abs=1e-5)
+    assert np.average(result**2, weights=weight) == pytest.approx(1, abs=1e-5)
+    plain = np.asarray(advantage.normalize(jnp.asarray(advantages), jnp.ones((1, 32)), 1e-3), np.float64)
+    assert abs(np.average(plain, weights=weight[0][None])) > 0.9

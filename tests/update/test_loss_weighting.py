@@ -1,5 +1,7 @@
 """``loss_weighting=episode``: the mean over episodes of each episode's own mean, in float64 loops."""
 
+import dataclasses
+
 import by_recipe
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from by_recipe import make_critic_update, make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_run import RECIPE, A, H, evaluate, fresh_state
-from toy_update import CAPACITY, collect, critic, new_state, recipe, update_of
+from toy_update import CAPACITY, assert_same, collect, critic, new_state, recipe, update_of
 
 from pirl_jax.recipe import ObjectiveConfig
 from pirl_jax.rollout.collect import Collected
@@ -38,7 +40,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
     )
 
 
-def batches(episodes, aggregation, advantage="gae"):
+def batches(episodes, aggregation, advantage="gae", normalize=False):
     """The batch under either weighting, and which episode each point belongs to."""
     collected = [Collected(episode, 0) for episode in episodes]
     made = {}
@@ -47,6 +49,7 @@ def batches(episodes, aggregation, advantage="gae"):
             RECIPE,
             episodes_per_update=len(episodes),
             aggregation=aggregation,
+            normalize=normalize,
             loss_weighting=weighting,
             estimator=advantage,
             group_size=len(episodes) if advantage == "group" else 1,
@@ -103,6 +106,49 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
         np.mean([np.mean(terms) for terms in surrogates]), rel=1e-5, abs=1e-6
     )
     assert float(value) == pytest.approx(np.mean([np.mean(terms) for terms in costs]), rel=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["chunk", "action"])
+def test_normalised_advantages_are_standard_under_the_losss_own_weights(aggregation):
+    rng = np.random.default_rng(1)
+    chosen = [scored(rng, n) for n in (1, T, T)]
+    for made in batches(chosen, aggregation, normalize=True)[:2]:
+        n = sum(len(episode) for episode in chosen)
+        steps = np.asarray(made.step_mask)[:n].sum(1) if aggregation == "action" else np.ones(n)
+        # The loss is the mean of share·A over what it counts; the share is in the advantages already.
+        share = np.ones(n)
+        if made.share is not None:
+            counts = [e.step_mask.sum() if aggregation == "action" else len(e) for e in chosen]
+            share = losses.equal_shares(np.array(counts)).repeat([len(e) for e in chosen])
+        values = np.asarray(made.advantages, np.float64)[:n] / share
+        weights = steps * share
+        assert np.average(values, weights=weights) == pytest.approx(0, abs=1e-5)
+        assert np.average(values**2, weights=weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_batch_without_any_reward_has_no_advantages():
+    """They would be the critic's errors, normalised to size 1."""
+    rng = np.random.default_rng(2)
+    failures = [dataclasses.replace(scored(rng, 2), reward=np.zeros(2, np.float32)) for _ in range(3)]
+    plain, weighted, _ = batches(failures, "chunk", normalize=True)
+    assert np.asarray(plain.old_values).any()
+    assert not np.asarray(plain.advantages).any()
+    assert not np.asarray(weighted.advantages).any()
+    assert np.asarray(plain.value_targets).any()  # the critic learns of it
+
+
+def test_without_advantages_the_policy_rests_and_the_critic_learns():
+    config = recipe(num_epochs=2, minibatch_size=8, weight_decay=0.1)
+    state = new_state(config)
+    batch = collect(state.params, config, CAPACITY, seed=3)
+    moved, _ = update_of(config)(jax.tree.map(jnp.copy, state), batch, CAPACITY)  # momentum
+    start = jax.device_get(moved)
+    after, metrics = update_of(config)(moved, batch.replace(advantages=jnp.zeros(CAPACITY)), CAPACITY)
+    assert_same(after.params, start.params)
+    assert_same(after.opt_state, start.opt_state)
+    assert np.any(after.critic_params["weight"] != start.critic_params["weight"])
+    assert (float(metrics["train/without_signal"]), float(metrics["train/policy_steps"])) == (1, 0)
+    assert float(metrics["train/kl_stopped"]) == 0
 
 
 def test_weighting_by_chunk_leaves_everything_as_it_is():

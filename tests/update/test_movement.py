@@ -87,7 +87,12 @@ def test_all_trained_is_the_plain_optimizer():
     assert state.trained_leaves({"a": jnp.ones(2)}, lambda name: name) is None
 
 
-STEPPED = {"train/kl_stopped": 0.0, "train/skipped_steps": 0.0, "train/policy_steps": 3.0}
+STEPPED = {
+    "train/without_signal": 0.0,
+    "train/kl_stopped": 0.0,
+    "train/skipped_steps": 0.0,
+    "train/policy_steps": 3.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,7 @@ STEPPED = {"train/kl_stopped": 0.0, "train/skipped_steps": 0.0, "train/policy_st
         ({}, "its steps round away"),
         ({"train/kl_stopped": 1.0, "train/policy_steps": 0.0}, "beyond optimizer.target_kl"),
         ({"train/skipped_steps": 3.0, "train/policy_steps": 0.0}, "not finite"),
+        ({"train/without_signal": 1.0, "train/policy_steps": 0.0}, "all advantages are 0"),
         ({"train/policy_steps": 0.0}, None),  # the critic warms up
         ({"train/moved/head": 0.001}, None),
         ({"train/moved/noise_head": 1.0}, None),
