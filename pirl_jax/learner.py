@@ -75,6 +75,31 @@ def load(cfg: Any) -> Run:
     return Run(policy, recipe, frozen, train_state, spec)
 
 
+def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
+    """Read the state of the checkpoint; what the command line has changed since wins over what is in it.
+
+    Args:
+        cfg: with ``resume``.
+        start: the state before the first update, made of the present settings.
+
+    Raises:
+        ValueError: The checkpoint is of another policy or recipe; says where it differs.
+    """
+    from bridge.settings.resumed import changes
+
+    folder = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX
+    restored = checkpoint.restore(folder, start)
+    logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(restored.updates))
+    changed = changes(cfg)
+    for name, (saved, now) in changed.items():
+        logger.info("%s is %s from here on; the saved run had %s", name, now, saved)
+    if "algorithm.optimizer.lr" in changed:  # else an adapted learning rate goes on where it was
+        restored = restored.replace(lr=start.lr)
+    if "seed" in changed:
+        restored = restored.replace(key=start.key)
+    return restored
+
+
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
     """Read and encode what ``algorithm.demonstrations`` wants of the dataset; nothing if it is off.
 
@@ -132,9 +157,7 @@ def learn(cfg: Any) -> None:
     demonstrations = demonstrations_of(cfg, run, encoder)
     output_dir = Path(cfg.output_dir)
     if cfg.resume:
-        training_state = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE
-        train_state = checkpoint.restore(training_state / checkpoint.ORBAX, train_state)
-        logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(train_state.updates))
+        train_state = resumed(cfg, train_state)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
         export_pretrained(policy.merge(host_state.params, frozen), cfg, folder)

@@ -55,10 +55,7 @@ def train(cfg: Any) -> None:
     optimizer = recipe.build(trainable, cfg.steps)
     state = create(trainable, optimizer, cfg.seed)
     if cfg.resume:
-        state = checkpoint.restore(
-            Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX, state
-        )
-        logger.info("resumed from %s at step %d", cfg.checkpoint_path, int(state.step))
+        state = resumed(cfg, state)
     start = int(state.step)
     logger.info("%d frames, %d steps", dataset.num_frames, cfg.steps)
 
@@ -97,6 +94,27 @@ def train(cfg: Any) -> None:
         if cfg.save_checkpoint and saved != done:
             writer.save(done, state, export)
     logger.info("done after %d steps: %s", done, output_dir)
+
+
+def resumed(cfg: Any, start: SupervisedState) -> SupervisedState:
+    """Read the state of the checkpoint; what the command line has changed since wins over what is in it.
+
+    Args:
+        cfg: with ``resume``.
+        start: the state before the first step, made of the present settings.
+
+    Raises:
+        ValueError: The checkpoint is of another policy; says where it differs.
+    """
+    from bridge.settings.resumed import changes
+
+    folder = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX
+    restored = checkpoint.restore(folder, start)
+    logger.info("resumed from %s at step %d", cfg.checkpoint_path, int(restored.step))
+    changed = changes(cfg)
+    for name, (saved, now) in changed.items():
+        logger.info("%s is %s from here on; the saved run had %s", name, now, saved)
+    return dataclasses.replace(restored, key=start.key) if "seed" in changed else restored
 
 
 def main() -> None:

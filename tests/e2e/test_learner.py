@@ -156,7 +156,37 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     last = tmp_path / "output" / "checkpoints" / "last"
     assert last.readlink() == Path("000001")
     assert (last / "pretrained_model" / "model.safetensors").exists()
-    assert int(checkpoint.load(last / "training_state" / "orbax")["updates"]) == 1
+    saved = checkpoint.load(last / "training_state" / "orbax")
+    assert int(saved["updates"]) == 1
+    goes_on_as_the_command_line_says(tmp_path, last, port, actor.version, saved)
+
+
+def goes_on_as_the_command_line_says(folder: Path, last: Path, port: int, version: int, saved: dict) -> None:
+    """The learning rate and the seed's key lie in the restored state too."""
+    resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
+    changes = ("--algorithm.optimizer.lr=3e-4", "--algorithm.critic.lr=2e-4", "--seed=8", "--steps=2")
+    process = start(folder / "log2", resume, "--resume=true", *changes)
+    actor = FakeActor(port)
+    try:
+        feed(actor, range(1, 2), after=version)
+        assert process.wait(timeout=60) == 0, (folder / "log2").read_text()[-2000:]
+    finally:
+        process.kill()
+        actor.close()
+    assert json.loads((folder / "output/metrics.jsonl").read_text().splitlines()[-1])["train/lr"] == (
+        pytest.approx(3e-4)
+    )
+    state = checkpoint.load(last / "training_state" / "orbax")
+    assert np.any(state["key"] != saved["key"])
+    told = [line for line in (folder / "log2").read_text().splitlines() if " from here on; " in line]
+    for name, now in (
+        ("algorithm.optimizer.lr", 0.0003),
+        ("algorithm.critic.lr", 0.0002),
+        ("seed", 8),
+        ("steps", 2),
+    ):
+        assert any(f"{name} is {now} from here on; the saved run had " in line for line in told), name
+    assert len(told) == 4, told
 
 
 def train(folder: Path, updates: int, policy: dict, algorithm: dict, base_dtype=torch.float32) -> tuple:

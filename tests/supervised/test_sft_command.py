@@ -59,7 +59,7 @@ def states(output_dir):
     return checkpoint.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path):
+def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path, capfd):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command(f"--config_path={config}", f"--output_dir={whole}")
     # The same schedule, ended early: what a killed run leaves is its last checkpoint.
@@ -74,6 +74,15 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path
     rows = [read(folder / "metrics.jsonl") for folder in (whole, broken)]
     assert [row["step"] for row in rows[1]] == list(range(1, 7))
     assert [row["train/loss"] for row in rows[0]] == [row["train/loss"] for row in rows[1]]
+    # What the command line changes is obeyed and said, though the key lies in the restored state.
+    assert "from here on" not in capfd.readouterr().err
+    before, changes = states(broken)["key"], ("--steps=7", "--seed=5", "--policy.optimizer_lr=2e-3")
+    command(f"--config_path={last / 'pretrained_model' / 'train_config.json'}", "--resume=true", *changes)
+    assert np.any(states(broken)["key"] != before)
+    told = capfd.readouterr().err
+    for name, now in (("steps", 7), ("seed", 5), ("policy.optimizer_lr", 0.002)):
+        assert f"{name} is {now} from here on; the saved run had " in told
+    assert told.count("from here on") == 3, told
 
 
 def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(

@@ -1,0 +1,45 @@
+"""What the command line of a resumed run has changed of the run that was saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lerobot.configs.train import TRAIN_CONFIG_NAME
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+
+_NOT_COMPARED = ("resume", "checkpoint_path", "output_dir", "policy.input_features", "policy.output_features")
+"""They differ in every resumed run, or are derived."""
+
+
+def changes(cfg: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of a resumed run that are not the saved run's: dotted name → (saved, now).
+
+    Args:
+        cfg: a validated training config of LeRobot's with ``resume=true``.
+    """
+    file = Path(cfg.checkpoint_path) / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
+    saved = dict(_leaves(json.loads(file.read_text())))
+    now = dict(_leaves(json.loads(json.dumps(cfg.to_dict(), default=str))))
+    return {
+        name: (saved[name], value)
+        for name, value in now.items()
+        if name in saved and saved[name] != value and _is_setting(name, saved[name], value)
+    }
+
+
+def _is_setting(name: str, saved: Any, now: Any) -> bool:
+    if name.startswith(_NOT_COMPARED):
+        return False
+    # Strings besides the recipe's are names and paths, which an export writes anew.
+    return name.startswith("algorithm.") or not (isinstance(saved, str) or isinstance(now, str))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
