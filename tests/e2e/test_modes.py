@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from dense_reward import ENV_ID
 from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
 from safetensors import safe_open
@@ -45,7 +46,10 @@ def test_actor_and_learner_agree_on_log_probabilities(
     if mode == "flow_noise":
         settings["objective"] = {"entropy_coef": 0.005}
     config = write_config(
-        tmp_path, free_port(), algorithm=settings, env={"type": "chunked_gym", "max_episode_steps": 10}
+        tmp_path,
+        free_port(),
+        algorithm=settings,
+        env={"max_episode_steps": 10, "gym_id": ENV_ID},
     )
     policy = [f"--policy.path={tmp_path / 'base'}", f"--policy.dtype={encoder_dtype}"]
     shared = [f"--config_path={config}", *policy]
