@@ -36,7 +36,8 @@ def train(cfg: Any) -> None:
         ValueError: A setting, the dataset or a checkpoint does not fit; says which and what to do.
         FloatingPointError: The loss is not finite.
     """
-    from bridge.datasets.dataset import batches, load_dataset
+    from bridge.datasets.dataset import batches, domain_ids, load_dataset
+    from bridge.weights.announced import agreed_domain, announced, check_tokenizer
     from bridge.weights.convert import load_params
     from bridge.weights.export import export_pretrained, policy_config
 
@@ -44,10 +45,14 @@ def train(cfg: Any) -> None:
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
     dataset = load_dataset(cfg)
     config = policy_config(cfg.policy)
+    base = None
     if cfg.policy.pretrained_path is None:
         params = init_params(config, jax.random.key(cfg.seed))
     else:
+        base = announced(cfg.policy.pretrained_path)
+        check_tokenizer(base, cfg.policy)
         _, params = load_params(cfg.policy.pretrained_path)
+    domain = agreed_domain(base, domain_ids(dataset, cfg.policy), None, cfg.domain_id)
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
     group = partial(trained_part, recipe)
     logger.info(summary(params, group))
@@ -57,10 +62,10 @@ def train(cfg: Any) -> None:
     if cfg.resume:
         state = resumed(cfg, state)
     start = int(state.step)
-    logger.info("%d frames, %d steps", dataset.num_frames, cfg.steps)
+    logger.info("%d frames, domain %d, %d steps", dataset.num_frames, domain, cfg.steps)
 
     def export(folder: Path, host_state: SupervisedState) -> None:
-        export_pretrained(merge(host_state.params, frozen), cfg, folder)
+        export_pretrained(merge(host_state.params, frozen), cfg, folder, domain_id=domain)
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -71,7 +76,9 @@ def train(cfg: Any) -> None:
         checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
         MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
     ):
-        data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers)
+        data = batches(
+            dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain
+        )
         schedule = recipe.schedule(cfg.steps)
         done = saved = logged = start
         since = time.perf_counter()

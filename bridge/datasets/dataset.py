@@ -72,6 +72,7 @@ def batches(
     start_step: int = 0,
     num_workers: int = 0,
     cache_bytes: int = CACHE_BYTES,
+    domain_id: int = 0,
 ) -> Iterator[Frames]:
     """Yield batches for ever; the same arguments give the same batches.
 
@@ -86,6 +87,7 @@ def batches(
         start_step: Batches to skip, at no cost.
         num_workers: Processes that decode, where the images do not fit ``cache_bytes``.
         cache_bytes: Largest memory for a decoded dataset.
+        domain_id: Of all frames, where the dataset has no column of them (``domain_ids``).
 
     Raises:
         ValueError: The views differ in size.
@@ -97,11 +99,11 @@ def batches(
     order = _order(dataset.num_frames, batch_size, seed, start_step)
     size = dataset.num_frames * len(keys) * int(np.prod(sizes[keys[0]]))
     if size <= cache_bytes:
-        columns = _Columns(dataset, policy, keys)
+        columns = _Columns(dataset, policy, keys, domain_id)
         yield from map(columns.batch, order)
     else:
         logger.info("images take %.1f GB decoded: read by %d workers", size / 1e9, num_workers)
-        yield from _read(dataset, policy, keys, order, num_workers)
+        yield from _read(dataset, policy, keys, order, num_workers, domain_id)
 
 
 def tokenize(tasks: list[str], policy: XVLAConfig) -> np.ndarray:
@@ -120,7 +122,7 @@ def tokenize(tasks: list[str], policy: XVLAConfig) -> np.ndarray:
 class _Columns:
     """A whole dataset in memory, one array a column."""
 
-    def __init__(self, dataset: LeRobotDataset, policy: XVLAConfig, keys: list[str]):
+    def __init__(self, dataset: LeRobotDataset, policy: XVLAConfig, keys: list[str], domain_id: int):
         table = dataset.hf_dataset.with_format("numpy", columns=_scalar_columns(dataset, policy))
         # One read of the whole table; its rows are the frames of the chosen episodes.
         self._columns = {name: np.stack(column) for name, column in table[:].items()}
@@ -128,7 +130,7 @@ class _Columns:
         self._tokens = tokenize(_tasks(dataset), policy)
         self._last = _last_frames(self._columns["episode_index"])
         self._deltas = np.asarray(policy.action_delta_indices)
-        self._policy = policy
+        self._policy, self._domain_id = policy, domain_id
 
     def batch(self, frames: np.ndarray) -> Frames:
         wanted = frames[:, None] + self._deltas
@@ -139,7 +141,7 @@ class _Columns:
             images=self._images[frames],
             tokens=self._tokens[rows["task_index"]],
             proprio=_proprio(rows, self._policy, len(frames)),
-            domain_id=_domain_id(rows, self._policy, len(frames)),
+            domain_id=_domain_id(rows, self._policy, len(frames), self._domain_id),
             action=action,
             action_is_pad=wanted > last,
         )
@@ -180,6 +182,7 @@ def _read(
     keys: list[str],
     order: Iterator[np.ndarray],
     num_workers: int,
+    domain_id: int,
 ) -> Iterator[Frames]:
     tokens = tokenize(_tasks(dataset), policy)
     loader = torch.utils.data.DataLoader(
@@ -194,7 +197,7 @@ def _read(
             images=np.stack([_as_uint8(rows[key]) for key in keys], axis=1),
             tokens=tokens[rows["task_index"].numpy()],
             proprio=_proprio(rows, policy, len(rows["index"])),
-            domain_id=_domain_id(rows, policy, len(rows["index"])),
+            domain_id=_domain_id(rows, policy, len(rows["index"]), domain_id),
             action=rows[ACTION].numpy().astype(np.float32),
             action_is_pad=rows[f"{ACTION}_is_pad"].numpy(),
         )
@@ -216,10 +219,18 @@ def _proprio(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray
     return proprio
 
 
-def _domain_id(rows: dict[str, Any], policy: XVLAConfig, count: int) -> np.ndarray:
-    """Return the domain ids in the column that the config names, else 0 as LeRobot does; int32 [B]."""
+def domain_ids(dataset: LeRobotDataset, policy: XVLAConfig) -> list[int] | None:
+    """Return the ids in the column that ``policy.domain_feature_key`` names; None without such a column."""
+    if policy.domain_feature_key not in dataset.features:
+        return None
+    column = dataset.hf_dataset.with_format("numpy", columns=[policy.domain_feature_key])
+    return sorted({int(np.ravel(value)[0]) for value in column[:][policy.domain_feature_key]})
+
+
+def _domain_id(rows: dict[str, Any], policy: XVLAConfig, count: int, otherwise: int) -> np.ndarray:
+    """Return the domain ids in the column that the config names, else one for all; int32 [B]."""
     if policy.domain_feature_key not in rows:
-        return np.zeros(count, np.int32)
+        return np.full(count, otherwise, np.int32)
     return np.asarray(rows[policy.domain_feature_key]).reshape(count, -1)[:, 0].astype(np.int32)
 
 

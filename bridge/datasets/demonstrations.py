@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from bridge.datasets.dataset import batches, image_keys, load_dataset
+from bridge.datasets.dataset import batches, domain_ids, image_keys, load_dataset
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.xvla.config import XVLAConfig
@@ -45,15 +45,16 @@ def load_demonstrations(cfg: Any, config: XVLAConfig, spec: EpisodeSpec, count: 
     _check(name, "numbers in an action", features[ACTION]["shape"][0], config.real_action_dim)
     if spec.proprio_dim:
         _check(name, "numbers in a state", features[OBS_STATE]["shape"][0], spec.proprio_dim)
+    here = getattr(cfg.env, "domain_id", 0)
+    if (ids := domain_ids(dataset, policy)) is not None:
+        _check(name, "domain ids", ids, [here])
     frames = min(count, dataset.num_frames)
     # The first frames of a permutation of all: a subset without repetitions.
-    parts = batches(dataset, policy, _READ_AT_ONCE, cfg.seed, num_workers=cfg.num_workers)
+    parts = batches(dataset, policy, _READ_AT_ONCE, cfg.seed, num_workers=cfg.num_workers, domain_id=here)
     read = [part for _, part in zip(range(0, frames, _READ_AT_ONCE), parts)]
     batch = Frames(*(np.concatenate(column)[:frames] for column in zip(*read)))
     if config.resize_imgs_with_padding is None:
         _check(name, "image shape (c, h, w)", batch.images.shape[2:], spec.image_shape)
-    if policy.domain_feature_key not in dataset.features:
-        batch = batch._replace(domain_id=np.full_like(batch.domain_id, getattr(cfg.env, "domain_id", 0)))
     return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lerobot.configs.train import TrainPipelineConfig
@@ -14,6 +15,9 @@ class SFTConfig(TrainPipelineConfig):
 
     vlm_lr_scale: float = 0.1
     """Learning rate of the VLM relative to ``policy.optimizer_lr``; 1 to train it from scratch."""
+    domain_id: int | None = None
+    """Which of X-VLA's soft prompts to train and to announce, where no column of the dataset says so for each
+    frame; None: the base checkpoint's, else 0."""
 
     def validate(self) -> None:
         """Check and complete the config as LeRobot does.
@@ -28,3 +32,6 @@ class SFTConfig(TrainPipelineConfig):
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
         if self.vlm_lr_scale < 0:
             raise ValueError(f"vlm_lr_scale must be ≥ 0; got {self.vlm_lr_scale}.")
+        domains = getattr(self.policy, "num_domains", None)
+        if self.domain_id is not None and not 0 <= self.domain_id < (domains or math.inf):
+            raise ValueError(f"domain_id must be in [0, policy.num_domains={domains}); got {self.domain_id}.")

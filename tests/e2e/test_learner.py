@@ -313,6 +313,17 @@ def test_a_port_in_use_is_named_and_no_output_is_left(tmp_path, monkeypatch):
     assert not (tmp_path / "output").exists()
 
 
+def test_a_base_of_another_domain_is_refused(tmp_path, monkeypatch):
+    """The environment's default is 0: the wrong soft prompt would be tuned, and another one evaluated."""
+    config = write_config(tmp_path, free_port())
+    step = {"registry_name": "xvla_add_domain_id", "config": {"domain_id": 1}}
+    preprocessor = {"name": "policy_preprocessor", "steps": [step]}
+    (tmp_path / "base" / "policy_preprocessor.json").write_text(json.dumps(preprocessor))
+    message = run_main(monkeypatch, f"--config_path={config}")
+    assert "checkpoint: 1; env: 0; dataset: none" in message
+    assert not (tmp_path / "output").exists()
+
+
 def test_a_policy_that_is_no_flow_policy_is_refused(tmp_path, monkeypatch):
     config = write_config(tmp_path, free_port())
     values = json.loads(config.read_text()) | {"policy": {"type": "act", "push_to_hub": False}}

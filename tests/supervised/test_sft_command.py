@@ -94,6 +94,12 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     stored = states(tmp_path / "first")["params"]["transformer"]["norm"]["weight"]
     np.testing.assert_array_equal(policy.model.transformer.norm.weight.detach(), stored)
     policy.to(torch.bfloat16).save_pretrained(folder)  # as LeRobot's X-VLA page recommends
+    processor = folder / "policy_preprocessor.json"
+    steps = json.loads(processor.read_text())
+    (domain,) = [step for step in steps["steps"] if step["registry_name"] == "xvla_add_domain_id"]
+    assert domain["config"] == {"domain_id": 0}
+    domain["config"]["domain_id"] = 1
+    processor.write_text(json.dumps(steps))
     dataset = json.loads(config.read_text())["dataset"]
     command(
         f"--policy.path={folder}",
@@ -110,6 +116,16 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
     assert changed
     assert not any("vision_tower" in name for name in changed)
+    # The soft prompt of the domain that the base announces, which the export announces again.
+    prompts = "model.transformer.soft_prompt_hub.weight"
+    rows_changed = (before[prompts].float() != after[prompts]).any(1)
+    assert rows_changed.tolist() == [False, True]
+    written = tmp_path / "second" / "checkpoints" / "last" / "pretrained_model" / processor.name
+    assert [
+        step["config"]["domain_id"]
+        for step in json.loads(written.read_text())["steps"]
+        if step["registry_name"] == "xvla_add_domain_id"
+    ] == [1]
     # Trained in float32 all the same, and said to be.
     state = states(tmp_path / "second")
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((state["params"], state["opt_state"]))}

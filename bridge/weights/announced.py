@@ -1,0 +1,149 @@
+"""What a checkpoint's processors say of the observations and actions that its policy was trained on.
+
+LeRobot reads it when it loads a policy for evaluation; training must agree with it, or it trains what is
+never used again. A checkpoint may be silent: of ``Announced`` None means so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bridge.weights.convert import PREPROCESSOR, resolve
+
+POSTPROCESSOR = "policy_postprocessor.json"
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the processors of a checkpoint say."""
+
+    source: str
+    """Where the checkpoint is, for messages."""
+    domain_id: int | None = None
+    tokenizer: Mapping[str, Any] | None = None
+    """``max_length``, ``padding`` and ``padding_side``."""
+    action_stats: Mapping[str, np.ndarray] | None = None
+    """By which actions are un-normalised: ``mean``, ``std``, …; None also where they are left as they are."""
+
+
+def announced(source: Path | str) -> Announced:
+    """Read the processors of a checkpoint's folder, or of a model on the hub.
+
+    Raises:
+        bridge.weights.convert.WeightsError: There is no such checkpoint.
+        ValueError: A processor's file is damaged.
+    """
+    folder = resolve(source)
+    before, after = (_steps(folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
+    domain, tokenizer = before.get("xvla_add_domain_id"), before.get("tokenizer_processor")
+    return Announced(
+        source=str(source),
+        domain_id=None if domain is None else int(domain["config"].get("domain_id", 0)),
+        tokenizer=None
+        if tokenizer is None
+        else {
+            name: tokenizer["config"][name]
+            for name in ("max_length", "padding", "padding_side")
+            if name in tokenizer["config"]
+        },
+        action_stats=_action_stats(folder, after.get("unnormalizer_processor")),
+    )
+
+
+def agreed_domain(
+    checkpoint: Announced | None,
+    dataset: Sequence[int] | None,
+    environment: int | None,
+    asked: int | None = None,
+) -> int:
+    """Return the one domain id that all who name one agree on; 0 if nobody does.
+
+    Args:
+        checkpoint: of the policy that is trained on; None for none.
+        dataset: the ids in its domain column; None without such a column. Several name none: each frame has
+            its own.
+        environment: the environment's id; None without an environment.
+        asked: what the user asks for, over all others but a dataset's column.
+
+    Raises:
+        ValueError: They disagree; names the three.
+    """
+    others = {"checkpoint": None if checkpoint is None else checkpoint.domain_id, "env": environment}
+    if asked is not None:
+        others = {"domain_id": asked}
+    named = {value for value in others.values() if value is not None}
+    if not named:
+        named = set(dataset) if dataset is not None and len(dataset) == 1 else {0}
+    if len(named) == 1 and (dataset is None or named <= set(dataset)):
+        return named.pop()
+    where = "" if checkpoint is None else f" ({checkpoint.source})"
+    column = None if dataset is None else ", ".join(map(str, dataset))
+    said = {**others, "dataset": column}
+    listed = "; ".join(f"{name}: {'none' if value is None else value}" for name, value in said.items())
+    raise ValueError(
+        f"the domain id, which selects X-VLA's soft prompt, is not one and the same. {listed}{where}. Set "
+        "env.domain_id (RL) or domain_id (SFT) to the one to train, or mend the dataset's column."
+    )
+
+
+def check_tokenizer(checkpoint: Announced, policy: Any) -> None:
+    """Compare a policy's config with how the checkpoint's instructions were tokenised.
+
+    Raises:
+        ValueError: They differ.
+    """
+    config = {
+        "max_length": ("tokenizer_max_length", policy.tokenizer_max_length),
+        "padding": ("pad_language_to", policy.pad_language_to),
+        "padding_side": ("tokenizer_padding_side", policy.tokenizer_padding_side),
+    }
+    for name, theirs in (checkpoint.tokenizer or {}).items():
+        field, ours = config[name]
+        if theirs != ours:
+            raise ValueError(
+                f"policy.{field} is {ours!r}, but {PREPROCESSOR} of {checkpoint.source} says {theirs!r}: "
+                f"instructions would be tokenised otherwise than LeRobot does. Set policy.{field}={theirs}."
+            )
+
+
+def check_action_stats(checkpoint: Announced, stats: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Compare the recipe's statistics of actions with those that the checkpoint un-normalises by.
+
+    Raises:
+        ValueError: They differ, or the recipe has none.
+    """
+    ours = (stats or {}).get("action", {})
+    for name, theirs in (checkpoint.action_stats or {}).items():
+        if name not in ours:
+            continue
+        if not np.allclose(np.asarray(ours[name], np.float64), theirs, rtol=1e-5, atol=1e-7):
+            raise ValueError(
+                f"algorithm.dataset_stats.action.{name} is not what {POSTPROCESSOR} of {checkpoint.source} "
+                "un-normalises by. Copy the checkpoint's statistics into algorithm.dataset_stats."
+            )
+
+
+def _steps(file: Path) -> dict[str, dict[str, Any]]:
+    """The processor's steps by their registered names; none where there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        return {step["registry_name"]: step for step in json.loads(file.read_text())["steps"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is no processor of LeRobot's ({error}). Copy or export it again."
+        ) from error
+
+
+def _action_stats(folder: Path, step: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
+    if step is None or "state_file" not in step or step["config"]["norm_map"].get("ACTION") == "IDENTITY":
+        return None
+    tensors = load_file(folder / step["state_file"])
+    return {key.removeprefix("action."): value for key, value in tensors.items() if key.startswith("action.")}
