@@ -22,7 +22,7 @@ import numpy as np
 from pirl_jax.diagnosis.episodes import agreement, memory, noise_in_actions, signal
 from pirl_jax.diagnosis.finding import Finding
 from pirl_jax.diagnosis.trial import Trial, size_of_step
-from pirl_jax.learner import command, load, publish, serve
+from pirl_jax.learner import assignments_of, command, load, publish, serve
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour
@@ -57,8 +57,10 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         "--env.discover_packages_path=bridge.plugin",
         f"--output_dir={folder}/actor",
     ]
-    with serve(run) as server:
+    assignments, _ = assignments_of(cfg, episodes, 0)
+    with serve(run, assignments) as server:
         publish(server, run.recipe.push.dtype, 1, behaviour)
+        assignments.publish(1, 0)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
             deadline = time.monotonic() + patience
             while len(received) < episodes:

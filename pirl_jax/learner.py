@@ -18,7 +18,8 @@ from pirl_jax.command import run_command
 from pirl_jax.likelihood import noise_head
 from pirl_jax.optim import masters
 from pirl_jax.policy import FlowPolicy
-from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.training import checkpoint, loop
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.parts import assemble, trained_group
@@ -42,6 +43,8 @@ class Run(NamedTuple):
     """Before the first update."""
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
+    agreement: dict[str, Any]
+    """What actors must have in common with this learner."""
 
 
 def load(cfg: Any) -> Run:
@@ -50,11 +53,12 @@ def load(cfg: Any) -> Run:
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
     """
+    from bridge.plugin.agreement import fingerprint
     from bridge.settings.learner_config import check, episode_spec
     from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_tokenizer
     from bridge.weights.convert import load_params
     from bridge.weights.export import policy_config
-    from bridge.weights.state_dict import check_params
+    from bridge.weights.state_dict import check_params, to_torch_state
 
     policy_cfg, recipe, base = check(cfg)
     said = announced(base)
@@ -77,7 +81,8 @@ def load(cfg: Any) -> Run:
     trained = state.trained_leaves(params, group)
     train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference, trained)
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
-    return Run(policy, recipe, frozen, train_state, spec)
+    agreement = {**recipe.agreement, "frozen tensors": fingerprint(to_torch_state(frozen))}
+    return Run(policy, recipe, frozen, train_state, spec, agreement)
 
 
 def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
@@ -124,7 +129,26 @@ def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | N
     return encode(run.policy, encoder, frames)
 
 
-def serve(run: Run) -> Any:
+def assignments_of(cfg: Any, window: int, settled: int) -> tuple[Assignments, Callable[[str, bool], None]]:
+    """Return what the run's actors play, and whom to tell how each episode ended.
+
+    Args:
+        cfg: the run's config.
+        window: episodes that may be open at a time.
+        settled: episodes of the run that need not be played any more.
+    """
+    from bridge.libero.schedule import Schedule
+    from bridge.plugin.actor_settings import ActorSettings
+
+    env = cfg.env if isinstance(cfg.env, ActorSettings) else None
+    schedule = env.schedule() if env else Schedule(1)
+    numbers = {name: number for number, name in enumerate(env.task_names if env else ())}
+    group_size = cfg.algorithm.rollout.group_size
+    assignments = Assignments(window, cfg.seed or 0, group_size, schedule.choose, settled)
+    return assignments, lambda task, success: schedule.report(numbers.get(task, 0), success)
+
+
+def serve(run: Run, assignments: Assignments) -> Any:
     """Listen for the run's actors; a context manager.
 
     Raises:
@@ -134,7 +158,14 @@ def serve(run: Run) -> Any:
     from bridge.wire.server import LearnerServer
 
     address = run.recipe.actor_learner_config
-    return LearnerServer(address.learner_host, address.learner_port, decode=decoder(run.spec))
+    return LearnerServer(
+        address.learner_host,
+        address.learner_port,
+        decode=decoder(run.spec),
+        assignments=assignments,
+        agreement=run.agreement,
+        max_message_bytes=run.spec.max_message_bytes,
+    )
 
 
 def publish(server: Any, pushed: str, version: int, behaviour: Behaviour) -> None:
@@ -167,11 +198,12 @@ def learn(cfg: Any) -> None:
     def export(folder: Path, host_state: state.TrainState) -> None:
         export_pretrained(policy.merge(host_state.params, frozen), cfg, folder)
 
+    assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
-    with serve(run) as server:
+    with serve(run, assignments) as server:
         # The folder only now: a port in use must not leave one behind that the next try would trip over.
         output_dir.mkdir(parents=True, exist_ok=True)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
@@ -186,21 +218,25 @@ def learn(cfg: Any) -> None:
                 loop.Actors(
                     server.get,
                     partial(publish, server, recipe.push.dtype),
-                    Versions(output_dir / "versions.txt"),
+                    assignments,
+                    report,
                 ),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
             )
             update, saved = None, None
-            for update in updates:
-                log.write(update.number, update.metrics | service_metrics(server.stats()))
-                if cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
-                    saved = update
+            try:
+                for update in updates:
+                    log.write(update.number, update.metrics | service_metrics(server.stats()))
+                    if cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
+                        saved = update
+                        writer.save(update.number, update.state, export)
+            finally:
+                # The end of the run, or a signal or failure while episodes were awaited: what was learned is
+                # not lost.
+                if update is not None and update is not saved:
                     writer.save(update.number, update.state, export)
-            # The end of the run, or a signal while episodes were awaited: nothing learned is lost.
-            if update is not None and update is not saved:
-                writer.save(update.number, update.state, export)
     logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
 
 

@@ -15,6 +15,7 @@ from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import scoring
+from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.training import loop, parts
 from pirl_jax.update import critic as critics
@@ -135,16 +136,35 @@ def run(
     total_steps: int,
     receive: Any,
     publish: Any,
-    versions: Any,
     stop: Any,
     demonstrations: Any = None,
 ) -> Iterator[loop.Update]:
-    """``loop.run``."""
+    """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
+    assembled = parts.assemble(policy, critic, frozen, recipe)
+    assignments = Assignments(loop.window(recipe), 0, recipe.rollout.group_size, first=int(start.episodes))
+    behaviours: dict[int, Any] = {}
+
+    def push(version: int, behaviour: Any) -> None:
+        behaviours[version] = behaviour
+        publish(version, behaviour)
+
+    def play(timeout: float) -> Any:
+        episode = receive(timeout)
+        if episode is None:
+            return None
+        assigned = assignments.next("toy", 0)
+        assert assigned is not None
+        assert assignments.deliver(assigned.number, assigned.seed) is Verdict.WANTED
+        if episode.version in behaviours:
+            scored = assembled.score(episode, behaviours[episode.version])
+            episode = dataclasses.replace(episode, log_prob=scored.old_log_prob)
+        return dataclasses.replace(episode, number=assigned.number)
+
     return loop.run(
-        parts.assemble(policy, critic, frozen, recipe),
+        assembled,
         recipe,
         start,
-        loop.Actors(receive, publish, versions),
+        loop.Actors(play, push, assignments),
         total_updates=total_steps,
         stop=stop,
         demonstrations=demonstrations,

@@ -1,110 +1,163 @@
-"""An actor that sends fixed rollouts over LeRobot's wire, stamped with whatever version the learner has
-published."""
+"""An actor without a process: the plugin's own channel and algorithm, on observations that are made up."""
 
 from __future__ import annotations
 
+import queue
+import sys
+import tempfile
 import threading
 import time
-import uuid
+from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import torch
+from lerobot.configs import parser
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.xvla import XVLAPolicy
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_state_dict, send_bytes_in_chunks, transitions_to_bytes
 
-from bridge.wire.record import Record, pack
+from bridge import plugin
+from bridge.plugin.agreement import fingerprint
+from bridge.plugin.algorithm import PiRLAlgorithm
+from bridge.plugin.transport import LearnerChannel, open_channel
+from bridge.wire.record import unpack
+from pirl_jax.rollout.assignments import Assignment
 
-CHUNK, E, TOKENS = 8, 4, 10
+CHUNK, TOKENS = 8, 10
+CHUNKS = 2
+"""Decisions in an episode."""
 
 
-def rollout(seed: int, version: int, chunks: int = 2, num_latents: int = 3, denoise_step: int = 1) -> bytes:
-    """An episode for ``tiny_policy_config``; the seed decides everything but the version."""
-    rng = np.random.default_rng(seed)
+def parse(config: Path) -> Any:
+    """Return a run's validated config, as a command gets it."""
+    plugin.register()
+    parsed: list[TrainRLServerPipelineConfig] = []
 
-    def observation() -> dict[str, torch.Tensor]:
-        return {
-            "observation.images.front": torch.from_numpy(
-                rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
-            ),
-            "observation.state": torch.from_numpy(rng.standard_normal((1, 5), dtype=np.float32)),
-            "observation.language.tokens": torch.from_numpy(rng.integers(0, 12, (1, TOKENS))),
-            "observation.domain_id": torch.tensor([0]),
-        }
+    def take(cfg: TrainRLServerPipelineConfig) -> None:
+        cfg.validate()
+        parsed.append(cfg)
 
-    observations = [observation() for _ in range(chunks + 1)]
-    succeeds = float(rng.random() < 0.5)
-    episode = []
-    for t in range(chunks):
-        last = t == chunks - 1
-        rewards = [0.0] * (CHUNK - 1) + [succeeds if last else 0.0]
-        record = Record(
-            env_action=rng.standard_normal((CHUNK, E), dtype=np.float32),
-            latents=0.1 * rng.standard_normal((num_latents, CHUNK, E), dtype=np.float32),
-            log_prob=rng.standard_normal(CHUNK, dtype=np.float32),
-            denoise_step=denoise_step,
-            version=version,
-        )
-        episode.append(
-            {
-                "state": observations[t],
-                "action": torch.from_numpy(pack(record))[None],
-                "reward": sum(rewards),
-                "next_state": observations[t + 1],
-                "done": last and bool(succeeds),
-                "truncated": last and not succeeds,
-                "complementary_info": {
-                    "discrete_penalty": torch.tensor(
-                        [[CHUNK, succeeds if last else 0.0, 1.0, 0.0, 0.0, -1.0, *rewards]]
-                    )
-                },
-            }
-        )
-    return transitions_to_bytes(episode)
+    take.__annotations__["cfg"] = TrainRLServerPipelineConfig
+    # LeRobot's parser keeps policy.path in a global: a process parses one command line.
+    parser._config_path_args.clear()
+    parser._config_yaml_overrides.clear()
+    argv = sys.argv
+    # The learner's folder is there already.
+    sys.argv = ["actor", f"--config_path={config}", f"--output_dir={tempfile.mkdtemp()}/actor"]
+    try:
+        parser.wrap()(take)()
+    finally:
+        sys.argv = argv
+    return parsed[0]
 
 
 class FakeActor:
-    """Keeps the learner's newest version; sends messages."""
+    """Plays what the learner assigns: two chunks each, whose observations and outcome the seed decides.
 
-    def __init__(self, port: int) -> None:
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        self._stub = services_pb2_grpc.LearnerServiceStub(self._channel)
-        self._changed = threading.Condition()
-        self.version = 0
-        self.push: dict[str, Any] = {}
-        threading.Thread(target=self._listen, daemon=True).start()
+    Args:
+        config: Of the run, for a ``tiny_policy_config`` with a base checkpoint.
+    """
+
+    def __init__(self, config: Path) -> None:
+        cfg = parse(config)
+        address = cfg.algorithm.actor_learner_config
+        self._stop = threading.Event()
+        self._messages: queue.Queue[bytes] = queue.Queue()
+        plain = open_channel(f"{address.learner_host}:{address.learner_port}")
+        self.channel = LearnerChannel(plain, self._stop)
+        stub = services_pb2_grpc.LearnerServiceStub(self.channel)
+        for run in (
+            lambda: list(stub.StreamParameters(services_pb2.Empty())),
+            lambda: stub.SendTransitions(self._stream()),
+        ):
+            threading.Thread(target=run, daemon=True).start()
+        self.policy = XVLAPolicy.from_pretrained(cfg.policy.pretrained_path, config=cfg.policy)
+        self.algorithm = PiRLAlgorithm(self.policy, cfg.algorithm)
+        self._preprocess, _ = make_pre_post_processors(cfg.policy)
+        self._agreement = {**cfg.algorithm.agreement, "frozen tensors": fingerprint(self.policy.state_dict())}
+        self._registered = False
+
+    def next(self) -> Assignment:
+        """Return what the learner wants played, waiting for it."""
+        if not self._registered:
+            self.channel.episodes.register("fake", self._agreement)
+            self.algorithm._channel = self.channel
+            self._registered = True
+        return self.channel.episodes.next()
+
+    def play(self, assigned: Assignment) -> bytes:
+        """Play it; return the message."""
+        rng = np.random.default_rng(assigned.seed)
+        observations = [_observation(rng) for _ in range(CHUNKS + 1)]
+        succeeds = float(rng.random() < 0.5)
+        episode = []
+        for t in range(CHUNKS):
+            last = t == CHUNKS - 1
+            row = self.algorithm.select_action(self._preprocess.process_observation(observations[t]))
+            rewards = [0.0] * (CHUNK - 1) + [succeeds if last else 0.0]
+            success = succeeds if last else 0.0
+            halves = float(assigned.seed & 0xFFFF), float(assigned.seed >> 16)
+            extra = torch.tensor([[CHUNK, success, *halves, 0.0, -1.0, *rewards]])
+            episode.append(
+                {
+                    "state": observations[t],
+                    "action": row,
+                    "reward": sum(rewards),
+                    "next_state": observations[t + 1],
+                    "done": last and bool(succeeds),
+                    "truncated": last and not succeeds,
+                    "complementary_info": {"discrete_penalty": extra},
+                }
+            )
+        assert unpack(row.numpy()).number == assigned.number
+        return transitions_to_bytes(episode)
 
     def send(self, message: bytes) -> None:
-        """Deliver one episode and wait for the acknowledgement."""
-        parts = send_bytes_in_chunks(message, services_pb2.Transition)
-        self._stub.SendTransitions(
-            parts, metadata=[("pirl-message-id", uuid.uuid4().hex)], wait_for_ready=True
-        )
+        """Deliver an episode and wait for the acknowledgement."""
+        held = len(self.channel.episodes._held)
+        self._messages.put(message)
+        deadline = time.monotonic() + 60
+        while len(self.channel.episodes._held) >= held:
+            assert time.monotonic() < deadline, "no acknowledgement"
+            time.sleep(0.005)
 
-    def wait_for_version_after(self, version: int, timeout: float = 180.0) -> int:
-        """Return the first version seen that is newer."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.version > version, timeout), f"still {self.version}"
-            return self.version
+    def episodes(self, count: int) -> None:
+        """Play and send as many, one after the other."""
+        for _ in range(count):
+            self.send(self.play(self.next()))
+
+    def wait_for_version(self, version: int) -> PiRLAlgorithm:
+        """Return the algorithm with parameters of this version."""
+        deadline = time.monotonic() + 120
+        while self.algorithm.version < version:
+            assert time.monotonic() < deadline, f"still {self.algorithm.version}"
+            message = self.channel.parameters.take(1)
+            if message is not None:
+                self.algorithm.load_weights(bytes_to_state_dict(message))
+        return self.algorithm
 
     def close(self) -> None:
-        self._channel.close()
+        """End all threads."""
+        self._stop.set()
+        self.channel.close()
 
-    def _listen(self) -> None:
-        buffer = b""
-        while True:
+    def _stream(self) -> Any:
+        while not self._stop.is_set():
             try:
-                for part in self._stub.StreamParameters(services_pb2.Empty(), wait_for_ready=True):
-                    buffer = b"" if part.transfer_state == services_pb2.TRANSFER_BEGIN else buffer
-                    buffer += part.data
-                    if part.transfer_state == services_pb2.TRANSFER_END:
-                        with self._changed:
-                            self.push = bytes_to_state_dict(buffer)
-                            self.version = int(self.push["version"])
-                            self._changed.notify_all()
-                        buffer = b""
-            except grpc.RpcError:
-                time.sleep(0.2)
-            except ValueError:  # the channel was closed
-                return
+                message = self._messages.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            yield from send_bytes_in_chunks(message, services_pb2.Transition)
+
+
+def _observation(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    image = rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    return {
+        "observation.images.front": torch.from_numpy(image),
+        "observation.state": torch.from_numpy(rng.standard_normal((1, 5), dtype=np.float32)),
+        "observation.language.tokens": torch.from_numpy(rng.integers(0, 12, (1, TOKENS))),
+        "observation.domain_id": torch.tensor([0]),
+    }

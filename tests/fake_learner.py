@@ -1,4 +1,4 @@
-"""A learner that only listens and pushes: LeRobot's service with the least behind it."""
+"""A learner that listens, pushes and assigns, and learns nothing."""
 
 # ruff: noqa: N802 (gRPC's method names)
 
@@ -10,20 +10,41 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+import torch
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_transitions, send_bytes_in_chunks, state_to_bytes
 
+from bridge.wire.assignment_service import AssignmentService
+from bridge.wire.protocol import ACTOR_KEY, Registration
+from pirl_jax.rollout.assignments import Assignments
+
+
+class _Undemanding(AssignmentService):
+    """Takes every actor, whatever its config."""
+
+    def _refusal(self, registration: Registration) -> None:
+        self.registration = registration
+
 
 class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
-    """Collects episodes and sends the latest push to every stream.
+    """Collects episodes, sends the latest push to every stream and has any number of episodes played.
+
+    Args:
+        port: To listen on; 0 picks one.
+        run: Its id.
+        choose: Seed → (task, place) of an episode.
 
     Attributes:
+        seed: Of the episodes.
         episodes: Lists of transitions in order of arrival.
         message_ids: ``pirl-message-id`` of every accepted message.
         refuse: Status codes with which to abort the next transition messages, one each.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    seed = 7
+
+    def __init__(self, port: int = 0, run: int = 1, choose: Any = None) -> None:
+        self.run = run
         self.episodes: list[list[dict[str, Any]]] = []
         self.message_ids: list[str] = []
         self.interactions = 0
@@ -31,19 +52,23 @@ class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
         self._push: bytes | None = None
         self._count = 0
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = threading.Event()
+        self.assignments = Assignments(1_000_000, self.seed, choose=choose)
+        self.service = _Undemanding(self.assignments, run, {}, 100, self._stopping)
         self._server = grpc.server(futures.ThreadPoolExecutor(12))
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self, self._server)
+        self._server.add_generic_rpc_handlers((self.service.handler(),))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         assert self.port != 0, f"port {port} is taken"
         self._server.start()
 
     def push(self, weights: dict[str, Any]) -> None:
-        """Send weights to every actor, now and when it connects."""
+        """Send weights to every actor, now and when it connects, and have their version play."""
         with self._changed:
-            self._push = state_to_bytes(weights)
+            self._push = state_to_bytes({"run": torch.tensor(self.run), **weights})
             self._count += 1
             self._changed.notify_all()
+        self.assignments.publish(int(weights["version"]), 0)
 
     def wait_for_episodes(self, number: int, timeout: float = 120.0) -> list[list[dict[str, Any]]]:
         """Return the episodes once there are enough; fail on timeout."""
@@ -55,7 +80,7 @@ class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
     def stop(self) -> None:
         """Close the port at once, as a killed process does."""
         with self._changed:
-            self._stopping = True
+            self._stopping.set()
             self._changed.notify_all()
         self._server.stop(None).wait()
 
@@ -65,8 +90,11 @@ class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
 
     def StreamParameters(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """Yield the latest push, and each one after it."""
+        actor = str(dict(context.invocation_metadata()).get(ACTOR_KEY, ""))
+        self.service.stream_opened(actor)
+        context.add_callback(lambda: self.service.stream_closed(actor))
         sent = 0
-        while context.is_active() and not self._stopping:
+        while context.is_active() and not self._stopping.is_set():
             with self._changed:
                 self._changed.wait(0.2)
                 message, sent_now = self._push, self._count

@@ -1,6 +1,8 @@
-"""Which task and which initial state an actor plays next: a rule, so that a run can be repeated."""
+"""Which task and which initial state is played next: a rule, so that a run can be repeated."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 
@@ -12,67 +14,73 @@ _STREAM = 0x11BE20
 
 _MEMORY = 0.95
 _LEAST_WEIGHT = 0.05
-_STRIDE = 17
-"""Initial states between two actors' first ones; has no factor in common with LIBERO's 50."""
 
 
 class Schedule:
-    """Chooses tasks and initial states.
+    """Chooses tasks and initial states. Its methods may be called from several threads.
 
     Args:
         num_tasks: To choose from.
-        task_sampling: ``uniform``: at random; ``round_robin``: in turn, each actor starting with another;
-            ``weighted``: at random, more often what this actor fails at (weight 1 - success rate over about
-            the last 20 episodes of the task, at least 0.05).
-        init_state_rule: ``random``; ``sequential``: a task's states in turn, each actor starting elsewhere.
-        actor_id: Of this actor.
+        task_sampling: ``uniform``: at random; ``round_robin``: in turn; ``weighted``: at random, more often
+            what fails (weight 1 - success rate over about the last 20 episodes of the task, at least 0.05).
+        init_state_rule: ``random``; ``sequential``: a task's states in turn.
 
     Raises:
         ValueError: An unknown rule, or no tasks.
     """
 
     def __init__(
-        self,
-        num_tasks: int,
-        task_sampling: str = "uniform",
-        init_state_rule: str = "random",
-        actor_id: int = 0,
+        self, num_tasks: int, task_sampling: str = "uniform", init_state_rule: str = "random"
     ) -> None:
         validate(task_sampling, init_state_rule)
         if num_tasks < 1:
             raise ValueError("A schedule needs at least one task.")
         self._task_sampling = task_sampling
         self._init_state_rule = init_state_rule
-        self._actor_id = actor_id
-        self._episodes = 0
+        self._chosen = 0
         self._visits = np.zeros(num_tasks, int)
         # One imagined success and failure, so that nothing is certain before it was tried.
         self._successes, self._trials = np.ones(num_tasks), np.full(num_tasks, 2.0)
+        self._lock = threading.Lock()
 
-    def next_task(self, seed: int) -> int:
-        """Return the task of the next episode, whose seed this is."""
+    def choose(self, seed: int) -> tuple[int, int | None]:
+        """Return the task of the next episode (or group of episodes), whose seed this is, and its place.
+
+        The place counts the task's initial states on and on; None leaves the state to the seed. See
+        :func:`init_state_of`.
+        """
+        with self._lock:
+            task = self._next_task(seed)
+            place = int(self._visits[task]) if self._init_state_rule == "sequential" else None
+            self._chosen += 1
+            self._visits[task] += 1
+            return task, place
+
+    def _next_task(self, seed: int) -> int:
         num_tasks = len(self._visits)
         if self._task_sampling == "round_robin":
-            task = (self._actor_id + self._episodes) % num_tasks
-        elif self._task_sampling == "weighted":
+            return self._chosen % num_tasks
+        if self._task_sampling == "weighted":
             weights = np.maximum(1 - self._successes / self._trials, _LEAST_WEIGHT)
-            task = int(_generator(seed, 0).choice(num_tasks, p=weights / weights.sum()))
-        else:
-            task = int(_generator(seed, 0).integers(num_tasks))
-        self._episodes += 1
-        self._visits[task] += 1
-        return task
-
-    def init_state(self, seed: int, task: int, num_states: int) -> int:
-        """Return the initial state for the task just chosen."""
-        if self._init_state_rule == "sequential":
-            return int(_STRIDE * self._actor_id + self._visits[task] - 1) % num_states
-        return int(_generator(seed, 1).integers(num_states))
+            return int(_generator(seed, 0).choice(num_tasks, p=weights / weights.sum()))
+        return int(_generator(seed, 0).integers(num_tasks))
 
     def report(self, task: int, success: bool) -> None:
         """Tell how an episode ended."""
-        self._successes[task] = _MEMORY * self._successes[task] + success
-        self._trials[task] = _MEMORY * self._trials[task] + 1
+        with self._lock:
+            self._successes[task] = _MEMORY * self._successes[task] + success
+            self._trials[task] = _MEMORY * self._trials[task] + 1
+
+
+def init_state_of(seed: int, place: int | None, num_states: int) -> int:
+    """Return the index of an episode's initial state.
+
+    Args:
+        seed: Of the episode.
+        place: As chosen.
+        num_states: Of the task.
+    """
+    return int(_generator(seed, 1).integers(num_states)) if place is None else place % num_states
 
 
 def validate(task_sampling: str, init_state_rule: str) -> None:

@@ -23,7 +23,7 @@ from lerobot.policies.xvla.processor_xvla import LiberoProcessorStep
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
 from bridge.libero import installation
-from bridge.libero.schedule import Schedule
+from bridge.libero.schedule import Schedule, init_state_of
 from bridge.libero.suites import TaskId
 
 installation.prepare()  # or the next import asks on stdin
@@ -61,6 +61,7 @@ class LiberoTasks(gym.Env):
         self._max_cached = max_cached
         self._built: OrderedDict[int, _Task] = OrderedDict()
         self._current: _Task | None = None
+        self._assigned: tuple[int, int | None] | None = None
         self._task = 0
         self._steps = 0
         self._rendering = True
@@ -83,10 +84,17 @@ class LiberoTasks(gym.Env):
         assert self._current is not None
         return self._process(self._current.drawn(self._observation))
 
+    def assign(self, task: int, place: int | None) -> None:
+        """Say what the next reset plays (``schedule.Schedule.choose``)."""
+        self._assigned = (task, place)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start an episode of the scheduled task, or of ``options["task"]`` and ``options["init_state"]``."""
+        """Start an episode of the assigned task, else of the scheduled one.
+
+        ``options["task"]`` and ``options["init_state"]`` come before both.
+        """
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
@@ -96,7 +104,11 @@ class LiberoTasks(gym.Env):
         return self._present(), {"task": self._task, "init_state": init_state}
 
     def _begin(self, seed: int, options: Mapping[str, Any]) -> int:
-        self._task = options["task"] if "task" in options else self._schedule.next_task(seed)
+        if "task" in options:
+            self._task, place = options["task"], None
+        else:
+            self._task, place = self._assigned or self._schedule.choose(seed)
+        self._assigned = None
         self._current = self._open(self._task)
         num_states = self._current.num_init_states
         if num_states == 0:
@@ -104,7 +116,7 @@ class LiberoTasks(gym.Env):
         elif "init_state" in options:
             init_state = options["init_state"]
         else:
-            init_state = self._schedule.init_state(seed, self._task, num_states)
+            init_state = init_state_of(seed, place, num_states)
         self._steps = 0
         self._observation = self._current.reset(seed, init_state)
         return init_state

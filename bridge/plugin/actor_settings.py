@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import draccus
 from transformers import AutoTokenizer
+
+from bridge.libero.schedule import Schedule
 
 
 @dataclass
@@ -14,16 +17,20 @@ class ActorSettings:
     """Fields that an environment's config has for the actor's sake."""
 
     actor_id: int = 0
-    """Give each actor of a run its own: it makes the episodes' seeds and the policy's noise."""
+    """A name for logs. What an actor plays is the learner's to say, whatever it is called."""
     seed: int | None = None
-    """Of the episodes; None takes the run's ``seed``."""
+    """Of the episodes of an environment that plays without a learner; None takes the run's ``seed``."""
     tokenizer_name: str | None = None
     """Folder or hub id; None, like the next three, takes the policy's."""
     tokenizer_max_length: int | None = None
     tokenizer_padding: str | None = None
     tokenizer_padding_side: str | None = None
 
-    group_size = 1  # of the recipe, not of the environment: no annotation, hence no field
+    own_fields = (  # no annotation, hence no field
+        *("type", "actor_id", "seed", "tokenizer_name", "features", "features_map", "max_parallel_tasks"),
+        *("disable_env_checker", "max_cached_envs"),
+    )
+    """Those in which an actor may differ from its learner, or that follow from others."""
 
     @property
     def observation_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -39,6 +46,15 @@ class ActorSettings:
     def task_names(self) -> tuple[str, ...]:
         """Of the tasks in the order of their numbers; () where there is one."""
         return ()
+
+    def agreed(self) -> dict[str, Any]:
+        """Return the fields in which learner and actors must agree, as JSON values."""
+        fields: dict[str, Any] = draccus.encode(self)  # pyright: ignore[reportAssignmentType]
+        return {name: value for name, value in fields.items() if name not in self.own_fields}
+
+    def schedule(self) -> Schedule:
+        """Return the rule by which tasks and initial states are chosen."""
+        return Schedule(1)
 
     @property
     def max_steps(self) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +18,16 @@ from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
 from bridge.plugin import seams, transport
+from bridge.plugin.agreement import fingerprint
 from bridge.plugin.noise_head import NoiseHead
 from bridge.plugin.processors import action_unnormalizer
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.sampler import sample, use_float32_head
 from bridge.wire.record import Record, pack
 from pirl_jax.likelihood import modes
+
+_POLL_S = 0.2
+_REMIND_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +41,12 @@ class PiRLAlgorithm(RLAlgorithm):
 
     Attributes:
         version: Of the weights in the policy; 0 until the learner's first push.
+        run: Id of the learner's process that sent them.
         noise: The recipe's, at the level that came with those weights.
 
     Raises:
         bridge.plugin.seams.SeamError: This is LeRobot's actor, and the plugin did not take effect in it.
+        SystemExit: The learner refuses this actor.
     """
 
     config_class = PiRLConfig
@@ -47,26 +55,33 @@ class PiRLAlgorithm(RLAlgorithm):
     def __init__(self, policy: XVLAPolicy, config: PiRLConfig) -> None:
         self.policy: Any = policy
         self.config: PiRLConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.version = 0
+        self.version = self.run = 0
         use_float32()
         use_float32_head(policy)
         policy.eval()
-        seed = np.random.SeedSequence([torch.initial_seed() % 2**64, config.actor_id])
-        self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        self._rng = np.random.default_rng(seed.spawn(1)[0])
+        self._generator = torch.Generator()
+        self._seed_noise(torch.initial_seed() % 2**63)
+        self._number = 0
         self.noise = config.noise
         self._mode = modes.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
         self._unnormalize = action_unnormalizer(policy.config, config)
         seams.install(seams.SELECT_ACTION, policy, self.select_action)
-        self._load_initial_weights()
+        self._channel = transport.current()  # None: a test, or a program that asks for chunks
+        if transport.is_actor():
+            transport.confirm()
+        if self._channel is not None:
+            frozen = fingerprint(policy.state_dict())
+            self._channel.episodes.register(config.actor_name, {**config.agreement, "frozen tensors": frozen})
 
     def select_action(self, batch: dict[str, Tensor]) -> Tensor:
         """Choose a chunk and return it as a packed action row, float32 [1, R].
 
         Raises:
             bridge.wire.record.RecordError: The policy's output is not finite.
+            SystemExit: The actor was told to stop while it waited for parameters.
         """
+        self._begin_episode()
         K = self.policy.config.num_denoising_steps
         step = self._mode.sample_step(self._rng, K)
         drawn = sample(self.policy, batch, self.noise, step, self._generator, self._head)
@@ -85,27 +100,26 @@ class PiRLAlgorithm(RLAlgorithm):
             log_prob=_array(drawn.log_prob[0]),
             denoise_step=step,
             version=self.version,
+            number=self._number,
+            run=self.run,
         )
         return torch.from_numpy(pack(record))[None]
 
     def load_weights(self, weights: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
-        """Copy a push, which may be partial: ``{"version", "level", "policy": {state-dict key: tensor}}``.
+        """Copy a push: ``{"run", "version", "level", "policy": {state-dict key: tensor}}``.
 
-        A push that does not fit is logged and leaves the policy and its version as they were: LeRobot's actor
-        calls this before it sends the finished episode, which an exception would lose.
+        It may hold a part of the policy's tensors. One that does not fit is logged and changes nothing.
         """
         try:
             state = self._tensors()
-            version, level, tensors = _read_push(weights, state, self._mode)
+            run, version, level, tensors = _read_push(weights, state, self._mode)
         except ValueError as error:
             log.error("Rejected a parameter push and kept version %d: %s", self.version, error)
             return
         with torch.no_grad():
             for key, tensor in tensors.items():
                 state[key].copy_(tensor)
-        if version < self.version:
-            log.warning("The learner went back from version %d to %d.", self.version, version)
-        self.version = version
+        self.run, self.version = run, version
         self.noise = dataclasses.replace(self.noise, level=level)
         log.info("Loaded version %d (%d tensors).", version, len(tensors))
 
@@ -114,24 +128,30 @@ class PiRLAlgorithm(RLAlgorithm):
         head = {} if self._head is None else self._head.state_dict()
         return self.policy.state_dict() | {f"{modes.NOISE_HEAD}.{key}": value for key, value in head.items()}
 
-    def _load_initial_weights(self) -> None:
-        if transport.is_actor():
-            transport.confirm()
-        channel = transport.current()
-        if channel is None:  # a test, or a program that asks the algorithm for chunks
+    def _begin_episode(self) -> None:
+        """Before an episode's first chunk, load the version that was assigned and take up its noise."""
+        if self._channel is None or (assigned := self._channel.episodes.current) is None:
             return
-        timeout = self.config.initial_parameters_timeout
-        log.info("Waiting up to %.0f s for the learner's parameters.", timeout)
-        message = channel.first_parameters(timeout)
-        if message is not None:
-            self.load_weights(bytes_to_state_dict(message))
-        if self.version == 0:
-            log.warning(
-                "No usable parameters from the learner within %.0f s: acting on initial weights (version 0), "
-                "whose episodes the learner drops. If it is slow to start, raise "
-                "algorithm.initial_parameters_timeout.",
-                timeout,
-            )
+        run = self._channel.episodes.run
+        if (self.run, self._number) == (run, assigned.number) and self.version:
+            return
+        waited = time.monotonic()
+        # A newer version does as well: the one that was assigned may have been replaced on its way.
+        while self.run != run or self.version < assigned.version:
+            message = self._channel.parameters.take(_POLL_S)
+            if message is not None:
+                self.load_weights(bytes_to_state_dict(message))
+            elif self._channel.stop.is_set():
+                sys.exit(0)
+            elif time.monotonic() - waited > _REMIND_S:
+                waited = time.monotonic()
+                log.warning("Waiting for version %d of the parameters.", assigned.version)
+        self._number = assigned.number
+        self._seed_noise(assigned.noise_key)
+
+    def _seed_noise(self, key: int) -> None:
+        self._generator.manual_seed(key)
+        self._rng = np.random.default_rng(key)
 
     def update(self, batch_iterator: Any) -> Any:
         """Refuse: training is the learner's.
@@ -163,17 +183,17 @@ class PiRLAlgorithm(RLAlgorithm):
 
 def _read_push(
     weights: Mapping[str, Any], state: Mapping[str, Tensor], mode: modes.Mode
-) -> tuple[int, float, Mapping[str, Tensor]]:
+) -> tuple[int, int, float, Mapping[str, Tensor]]:
     """Check a push against the actor's tensors and mode as a whole, before anything is copied."""
-    if set(weights) != {"version", "level", "policy"}:
-        raise ValueError(f"a push holds 'version', 'level' and 'policy'; got {sorted(weights)}.")
-    for name, dtype in (("version", torch.int64), ("level", torch.float64)):
+    if set(weights) != {"run", "version", "level", "policy"}:
+        raise ValueError(f"a push holds 'run', 'version', 'level' and 'policy'; got {sorted(weights)}.")
+    for name, dtype in (("run", torch.int64), ("version", torch.int64), ("level", torch.float64)):
         value = weights[name]
         if not isinstance(value, Tensor) or value.shape != () or value.dtype != dtype:
             raise ValueError(f"{name} must be a scalar tensor of {dtype}; got {value!r}.")
-    version, level = int(weights["version"]), float(weights["level"])
-    if not 1 <= version < 1 << 31:
-        raise ValueError(f"version must be in [1, 2^31); got {version}.")
+    run, version, level = int(weights["run"]), int(weights["version"]), float(weights["level"])
+    if not 1 <= version < 1 << 31 or not 0 <= run < 1 << 32:
+        raise ValueError(f"version must be in [1, 2^31) and run in [0, 2^32); got {version} and {run}.")
     if not 0 < level < mode.max_level:
         raise ValueError(f"the noise level must be above 0 and below {mode.max_level:.4g}; got {level}.")
     tensors = weights["policy"]
@@ -192,7 +212,7 @@ def _read_push(
             raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{key} holds NaN or infinity.")
-    return version, level, tensors
+    return run, version, level, tensors
 
 
 def use_float32() -> None:

@@ -14,9 +14,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
 from bridge.wire.protocol import STEP_INFO_HEADER
 from bridge.wire.record import unpack
-
-TRAINING_SEEDS = 1 << 30
-"""Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
+from pirl_jax.rollout.assignments import Assignment, episode_seed
 
 NO_INIT_STATE = -1
 """Where the inner environment has no numbered initial states."""
@@ -35,6 +33,17 @@ class SkipsRendering(Protocol):
         """Return the present state's observation, with its images."""
 
 
+@runtime_checkable
+class PlaysTasks(Protocol):
+    """An environment of several tasks or initial states (on its ``unwrapped``)."""
+
+    def assign(self, task: int, place: int | None) -> None:
+        """Say what the next reset plays: a task, and which of its initial states, counted on and on.
+
+        None leaves the initial state to the seed.
+        """
+
+
 class ChunkEnv(gym.Env):
     """Executes the chunk in a packed action row, one inner step after the other.
 
@@ -51,11 +60,9 @@ class ChunkEnv(gym.Env):
         state_dim: Size of ``agent_pos``; 0 if the policy uses none.
         tokens: Token ids of each task's instruction, padded, [tasks, N].
         domain_id: X-VLA's domain.
-        seed: Of the run.
-        actor_id: Tells the actors of a run apart.
-        group_size: Consecutive episodes from one initial state.
         action_dims: (steps, channels) of an executed chunk; None accepts any the environment does.
-        before_reset: Called before each episode; may wait.
+        seed: Of the episodes, where nobody assigns them.
+        assign: Says before each episode what to play; may wait.
     """
 
     def __init__(
@@ -67,11 +74,9 @@ class ChunkEnv(gym.Env):
         state_dim: int,
         tokens: Sequence[Sequence[int]],
         domain_id: int = 0,
-        seed: int = 0,
-        actor_id: int = 0,
-        group_size: int = 1,
         action_dims: tuple[int, int] | None = None,
-        before_reset: Callable[[], None] | None = None,
+        seed: int = 0,
+        assign: Callable[[], Assignment] | None = None,
     ) -> None:
         self.env = env
         self.observation_space = gym.spaces.Dict({})
@@ -81,12 +86,9 @@ class ChunkEnv(gym.Env):
         self._state_dim = state_dim
         self._tokens = torch.as_tensor(tokens, dtype=torch.int64)
         self._domain_id = torch.tensor([domain_id], dtype=torch.int64)
-        self._seed = seed
-        self._actor_id = actor_id
-        self._group_size = group_size
         self._action_dims = action_dims
-        self._before_reset = before_reset
-        self._episode = -1
+        self._seed, self._episodes = seed, 0
+        self._assign = assign
         self.episode_seed = 0
         self._task, self._init_state = 0, NO_INIT_STATE
         inner = env.unwrapped
@@ -95,15 +97,15 @@ class ChunkEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Start the next episode, with the next seed unless one is given."""
-        if self._before_reset is not None:
-            self._before_reset()
-        self._episode += 1
-        group, place = divmod(self._episode, self._group_size)
-        if seed is None:
-            seed = episode_seed(self._seed, self._actor_id, group)
-            if place > 0 and self._init_state != NO_INIT_STATE:
-                options = {"task": self._task, "init_state": self._init_state}
+        """Start the next episode, the one that is assigned unless a seed is given."""
+        if seed is None and self._assign is not None:
+            assignment = self._assign()
+            seed = assignment.seed
+            if isinstance(self.env.unwrapped, PlaysTasks):
+                self.env.unwrapped.assign(assignment.task, assignment.place)
+        elif seed is None:
+            seed = episode_seed(self._seed, self._episodes)
+        self._episodes += 1
         self.episode_seed = seed
         self._set_rendering(True)
         observation, info = self.env.reset(seed=self.episode_seed, options=options)
@@ -197,12 +199,6 @@ class ChunkEnv(gym.Env):
         if expected is not None and chw.shape != expected:
             raise ValueError(f"Image {name!r} is (c, h, w) = {chw.shape}; the configuration says {expected}.")
         return torch.from_numpy(chw)[None]
-
-
-def episode_seed(seed: int, actor_id: int, episode: int) -> int:
-    """Return the seed of an actor's n-th episode: a fixed function of its arguments, in [2^30, 2^31)."""
-    drawn = np.random.SeedSequence([seed, actor_id, episode]).generate_state(1)[0]
-    return TRAINING_SEEDS + int(drawn) % TRAINING_SEEDS
 
 
 def _is_success(info: Mapping[str, Any]) -> bool:

@@ -64,6 +64,9 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
             id=f"gym_hil/{self.task}", entry_point=make, disable_env_checker=True, order_enforce=False
         )
 
+    own_fields = (*ActorSettings.own_fields, "task", "name")
+    """The gym id under which LeRobot's actor makes it is counted in each process."""
+
     @property
     def observation_shapes(self) -> dict[str, tuple[int, ...]]:
         images = dict.fromkeys(self.image_keys.values(), self.image_shape)
@@ -102,10 +105,8 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
             tokens=self.tokenize([self.instruction]),
             domain_id=self.domain_id,
             seed=self.seed or 0,
-            actor_id=self.actor_id,
-            group_size=self.group_size,
             action_dims=getattr(self, "_action_dims", None),
-            before_reset=None if channel is None else channel.wait_for_room,
+            assign=None if channel is None else channel.episodes.next,
         )
 
     def _describe(self, num_tokens: int) -> None:

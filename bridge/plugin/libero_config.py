@@ -41,7 +41,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     """LeRobot's options (``task`` (suites), ``task_ids``, ``control_mode``, …) and the actor's."""
 
     task_sampling: str = "uniform"
-    """``uniform``, ``round_robin``, or ``weighted`` towards what the actor fails at."""
+    """``uniform``, ``round_robin``, or ``weighted`` towards what fails; chosen by the learner."""
     init_state_rule: str = "random"
     """``random`` or ``sequential``: the initial state of an episode, unless ``init_states`` is false."""
     max_cached_envs: int = 4
@@ -64,6 +64,9 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     def task_names(self) -> tuple[str, ...]:
         """Their labels, in the order of the task index that episodes carry."""
         return tuple(task.label for task in self.tasks)
+
+    def schedule(self) -> schedule.Schedule:
+        return schedule.Schedule(len(self.tasks), self.task_sampling, self.init_state_rule)
 
     @property
     def env_action_dim(self) -> int:
@@ -157,10 +160,12 @@ class LiberoConfig(ActorSettings, LiberoEnv):
 
         tasks = self.tasks
         channel = transport.current()
-        order = schedule.Schedule(len(tasks), self.task_sampling, self.init_state_rule, self.actor_id)
         return ChunkEnv(
             LiberoTasks(
-                tasks, lambda task: make_env(task, self, list(self._image_keys)), order, self.max_cached_envs
+                tasks,
+                lambda task: make_env(task, self, list(self._image_keys)),
+                self.schedule(),
+                self.max_cached_envs,
             ),
             image_keys={key.removeprefix(f"{OBS_IMAGES}."): key for key in self._image_keys.values()},
             image_shapes=self.observation_shapes,
@@ -168,10 +173,8 @@ class LiberoConfig(ActorSettings, LiberoEnv):
             tokens=self.tokenize(map(instruction, tasks)),
             domain_id=DOMAIN_ID,
             seed=self.seed or 0,
-            actor_id=self.actor_id,
-            group_size=self.group_size,
             action_dims=self._action_dims,
-            before_reset=None if channel is None else channel.wait_for_room,
+            assign=None if channel is None else channel.episodes.next,
         )
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> Any:

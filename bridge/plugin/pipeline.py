@@ -10,6 +10,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
 from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
+from bridge.plugin.agreement import agreement
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from pirl_jax.recipe.renamed import refuse_old_names
@@ -28,15 +29,15 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         return
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
-        algorithm.actor_id = cfg.env.actor_id
-        cfg.env.group_size = algorithm.rollout.group_size
+        algorithm.actor_name = str(cfg.env.actor_id)
         _check_length(cfg.env, algorithm.policy_config.n_action_steps, algorithm.rollout.max_chunks)
     if isinstance(cfg.env, LiberoConfig):
         algorithm.env_action = partial(cfg.env.env_action, cfg.policy)
+    algorithm.agreement = agreement(cfg)
     if transport.is_actor():
         seams.check_all()
         learner = algorithm.actor_learner_config
-        transport.install(f"{learner.learner_host}:{learner.learner_port}", algorithm.spool_size)
+        transport.install(f"{learner.learner_host}:{learner.learner_port}")
         if isinstance(cfg.env, LiberoConfig):
             cfg.env = cfg.env.for_actor()
 

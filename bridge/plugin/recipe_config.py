@@ -8,6 +8,7 @@ attributes, which LeRobot neither serialises nor decodes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, cast
 
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
@@ -44,13 +45,11 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     """Chunks after which an actor stops by itself; stop it by SIGTERM instead."""
     dataset_stats: dict[str, dict[str, list[float]]] | None = None
     """Statistics of actions, for a policy whose ``normalization_mapping`` un-normalises them."""
-    initial_parameters_timeout: float = 60.0
-    """Seconds an actor waits for the learner's first parameters before it acts on its own initial weights."""
-    spool_size: int = 64
-    """Finished episodes an actor keeps for a learner that is away; when full, it waits at the next reset."""
 
     # Of this process, not of the run: without annotations, hence neither fields nor saved.
-    actor_id = 0
+    actor_name = "0"
+    agreement = cast(Any, MappingProxyType({}))
+    """What learner and actors must agree on (``agreement.agreement``)."""
     env_action = cast(Any, None)
     """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
     _policy_config = None
@@ -87,11 +86,6 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             raise ValueError(
                 f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "
                 "sends nothing in processes mode."
-            )
-        if self.spool_size < 1 or self.initial_parameters_timeout < 0:
-            raise ValueError(
-                "algorithm.spool_size must be ≥ 1 and algorithm.initial_parameters_timeout ≥ 0; "
-                f"got {self.spool_size} and {self.initial_parameters_timeout}."
             )
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)

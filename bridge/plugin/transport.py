@@ -4,11 +4,12 @@ LeRobot's actor opens three endless calls and never re-opens them: when its lear
 old weights and throws its episodes away. ``install`` puts a ``LearnerChannel`` in place of the channel the
 actor opens:
 
-- *StreamParameters* is re-opened with back-off, each time beginning with an empty BEGIN message, which makes
-  the receiver forget a message that the old learner left unfinished.
+- *StreamParameters* is re-opened with back-off. Its messages stay here: the algorithm takes the newest when
+  the episode that the learner has assigned wants it, and LeRobot's own queue would keep them a second time.
 - *SendTransitions* and *SendInteractions* become one call per complete message, repeated until the learner's
   reply acknowledges it, under a message id (``pirl-message-id`` metadata) by which the learner recognises
   repetitions.
+- A second service of the learner's says what to play (``assigned``).
 - All waiting ends when the actor is told to stop.
 """
 
@@ -29,7 +30,8 @@ from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
 
 from bridge.plugin import seams
-from bridge.wire.protocol import MESSAGE_ID_KEY
+from bridge.plugin.assigned import AssignedEpisodes, Newest
+from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 
@@ -122,11 +124,6 @@ class Spool:
             self._closed = True
             self._changed.notify_all()
 
-    def wait_below(self, size: int, timeout: float) -> bool:
-        """Wait until fewer than ``size`` messages are left; False on timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._messages) < size, timeout)
-
 
 class LearnerChannel:
     """What ``LearnerServiceStub`` needs of a ``grpc.Channel``, on top of a plain one.
@@ -134,21 +131,24 @@ class LearnerChannel:
     Args:
         channel: The plain channel.
         stop: Set when the actor should end; every call then returns within seconds.
-        spool_size: Unacknowledged episodes above which ``wait_for_room`` waits.
+
+    Attributes:
+        parameters: The learner's.
+        episodes: What the learner wants played.
+        stop: As given.
     """
 
-    def __init__(self, channel: grpc.Channel, stop: threading.Event, spool_size: int) -> None:
+    def __init__(self, channel: grpc.Channel, stop: threading.Event) -> None:
         self._channel = channel
-        self._stop = stop
-        self._spool_size = spool_size
-        self._sender_id = uuid.uuid4().hex
+        self.stop = stop
+        self._actor = uuid.uuid4().hex
+        outage = Outage("Assignments", stop)
+        self.episodes = AssignedEpisodes(channel, self._actor, outage.wait, outage.over)
+        self.parameters = Newest()
         self._numbers = count()
         self._spools: dict[str, Spool] = {}
         self._calls: set[Any] = set()
         self._calls_lock = threading.Lock()
-        self._first_parameters: bytes | None = None
-        self._want_first = True
-        self._first_arrived = threading.Event()
         threading.Thread(target=self._cancel_on_stop, name="pirl-stop", daemon=True).start()
 
     def unary_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
@@ -157,9 +157,9 @@ class LearnerChannel:
         return lambda request, timeout=_READY_TIMEOUT, **rest: call(request, timeout=timeout, **rest)
 
     def unary_stream(self, method: str, **kwargs: Any) -> Callable[..., Iterator[Any]]:
-        """Return a streaming call that is re-opened whenever it ends."""
+        """Return a streaming call that is re-opened whenever it ends, and yields nothing (see above)."""
         call = self._channel.unary_stream(method, **kwargs)
-        return lambda request, **_: self._reopen(call, request, method.rsplit("/", 1)[-1])
+        return lambda request, **_: self._receive(call, request, method.rsplit("/", 1)[-1])
 
     def stream_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
         """Return a call that sends each complete message of its stream by itself, until acknowledged."""
@@ -172,50 +172,29 @@ class LearnerChannel:
         """Close the plain channel."""
         self._channel.close()
 
-    def first_parameters(self, timeout: float) -> bytes | None:
-        """Return the first complete parameter message, waiting for it; None if none comes in time."""
-        deadline = time.monotonic() + timeout
-        while not self._first_arrived.wait(0.1):
-            if self._stop.is_set() or time.monotonic() > deadline:
-                break
-        message, self._first_parameters, self._want_first = self._first_parameters, None, False
-        return message
-
-    def wait_for_room(self) -> None:
-        """Wait while more episodes are unacknowledged than the actor is meant to keep."""
-        spool = self._spools.get("SendTransitions")
-        if spool is None or len(spool) < self._spool_size:
-            return
-        log.warning("%d episodes wait for the learner; pausing until it takes them.", len(spool))
-        while not (spool.wait_below(self._spool_size, timeout=0.2) or self._stop.is_set()):
-            pass
-
     def _cancel_on_stop(self) -> None:
-        self._stop.wait()
+        self.stop.wait()
         with self._calls_lock:
             calls = list(self._calls)
         for call in calls:
             call.cancel()
 
-    def _reopen(self, open_call: Callable[..., Any], request: Any, name: str) -> Iterator[Any]:
-        outage = Outage(name, self._stop)
+    def _receive(self, open_call: Callable[..., Any], request: Any, name: str) -> Iterator[Any]:
+        outage = Outage(name, self.stop)
         doubts = 0
-        buffer: list[bytes] = []
-        while not self._stop.is_set():
-            call = open_call(request)
+        metadata = ((ACTOR_KEY, self._actor),)
+        while not self.stop.is_set():
+            call = open_call(request, metadata=metadata)
             with self._calls_lock:
                 self._calls.add(call)
-                if self._stop.is_set():  # and _cancel_on_stop may have been here before
+                if self.stop.is_set():  # and _cancel_on_stop may have been here before
                     call.cancel()
-            yield services_pb2.Parameters(transfer_state=services_pb2.TRANSFER_BEGIN, data=b"")
-            buffer.clear()
+            buffer: list[bytes] = []
             try:
                 for message in call:
                     outage.over()
                     doubts = 0
-                    if self._want_first:
-                        self._collect(buffer, message)
-                    yield message
+                    self._collect(buffer, message)
                 reason = "the stream ended"
             except grpc.RpcError as error:
                 code = error.code()
@@ -228,17 +207,17 @@ class LearnerChannel:
                 call.cancel()
                 with self._calls_lock:
                     self._calls.discard(call)
-            if self._stop.is_set() or not outage.wait(reason):
-                return
+            if self.stop.is_set() or not outage.wait(reason):
+                break
+        return iter(())
 
     def _collect(self, buffer: list[bytes], message: Any) -> None:
         if message.transfer_state == services_pb2.TRANSFER_BEGIN:
             buffer.clear()
         buffer.append(message.data)
         if message.transfer_state == services_pb2.TRANSFER_END:
-            self._first_parameters, self._want_first = b"".join(buffer), False
+            self.parameters.put(b"".join(buffer))
             buffer.clear()
-            self._first_arrived.set()
 
     def _deliver(self, call: Callable[..., Any], requests: Iterable[Any], name: str, spool: Spool) -> Any:
         sender = threading.Thread(
@@ -258,7 +237,7 @@ class LearnerChannel:
             log.info("%s: the actor closed its queue.", name)
         spool.close()
         sender.join(_FAREWELL)
-        self._stop.set()
+        self.stop.set()
         if len(spool):
             log.warning("%s: %d messages were still unsent when the actor stopped.", name, len(spool))
         return services_pb2.Empty()
@@ -268,15 +247,17 @@ class LearnerChannel:
             if not self._send(call, name, message):
                 return
             spool.drop_first()
+            if name == "SendTransitions":
+                self.episodes.settled()
 
     def _send(self, call: Callable[..., Any], name: str, message: list[Any]) -> bool:
         """Send one message until it is acknowledged or refused; False if the actor stopped first."""
-        metadata = ((MESSAGE_ID_KEY, f"{self._sender_id}-{next(self._numbers)}"),)
-        outage = Outage(name, self._stop)
+        metadata = ((MESSAGE_ID_KEY, f"{self._actor}-{next(self._numbers)}"),)
+        outage = Outage(name, self.stop)
         doubts = 0
         while True:
             try:
-                timeout = _FAREWELL if self._stop.is_set() else _SEND_TIMEOUT
+                timeout = _FAREWELL if self.stop.is_set() else _SEND_TIMEOUT
                 call(iter(message), metadata=metadata, timeout=timeout)
             except grpc.RpcError as error:
                 code = error.code()
@@ -315,7 +296,7 @@ def is_actor() -> bool:
     return "lerobot.rl.actor" in sys.modules or (spec is not None and spec.name == "lerobot.rl.actor")
 
 
-def install(address: str, spool_size: int) -> None:
+def install(address: str) -> None:
     """Make the next plain channel opened to ``address`` a ``LearnerChannel``; the last call counts.
 
     ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own
@@ -331,7 +312,7 @@ def install(address: str, spool_size: int) -> None:
         if target != address:
             return _open_plain(target, options, compression)
         channel = open_channel(target, options, compression)
-        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop, spool_size)
+        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop)
         return _current
 
     def init_signal_handler(handler: ProcessSignalHandler, *args: Any, **kwargs: Any) -> None:
@@ -354,7 +335,7 @@ def confirm() -> None:
     seams.confirm_installed()
     if _current is None:
         raise seams.moved(seams.CHANNEL, "this actor opened its channel to the learner past the plugin")
-    if _current._stop is not _stop:
+    if _current.stop is not _stop:
         raise seams.moved(
             seams.SIGNAL_HANDLER, "this actor opened its channel before it made the event that stops it"
         )

@@ -51,21 +51,27 @@ class Broadcast:
             return self._version, self._message
 
 
-def serialise(version: int, level: float, tensors: Mapping[str, Any]) -> bytes:
+def serialise(run: int, version: int, level: float, tensors: Mapping[str, Any]) -> bytes:
     """Return the parameter message: what LeRobot's `bytes_to_state_dict` reads in the actor.
 
     Args:
+        run: Id of the learner's process.
         version: Policy version of the tensors.
         level: Noise level that belongs to it (`pirl_jax.likelihood.modes.level_at`).
         tensors: torch parameter name → torch tensor, NumPy array (ml_dtypes' bfloat16 too), or anything else
             in host memory that speaks DLPack, such as a JAX array on the CPU.
 
     Returns:
-        `torch.save({"version": int64 scalar, "level": float64 scalar, "policy": {name: tensor}})`.
+        `torch.save({"run": int64 scalar, "version": int64 scalar, "level": float64 scalar,
+        "policy": {name: tensor}})`.
     """
     policy = {name: _to_torch(value) for name, value in tensors.items()}
     buffer = io.BytesIO()
-    scalars = {"version": torch.tensor(version), "level": torch.tensor(level, dtype=torch.float64)}
+    scalars = {
+        "run": torch.tensor(run),
+        "version": torch.tensor(version),
+        "level": torch.tensor(level, dtype=torch.float64),
+    }
     torch.save(scalars | {"policy": policy}, buffer)
     return buffer.getvalue()
 

@@ -54,15 +54,11 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
     transitions = load_transitions(message, spec)
     chunks = [_decode_chunk(transition, i, spec) for i, transition in enumerate(transitions)]
     terminated, truncated = _decode_end(transitions)
-    versions = {chunk.record.version for chunk in chunks}
-    if len(versions) > 1:
-        raise TransitionError(
-            "version",
-            f"Policy version changed within the episode: {sorted(versions)}. Load weights between episodes.",
-        )
-    tasks = {chunk.task for chunk in chunks}
-    if len(tasks) > 1:
-        raise TransitionError("task", f"The task changed within the episode: {sorted(tasks)}.")
+    version = _one_value("version", "Policy version", [chunk.record.version for chunk in chunks])
+    number = _one_value("number", "Episode number", [chunk.record.number for chunk in chunks])
+    run = _one_value("number", "Run", [chunk.record.run for chunk in chunks])
+    task = _one_value("task", "Task", [chunk.task for chunk in chunks])
+    seed = _one_value("number", "Seed", [chunk.seed for chunk in chunks])
     states = [_mapping(transition, "state", i) for i, transition in enumerate(transitions)]
     states.append(_mapping(transitions[-1], "next_state", len(transitions) - 1))
     return Episode(
@@ -72,13 +68,21 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
         log_prob=np.stack([chunk.record.log_prob for chunk in chunks]).astype(np.float32, copy=False),
         executed=np.array([chunk.executed for chunk in chunks], np.int32),
         reward=np.array([chunk.reward for chunk in chunks], np.float32),
-        version=versions.pop(),
+        version=version,
         terminated=terminated,
         truncated=truncated,
         success=chunks[-1].success,
-        seed=chunks[0].seed,
-        task=spec.task_names[tasks.pop()] if spec.task_names else "",
+        seed=seed,
+        task=spec.task_names[task] if spec.task_names else "",
+        number=number,
+        run=run,
     )
+
+
+def _one_value(reason: str, what: str, values: Sequence[int]) -> int:
+    if len(set(values)) > 1:
+        raise TransitionError(reason, f"{what} changed within the episode: {sorted(set(values))}.")
+    return values[0]
 
 
 def decoder(spec: EpisodeSpec) -> Callable[[bytes], Episode]:

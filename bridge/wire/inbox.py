@@ -105,22 +105,23 @@ class Inbox:
     Args:
         decode: Message bytes → episode; raises `TransitionError` for a message to drop.
         accept: Episode → reason to drop it, or None.
-        size: Episodes kept waiting.
         counts: Where to count.
         stopping: Set when the server stops: all waiting ends.
+        lose: Told the actor whose message could not be read.
     """
 
     def __init__(
         self,
         decode: Callable[[bytes], Episode],
         accept: Callable[[Episode], str | None],
-        size: int,
         counts: Counts,
         stopping: threading.Event,
+        lose: Callable[[str], None] = lambda actor: None,
     ):
         self._decode = decode
         self._accept = accept
-        self._episodes: queue.Queue[Episode] = queue.Queue(maxsize=size)
+        self._lose = lose
+        self._episodes: queue.Queue[Episode] = queue.Queue()
         self._counts = counts
         self._stopping = stopping
         self._settled = threading.Condition()
@@ -141,17 +142,18 @@ class Inbox:
                     return None
         return None
 
-    def put(self, message: bytes, message_id: str | None, peer: str, present: Callable[[], bool]) -> bool:
-        """Return whether the message is settled: queued, dropped for good, or seen before.
+    def put(self, message: bytes, message_id: str | None, peer: str) -> bool:
+        """Queue a message's episode, or drop it for good, unless its id was seen before.
 
-        Blocks while the queue is full. False means that the server stops, or that a sender who will send the
-        message again (it has an id) left before there was room: `present` says whether he is still there.
+        False means that the server stops and has not looked at it. While the same message is being looked at
+        for another call, this one waits for the outcome.
         """
         if message_id is None:
-            return self._settle(message, peer, lambda: True)
+            self._settle(message, message_id, peer)
+            return True
         with self._settled:
             while message_id in self._in_flight:
-                if self._stopping.is_set() or not present():
+                if self._stopping.is_set():
                     return False
                 self._settled.wait(_POLL_S)
             if message_id in self._known:
@@ -160,7 +162,8 @@ class Inbox:
             self._in_flight.add(message_id)
         settled = False
         try:
-            settled = self._settle(message, peer, present)
+            self._settle(message, message_id, peer)
+            settled = True
         finally:
             with self._settled:
                 self._in_flight.discard(message_id)
@@ -169,23 +172,23 @@ class Inbox:
                 if len(self._known) > _KNOWN_IDS:
                     self._known.popitem(last=False)
                 self._settled.notify_all()
-        return settled
+        return True
 
-    def _settle(self, message: bytes, peer: str, present: Callable[[], bool]) -> bool:
+    def lose(self, message_id: str | None) -> None:
+        """Note that a message's episode will not be queued, whatever it was."""
+        if message_id is not None:
+            self._lose(message_id.rpartition("-")[0])
+
+    def _settle(self, message: bytes, message_id: str | None, peer: str) -> None:
         try:
             episode = self._decode(message)
         except TransitionError as error:
             self._counts.drop(error.reason, f"{error} (from {peer})")
-            return True
+            self.lose(message_id)
+            return
         reason = self._accept(episode)
         if reason is not None:
-            self._counts.drop(reason, f"an episode of policy version {episode.version} (from {peer}).")
-            return True
-        while present() and not self._stopping.is_set():
-            try:
-                self._episodes.put(episode, timeout=_POLL_S)
-            except queue.Full:
-                continue
-            self._counts.add(episodes=1)
-            return True
-        return False
+            self._counts.drop(reason, f"episode {episode.number} (from {peer}).")
+            return
+        self._episodes.put(episode)
+        self._counts.add(episodes=1)

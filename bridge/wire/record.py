@@ -2,10 +2,14 @@
 
 LeRobot's actor moves an action from the policy to the environment and on to the learner as one vector,
 untouched. So the vector carries more than the action: the noise that made it, its log-density and the version
-of the weights. NumPy only; the actor and the learner both import this file.
+of the weights, and which episode of which run it belongs to. NumPy only; the actor and the learner both
+import this file.
 
-    row = [magic, format, Hx, E, L, H, A, k, version lo, version hi, crc lo, crc hi,
+    row = [magic, format, Hx, E, L, H, A, k, version lo, version hi, number lo, number hi, run lo, run hi,
+           feature key lo, feature key hi, crc lo, crc hi,
            env_action, latents, log_prob]
+
+The feature key is 0: the learner encodes the observations itself.
 
 Integers are exact in float32 below 2^24; larger ones travel as two 16-bit halves. The checksum covers
 everything but itself.
@@ -20,13 +24,14 @@ from typing import NamedTuple
 import numpy as np
 
 MAGIC = 0x504952  # "PIR"
-FORMAT = 1
-HEADER_SIZE = 12
+FORMAT = 2
+HEADER_SIZE = 18
 MAX_ROW_SIZE = 1 << 22
 """Largest accepted row in floats (16 MiB): a corrupted header must not make its reader allocate more."""
 
-_CRC_SLOTS = slice(10, 12)
+_CRC_SLOTS = slice(16, 18)
 _MAX_DIM = 1 << 16
+_NO_FEATURE_KEY = 0
 
 
 class RecordError(ValueError):
@@ -63,7 +68,9 @@ class Record:
         latents: States of the denoising chain (``pirl_jax.likelihood.modes.num_latents``), float32 [L, H, A].
         log_prob: Log-density of each chunk step's noise, summed over scored channels, float32 [H].
         denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K.
-        version: Version of the weights that chose the action; 0 for an actor's own initial weights.
+        version: Version of the weights that chose the action; 0 for weights that no learner has sent.
+        number: Of the episode in its run.
+        run: Id of the learner's run, in [0, 2^32).
     """
 
     env_action: np.ndarray
@@ -71,6 +78,8 @@ class Record:
     log_prob: np.ndarray
     denoise_step: int
     version: int
+    number: int = 0
+    run: int = 0
 
     @property
     def dims(self) -> RecordDims:
@@ -94,12 +103,15 @@ def pack(record: Record) -> np.ndarray:
     if len(record.log_prob) != dims.chunk_size or dims.n_action_steps > dims.chunk_size:
         raise RecordError(f"log_prob of {len(record.log_prob)} steps does not fit {dims}.")
     _check_dims(dims)
-    if not 0 <= record.version < 1 << 31:
-        raise RecordError(f"version must be in [0, 2^31); got {record.version}.")
+    for name, bits in (("version", 31), ("number", 31), ("run", 32)):
+        if not 0 <= getattr(record, name) < 1 << bits:
+            raise RecordError(f"{name} must be in [0, 2^{bits}); got {getattr(record, name)}.")
     if not 0 <= record.denoise_step < _MAX_DIM:
         raise RecordError(f"denoise_step must be in [0, {_MAX_DIM}); got {record.denoise_step}.")
     row = np.empty(dims.row_size, np.float32)
-    row[: _CRC_SLOTS.start] = (MAGIC, FORMAT, *dims, record.denoise_step, *_halves(record.version))
+    integers = (record.version, record.number, record.run, _NO_FEATURE_KEY)
+    halves = [half for integer in integers for half in _halves(integer)]
+    row[: _CRC_SLOTS.start] = (MAGIC, FORMAT, *dims, record.denoise_step, *halves)
     body = (record.env_action, record.latents, record.log_prob)
     row[HEADER_SIZE:] = np.concatenate([np.asarray(part, np.float32).ravel() for part in body])
     if not np.isfinite(row[HEADER_SIZE:]).all():
@@ -143,8 +155,13 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
         raise RecordError(f"A row of {found} has {found.row_size} numbers; got {len(row)}. Truncated?")
     if max(integers[8:]) >= 1 << 16:
         raise RecordError(f"The row's header holds a 16-bit half above 65535: {integers[8:]}.")
-    if _checksum(row) != integers[10] + (integers[11] << 16):
+    version, number, run, feature_key, checksum = (
+        low + (high << 16) for low, high in zip(integers[8::2], integers[9::2])
+    )
+    if _checksum(row) != checksum:
         raise RecordError("The row's checksum is wrong: something changed it on its way.")
+    if feature_key != _NO_FEATURE_KEY:
+        raise RecordError(f"The row refers to features {feature_key}, which nobody has; only 0 is known.")
     if not np.isfinite(row).all():
         raise RecordError("The row holds NaN or infinity.")
     if dims is not None and found != dims:
@@ -156,7 +173,9 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
         latents=latents.reshape(L, H, A),
         log_prob=log_prob,
         denoise_step=integers[7],
-        version=integers[8] + (integers[9] << 16),
+        version=version,
+        number=number,
+        run=run,
     )
 
 

@@ -8,6 +8,7 @@ with an id in its metadata, takes the reply as the receipt, and sends again unti
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,11 @@ import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_in_chunks
 
+from bridge.wire.assignment_service import AssignmentService
 from bridge.wire.broadcast import Broadcast, serialise
 from bridge.wire.inbox import Counts, Inbox, assemble
-from bridge.wire.protocol import MESSAGE_ID_KEY
+from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
+from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.episode import Episode
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class LearnerServer:
     A context manager: the port is bound on entry and released on exit. One thread trains (`get` or
     `episodes`, and `publish`); everything else runs on gRPC's threads, decoding included.
 
-    A message that cannot be used (broken, oversized, refused by `accept`, cut off) is dropped alone: it is
+    A message that cannot be used (broken, oversized, never assigned, cut off) is dropped alone: it is
     counted by its reason, logged once per reason and minute, and neither its stream nor its neighbours
     suffer. It is acknowledged too, since sending it again would change nothing; only an oversized message in
     a call of its own is answered with INVALID_ARGUMENT. (RESOURCE_EXHAUSTED is gRPC's own answer when too
@@ -51,11 +54,12 @@ class LearnerServer:
         host: Address to listen on.
         port: Port to listen on; 0 picks a free one, see the attribute `port`.
         decode: Message bytes → episode; raises `TransitionError` for a message to drop.
-        accept: Episode → reason to drop it, or None. Called on gRPC's threads.
+        assignments: Of the run: they are handed out, and only episodes that were assigned are queued, which
+            bounds the queue.
+        agreement: What an actor must have in common with the learner, see `AssignmentService`.
         max_actors: Actors served at once. The streams of actors that have left may linger for a while, so
             twice as many are tolerated.
         max_message_bytes: Longest message taken, see `EpisodeSpec.max_message_bytes`.
-        queue_size: Episodes kept waiting; when they are as many, senders are made to wait.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -67,12 +71,12 @@ class LearnerServer:
         port: int,
         *,
         decode: Callable[[bytes], Episode],
-        accept: Callable[[Episode], str | None] = lambda episode: None,
+        assignments: Assignments,
+        agreement: Mapping[str, Any],
         max_actors: int = 16,
         max_message_bytes: int = 256 * 1024 * 1024,
-        queue_size: int = 256,
     ):
-        limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes, "queue_size": queue_size}
+        limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes}
         for name, limit in limits.items():
             if limit < 1:
                 raise ValueError(f"LearnerServer: {name} must be at least 1; got {limit}.")
@@ -81,11 +85,15 @@ class LearnerServer:
         self._max_actors = max_actors
         self._stopping = threading.Event()
         self._counts = Counts()
-        self._inbox = Inbox(decode, accept, queue_size, self._counts, self._stopping)
+        self.run = secrets.randbits(32)
+        self._assignments = assignments
+        self._inbox = Inbox(decode, self._accept, self._counts, self._stopping, assignments.lose)
+        self._service = AssignmentService(assignments, self.run, agreement, 2 * max_actors, self._stopping)
         self._broadcast = Broadcast()
         self._servicer = _Servicer(
             inbox=self._inbox,
             broadcast=self._broadcast,
+            service=self._service,
             counts=self._counts,
             stopping=self._stopping,
             max_actors=max_actors,
@@ -99,9 +107,9 @@ class LearnerServer:
         Raises:
             OSError: If the port is in use or the address is not this machine's.
         """
-        # An actor holds three calls at a time, and as many again while an earlier connection of its own is
+        # An actor holds four calls at a time, and as many again while an earlier connection of its own is
         # still dying; Ready and a newcomer's first look at the parameters come on top.
-        workers = 6 * self._max_actors + 4
+        workers = 8 * self._max_actors + 4
         server = grpc.server(
             ThreadPoolExecutor(workers, thread_name_prefix="learner-server"),
             # Beyond that a call is refused at once; queued, a stock actor's Ready would hang without a word.
@@ -120,6 +128,7 @@ class LearnerServer:
             ],
         )
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
+        server.add_generic_rpc_handlers((self._service.handler(),))
         try:
             self.port = server.add_insecure_port(f"{self.host}:{self.port}")
         except RuntimeError as error:
@@ -166,26 +175,30 @@ class LearnerServer:
             ValueError: If the version does not increase.
         """
         if version <= self._broadcast.version:
-            raise ValueError(
-                f"Policy versions must increase; got {version} after {self._broadcast.version}. "
-                "When resuming, go on from the version saved in the checkpoint."
-            )
-        self._broadcast.set(version, serialise(version, level, tensors))
+            raise ValueError(f"Policy versions must increase; got {version} after {self._broadcast.version}.")
+        self._broadcast.set(version, serialise(self.run, version, level, tensors))
 
     def stats(self) -> dict[str, Any]:
         """Return what happened so far.
 
         Returns:
             Totals `messages`, `episodes` (queued), `duplicates`, `interactions`, `bytes_received`,
-            `bytes_sent`; `dropped` by reason; and as of now `actors` (open parameter streams), `queued`,
-            `version`.
+            `bytes_sent`; `dropped` by reason; and as of now `actors` (open parameter streams), `playing`
+            (episodes), `queued`, `version`.
         """
         return {
             **self._counts.snapshot(),
             "actors": self._servicer.actors,
+            "playing": self._assignments.playing,
             "queued": len(self._inbox),
             "version": self._broadcast.version,
         }
+
+    def _accept(self, episode: Episode) -> str | None:
+        if episode.run != self.run:
+            return "other_run"
+        verdict = self._assignments.deliver(episode.number, episode.seed)
+        return None if verdict is Verdict.WANTED else verdict.value
 
 
 class _Servicer(services_pb2_grpc.LearnerServiceServicer):
@@ -193,6 +206,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
         self,
         inbox: Inbox,
         broadcast: Broadcast,
+        service: AssignmentService,
         counts: Counts,
         stopping: threading.Event,
         max_actors: int,
@@ -200,6 +214,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
     ):
         self._inbox = inbox
         self._broadcast = broadcast
+        self._service = service
         self._counts = counts
         self._stopping = stopping
         self._max_actors = max_actors
@@ -217,7 +232,9 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
 
     def StreamParameters(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         self._refuse_if_stopping(context)
+        actor = str(dict(context.invocation_metadata()).get(ACTOR_KEY, ""))
         self._enter_actor(context)
+        self._service.stream_opened(actor)
         try:
             # Without it a departed actor would be noticed at the next version only.
             context.add_callback(self._broadcast.wake)
@@ -232,6 +249,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
                     yield chunk
                     self._counts.add(bytes_sent=len(chunk.data))
         finally:
+            self._service.stream_closed(actor)
             self._leave_actor(context)
         self._refuse_if_stopping(context)
 
@@ -248,11 +266,12 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
             self._counts.add(messages=1)
             if message is None:
                 if message_id is not None:
+                    self._inbox.lose(message_id)
                     context.abort(
                         grpc.StatusCode.INVALID_ARGUMENT,
                         f"The message is longer than {self._max_message_bytes} bytes.",
                     )
-            elif not self._inbox.put(message, message_id, context.peer(), context.is_active):
+            elif not self._inbox.put(message, message_id, context.peer()):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "The learner is stopping.")
         # The reply is a receipt for exactly one message.
         if message_id is not None and received != 1:

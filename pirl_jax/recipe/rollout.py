@@ -15,9 +15,10 @@ class RolloutConfig:
     max_chunks: int = 64
     """Longest episode in chunks; longer ones are rejected."""
     max_staleness: int = 2
-    """Episodes collected more than this many updates ago are dropped and counted."""
+    """Updates that the policy of an episode may lie behind the one that learns from it. 0: actors wait while
+    the learner updates. It limits which episodes may start; none is dropped for its age."""
     group_size: int = 1
-    """Episodes that an actor plays from one initial state before it goes on to the next."""
+    """Episodes from one initial state, spread over the actors."""
     group_return_range: tuple[float, float] | None = None
     """``group``: also drop, and count, groups whose mean return lies outside, e.g. of (0.1, 0.9)."""
     task_success_range: tuple[float, float] | None = None

@@ -1,4 +1,4 @@
-"""An update's worth of episodes, out of those that actors send: what is learned from and what is dropped."""
+"""An update's worth of episodes, in the order of their numbers: what is learned from and what is dropped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pirl_jax.recipe import RolloutConfig
+from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
@@ -19,10 +20,20 @@ from pirl_jax.rollout.tasks import RecentSuccess
 
 logger = logging.getLogger(__name__)
 
-DROPPED = ("stale", "unknown_version", "not_finite", "uniform_group", "uniform_task")
-"""Why an episode is dropped, as counted under ``dropped/``."""
+REJECTED = ("unknown_version", "not_finite", "gap")
+"""Why an episode cannot be used; its number is handed out again."""
+DROPPED = (*REJECTED, "given_up", "broken_group", "uniform_group", "uniform_task")
+"""Why an episode is not learned from, as counted under ``dropped/``."""
 
+HARD_GAP = 10.0
+"""Gap tolerances beyond which an actor has not acted as the learner scores: the ratio would be noise."""
+
+_LEAST_REJECTED = 4
 _POLL_SECONDS = 0.5
+
+
+class DisagreementError(ValueError):
+    """Most episodes were not played as the learner scores them; says what to look at."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +45,16 @@ class Collected:
     """Updates done when the policy that acted was pushed."""
 
     @property
-    def origin(self) -> tuple[str, int]:
-        """Task and seed."""
-        return self.episode.task, self.episode.seed
-
-    @property
     def total_return(self) -> float:
         """Sum of the rewards."""
         return float(self.episode.reward.sum())
 
 
 class Collector:
-    """Receives and scores episodes, and keeps open groups and tasks' recent success between updates.
+    """Receives and scores episodes, and hands them on in the order of their numbers.
+
+    An episode that arrives is scored at once if its number may belong to the update that is awaited, and kept
+    as it came otherwise, so that no more than an update's worth of encoded observations lies in memory.
 
     Args:
         config: how many episodes, and which.
@@ -53,80 +62,146 @@ class Collector:
         receive: ``timeout in seconds -> `` the next episode, or None.
         score: ``(episode, behaviour) -> `` the episode, encoded and scored.
         behaviours: policies that may have acted.
+        assignments: whose numbers the episodes have.
+        first: the first number that is not settled.
         stop: ends the waiting.
+        report: told the task and success of every episode in its turn.
+
+    Attributes:
+        position: the lowest number that is not settled.
     """
 
     def __init__(
         self,
         config: RolloutConfig,
-        groups: Groups[Collected] | None,
+        groups: Groups | None,
         receive: Callable[[float], Episode | None],
         score: Callable[[Episode, Behaviour], ScoredEpisode],
         behaviours: Behaviours,
+        assignments: Assignments,
+        first: int,
         stop: threading.Event,
+        report: Callable[[str, bool], None] = lambda task, success: None,
     ) -> None:
-        self._config = config
+        self._config, self._groups = config, groups
         self._receive, self._score = receive, score
-        self._behaviours = behaviours
-        self._stop = stop
-        self._groups = groups
+        self._behaviours, self._assignments = behaviours, assignments
+        self._stop, self._report = stop, report
+        self._unscored: dict[int, Episode] = {}
+        self._scored: dict[int, Collected] = {}
+        self._usable = 0  # of those that arrived for the update that is awaited
+        self.position = first
         self._tasks = None
         if config.task_success_range is not None:
             self._tasks = RecentSuccess(config.task_window, config.task_success_range)
 
-    def collect(self, update: int) -> tuple[list[Collected], Counter[str]]:
-        """Wait for the episodes of the update that follows ``update`` others.
+    def collect(self) -> tuple[list[Collected], Counter[str]]:
+        """Wait for the episodes of the next update.
 
         Returns:
             The episodes, fewer if ``stop`` was set; and how many were dropped, by reason.
+
+        Raises:
+            DisagreementError: Most of what arrives is rejected.
         """
         collected: list[Collected] = []
         dropped: Counter[str] = Counter()
-        if self._groups is not None:
-            dropped["stale"] += self._groups.drop_before(update - self._config.max_staleness)
-        while len(collected) < self._config.episodes_per_update and not self._stop.is_set():
-            episode = self._receive(_POLL_SECONDS)
-            if episode is not None:
-                collected += self._examine(episode, dropped)
+        self._usable = 0
+        while not self._stop.is_set():
+            missing = self._config.episodes_per_update - len(collected)
+            window = range(self.position, self.position + missing)
+            for number in sorted(self._unscored.keys() & set(window)):
+                self._examine(self._unscored.pop(number), dropped)
+            taken = self._take(missing, dropped)
+            collected += taken
+            if len(collected) == self._config.episodes_per_update:
+                break
+            if not taken and (episode := self._receive(_POLL_SECONDS)) is not None:
+                self._unscored[episode.number] = episode
         return collected, dropped
+
+    @property
+    def waiting(self) -> int:
+        """Episodes that have arrived and not been learned from."""
+        return len(self._unscored) + len(self._scored)
 
     @property
     def task_rates(self) -> dict[str, float]:
         """Recent success rate of each task; empty where tasks are not looked at."""
         return {} if self._tasks is None else self._tasks.rates
 
-    def _examine(self, episode: Episode, dropped: Counter[str]) -> list[Collected]:
-        """Return what the episode adds to the batch: itself, the group that it completes, or nothing."""
+    def _examine(self, episode: Episode, dropped: Counter[str]) -> None:
+        """Score an episode; keep it, or have its number played again."""
         behaviour = self._behaviours.get(episode.version)
         if behaviour is None:
-            reason = "stale" if 0 < episode.version < self._behaviours.oldest else "unknown_version"
-            if not dropped[reason]:
-                logger.warning("dropping an episode of policy version %d (%s)", episode.version, reason)
-            dropped[reason] += 1
-            return []
+            self._reject(episode, "unknown_version", f"of policy version {episode.version}", dropped)
+            return
         scored = self._score(episode, behaviour)
         # An action, token or domain that the policy cannot have seen.
         if not np.isfinite(scored.old_log_prob).all():
-            logger.warning("dropping an episode whose log-probability is not finite")
-            dropped["not_finite"] += 1
-            return []
-        if scored.log_prob_gap > scored.gap_tolerance:
+            self._reject(episode, "not_finite", "whose log-probability is not finite", dropped)
+            return
+        gap = scored.log_prob_gap
+        if gap > scored.gap_tolerance:
             logger.warning(
                 "the actor's log-probability differs from the learner's by %.3g nats a chunk: %s",
-                scored.log_prob_gap,
+                gap,
                 GAP_ADVICE,
             )
-        if self._tasks is not None and not self._tasks.add(scored.task, scored.success):
-            self._drop(dropped, "uniform_task", 1, "their tasks succeed too seldom or too often")
+        if gap > HARD_GAP * scored.gap_tolerance:
+            self._reject(episode, "gap", f"with a gap of {gap:.3g} nats a chunk", dropped)
+            return
+        self._usable += 1
+        self._scored[episode.number] = Collected(scored, behaviour.update)
+
+    def _reject(self, episode: Episode, reason: str, words: str, dropped: Counter[str]) -> None:
+        if not dropped[reason]:
+            logger.warning("rejecting episode %d, %s; it is played again", episode.number, words)
+        dropped[reason] += 1
+        self._assignments.reject(episode.number)
+        rejected = sum(dropped[each] for each in REJECTED)
+        most = max(self._config.episodes_per_update // 2, _LEAST_REJECTED)
+        if rejected >= most and rejected > self._usable:
+            counts = ", ".join(f"{each}: {dropped[each]}" for each in REJECTED if dropped[each])
+            raise DisagreementError(
+                f"{rejected} episodes were rejected ({counts}) while {self._usable} could be used. "
+                + (GAP_ADVICE if dropped["gap"] else "Look at the actors' logs.")
+            )
+
+    def _take(self, room: int, dropped: Counter[str]) -> list[Collected]:
+        """Return what may be learned from, of the numbers whose turn it is."""
+        taken: list[Collected] = []
+        size = 1 if self._groups is None else self._groups.size
+        while len(taken) < room:
+            numbers = range(self.position, self.position + size)
+            given_up = [number for number in numbers if self._assignments.is_given_up(number)]
+            if sum(number in self._scored for number in numbers) + len(given_up) < size:
+                break
+            items = [self._scored.pop(number) for number in numbers if number not in given_up]
+            self.position += size
+            for item in items:
+                self._report(item.episode.task, item.episode.success)
+            dropped["given_up"] += len(given_up)
+            kept = self._worth_learning(items, size, dropped)
+            self._assignments.drop(size - len(kept))
+            taken += kept
+        return taken
+
+    def _worth_learning(self, items: list[Collected], size: int, dropped: Counter[str]) -> list[Collected]:
+        """Return the episodes of one turn, a single one or a group, or nothing if they teach nothing."""
+        if len(items) < size:
+            self._drop(dropped, "broken_group", len(items), "an episode of their group could not be played")
             return []
-        item = Collected(scored, behaviour.update)
-        if self._groups is None:
-            return [item]
-        members, uniform = self._groups.add(item)
-        if uniform:
+        if self._groups is not None and not self._groups.teaches([item.total_return for item in items]):
             words = "the returns of their groups are equal, or outside rollout.group_return_range"
-            self._drop(dropped, "uniform_group", uniform, f"{words} (the last: {item.total_return:.3g})")
-        return members
+            self._drop(dropped, "uniform_group", size, f"{words} (the last: {items[-1].total_return:.3g})")
+            return []
+        if self._tasks is not None:
+            (episode,) = (item.episode for item in items)  # groups and ranges of success exclude each other
+            if not self._tasks.add(episode.task, episode.success):
+                self._drop(dropped, "uniform_task", 1, "their tasks succeed too seldom or too often")
+                return []
+        return items
 
     def _drop(self, dropped: Counter[str], reason: str, count: int, words: str) -> None:
         """Count, and say so each time as many as an update's episodes are gone: it may go on for ever."""

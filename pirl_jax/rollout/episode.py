@@ -49,6 +49,10 @@ class Episode:
     """Of the episode: episodes of one seed and task begin in the same state."""
     task: str = ""
     """Name of the task, where an environment has several."""
+    number: int = 0
+    """Of the episode in its run (``rollout.assignments``)."""
+    run: int = 0
+    """Id of the run."""
 
     def __len__(self) -> int:
         return len(self.executed)

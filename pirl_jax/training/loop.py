@@ -14,7 +14,8 @@ import numpy as np
 
 from pirl_jax.likelihood.modes import level_at
 from pirl_jax.recipe import Recipe
-from pirl_jax.rollout.behaviour import Behaviour, Behaviours, Versions, round_to
+from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours, round_to
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
@@ -33,8 +34,10 @@ class Actors:
     """``timeout in seconds -> `` the next episode, or None."""
     publish: Callable[[int, Behaviour], None]
     """``(version, what acts)``; must be done with the arrays when it returns."""
-    versions: Versions
-    """Source of version numbers."""
+    assignments: Assignments
+    """What they play; made with ``window(recipe)`` and the state's number of episodes."""
+    report: Callable[[str, bool], None] = lambda task, success: None
+    """Told the task and success of every episode in its turn."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,36 @@ def run(
         demonstrations: for ``recipe.demonstrations``, on the device.
     """
     behaviours = Behaviours(recipe.rollout.max_staleness)
-    collector = Collector(recipe.rollout, groups_of(recipe), actors.receive, parts.score, behaviours, stop)
+    collector = Collector(
+        recipe.rollout,
+        groups_of(recipe),
+        actors.receive,
+        parts.score,
+        behaviours,
+        actors.assignments,
+        int(state.episodes),
+        stop,
+        actors.report,
+    )
 
     def push(state: TrainState) -> TrainState:
-        version, behaviour = actors.versions.next(), behaviour_of(state, recipe)
+        # Unique within a process, and an episode says which process it was assigned by.
+        version, behaviour = int(state.updates) + 1, behaviour_of(state, recipe)
         actors.publish(version, behaviour)
         behaviours.add(version, behaviour)
-        return state.replace(version=jnp.asarray(version, jnp.int32))
+        actors.assignments.publish(version, collector.position)
+        return state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
 
-    if int(state.version):  # resumed: actors may still hold the version that the checkpoint's parameters had
-        behaviours.add(int(state.version), behaviour_of(state, recipe))
     state = push(state)
-
     while int(state.updates) < total_updates:
         started = time.monotonic()
-        episodes, dropped = collector.collect(int(state.updates))
+        episodes, dropped = collector.collect()
         if stop.is_set():
+            if collector.waiting:
+                logger.info(
+                    "%d episodes had arrived for the next update; a resumed run plays their numbers again",
+                    collector.waiting,
+                )
             return
         collected = time.monotonic()
         batch, n_valid = parts.batch(state, [item.episode for item in episodes])
@@ -105,7 +122,12 @@ def run(
         yield Update(int(state.updates), state, metrics)
 
 
-def groups_of(recipe: Recipe) -> Groups[Collected] | None:
+def window(recipe: Recipe) -> int:
+    """Return how many episodes may be open at a time, so that none is too old by its turn."""
+    return recipe.rollout.episodes_per_update * (recipe.rollout.max_staleness + 1)
+
+
+def groups_of(recipe: Recipe) -> Groups | None:
     """Return the groups that a recipe learns from, if it does."""
     if recipe.advantage.estimator != "group":
         return None

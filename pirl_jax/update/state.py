@@ -28,8 +28,8 @@ class TrainState(flax.struct.PyTreeNode):
     """Never changes: each update folds ``updates`` into it, so a resumed run draws what it would have."""
     updates: Int[Array, ""]
     """Updates done."""
-    version: Int[Array, ""]
-    """Version of the parameters last pushed to the actors; only ever grows."""
+    episodes: Int[Array, ""]
+    """Episodes settled: those with lower numbers were learned from or dropped, others are to be played."""
     lr: Float[Array, ""]
     """The policy's current learning rate (``adaptive_lr`` moves it)."""
 
@@ -79,6 +79,6 @@ def create(
         critic_opt_state=adamw(optimizer).init(critic_params),
         key=jax.random.PRNGKey(seed),
         updates=jnp.zeros((), jnp.int32),
-        version=jnp.zeros((), jnp.int32),
+        episodes=jnp.zeros((), jnp.int32),
         lr=jnp.asarray(optimizer.lr, jnp.float32),
     )

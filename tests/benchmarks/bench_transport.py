@@ -16,6 +16,7 @@ from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_state_dict, grpc_channel_options, receive_bytes_in_chunks
 
 from bridge.wire.server import LearnerServer
+from pirl_jax.rollout.assignments import Assignments
 
 TENSORS = 16
 
@@ -26,7 +27,9 @@ def measure(megabytes: int) -> tuple[float, float, float]:
     tensors = {f"model.transformer.blocks.{i}.weight": torch.randn(count) for i in range(TENSORS)}
     received: queue.Queue[bytes] = queue.Queue()
     with (
-        LearnerServer("127.0.0.1", 0, decode=lambda message: None) as server,
+        LearnerServer(
+            "127.0.0.1", 0, decode=lambda message: None, assignments=Assignments(1, 0), agreement={}
+        ) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}", grpc_channel_options()) as channel,
     ):
         stub = services_pb2_grpc.LearnerServiceStub(channel)

@@ -14,8 +14,8 @@ from fake_learner import FakeLearner
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
-from bridge.plugin.chunk_env import episode_seed
 from bridge.wire.record import RecordDims, unpack
+from pirl_jax.rollout.assignments import episode_seed
 
 pytestmark = pytest.mark.e2e
 
@@ -86,22 +86,23 @@ def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path,
     assert versions(episodes)[:2] == [{5}, {5}]
     assert versions(episodes)[-1] == {6}
 
-    # A push that does not fit costs nothing but a line in the log.
+    # A push that does not fit is said, and waits for one that does.
     learner.push(weights(7, **{"model.transformer.nonsense": torch.zeros(2)}))
-    episodes = learner.wait_for_episodes(len(episodes) + 3)
-    assert versions(episodes)[-1] == {6}
-    assert "Rejected a parameter push and kept version 6" in log.read_text()
+    deadline = time.monotonic() + 60
+    while "Rejected a parameter push and kept version 6" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    learner.push(weights(8))
+    episodes = learner.wait_for_episodes(len(learner.episodes) + 3)
+    assert versions(episodes)[-1] == {8}
 
-    # The learner restarts: nothing is lost and the newest parameters arrive.
+    # The learner restarts, as another run: the actor registers anew, and versions may begin again.
     learner.stop()
     time.sleep(1)
-    successor = FakeLearner(learner.port)
-    successor.push(weights(8))
-    after = successor.wait_for_episodes(3)
-    deadline = time.monotonic() + 60
-    while versions(after)[-1] != {8} and time.monotonic() < deadline:
-        after = successor.wait_for_episodes(len(after) + 1)
-    assert versions(after)[-1] == {8}
+    successor = FakeLearner(learner.port, run=2)
+    successor.push(weights(1))
+    after = successor.wait_for_episodes(4)
+    assert versions(after)[-1] == {1}
 
     actor.send_signal(signal.SIGTERM)
     assert actor.wait(30) == 0
@@ -112,9 +113,14 @@ def test_the_stock_actor_collects_whole_chunks_and_follows_the_learner(tmp_path,
     # The one episode whose acknowledgement the old learner may have owed comes again under its id.
     ids = learner.message_ids + successor.message_ids
     episodes = list(dict(zip(ids, learner.episodes + successor.episodes, strict=True)).values())
-    assert [seed_of(episode[0]) for episode in episodes] == [
-        episode_seed(7, 2, i) for i in range(len(episodes))
-    ]
+    for run in (1, 2):
+        played = [episode for episode in episodes if records(episode)[0].run == run]
+        # Every number once, in order, at its seed.
+        assert [records(episode)[0].number for episode in played] == list(range(len(played)))
+        assert [seed_of(episode[0]) for episode in played] == [
+            episode_seed(learner.seed, number) for number in range(len(played))
+        ]
+    assert successor.service.registration.name == "2"
     for episode in episodes:
         check_episode(episode)
 

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from fake_actor import FakeActor, rollout
+from fake_actor import FakeActor
 from forked import Command
 from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
@@ -49,14 +49,9 @@ def start(log: Path, *arguments: str) -> Command:
     return Command("pirl_jax.learner", list(arguments), log)
 
 
-def feed(actor: FakeActor, updates: range, after: int, **kind: int) -> int:
-    """Give each update its fixed rollouts, stamped with the version published for it; return the last
-    version."""
-    for update in updates:
-        after = actor.wait_for_version_after(after)
-        for i in range(EPISODES):
-            actor.send(rollout(seed=100 * update + i, version=after, **kind))
-    return actor.wait_for_version_after(after)
+def feed(actor: FakeActor, updates: int) -> None:
+    """Play what so many updates learn from."""
+    actor.episodes(updates * EPISODES)
 
 
 def wait_for(condition, timeout: float = 60.0) -> None:
@@ -69,9 +64,7 @@ def wait_for(condition, timeout: float = 60.0) -> None:
 def final_state(folder: Path) -> dict:
     last = folder / "output" / "checkpoints" / "last"
     assert last.readlink() == Path("000004")
-    state = checkpoint.load(last / "training_state" / "orbax")
-    state.pop("version")  # numbers are never given twice, so a resumed run has higher ones
-    return state
+    return checkpoint.load(last / "training_state" / "orbax")
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
@@ -88,36 +81,35 @@ FLOW_NOISE = {"mode": "flow_noise", "level": 0.1, "final_level": 0.05, "decay_up
 
 def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     """With a critic on the head that warms up, demonstrations, a noise head and a falling noise level."""
-    results, kind = {}, {"num_latents": 6, "denoise_step": 5}
+    results = {}
     dataset = write_dataset(tmp_path / "dataset")
     algorithm = {
         "critic": {"hidden_dims": [16], "input": "expert", "warmup_updates": 1},
         "demonstrations": {"coef": 0.1, "decay_updates": 3, "batch_size": 4, "max_samples": 16},
         "noise": FLOW_NOISE,
+        "rollout": {"max_staleness": 0},  # else the actor may be a version ahead or behind
         "objective": {"entropy_coef": 0.005},
     }
     for name in ("whole", "killed"):
         folder, port = tmp_path / name, free_port()
         config = write_config(folder, port, algorithm=algorithm, dataset=dataset)
         process = start(folder / "log", f"--config_path={config}")
-        actor = FakeActor(port)
+        actor = FakeActor(config)
         try:
             if name == "whole":
-                feed(actor, range(4), after=0, **kind)
+                feed(actor, 4)
             else:
-                version = feed(actor, range(2), after=0, **kind)
+                feed(actor, 2)
                 last = folder / "output" / "checkpoints" / "last"
                 wait_for(lambda link=last: link.is_symlink() and link.readlink() == Path("000002"))
-                actor.send(
-                    rollout(seed=999, version=version, **kind)
-                )  # half of the next update dies with the learner
+                actor.episodes(1)  # a part of the next update dies with the learner
                 process.kill()
                 process.wait()
                 resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
                 process = start(folder / "log", resume, "--resume=true")
-                feed(actor, range(2, 4), after=version, **kind)
+                feed(actor, 2)
             assert process.wait(timeout=60) == 0, (folder / "log").read_text()[-2000:]
-            assert float(actor.push["level"]) == pytest.approx(0.05)
+            assert actor.wait_for_version(5).noise.level == pytest.approx(0.05)
         finally:
             process.kill()
             actor.close()
@@ -145,9 +137,10 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     config = write_config(tmp_path, port)
     config.write_text(json.dumps(json.loads(config.read_text()) | {"save_freq": 100}))
     process = start(tmp_path / "log", f"--config_path={config}")
-    actor = FakeActor(port)
+    actor = FakeActor(config)
     try:
-        feed(actor, range(1), after=0)
+        feed(actor, 1)
+        actor.wait_for_version(2)
         process.terminate()
         assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-2000:]
     finally:
@@ -158,17 +151,17 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     assert (last / "pretrained_model" / "model.safetensors").exists()
     saved = checkpoint.load(last / "training_state" / "orbax")
     assert int(saved["updates"]) == 1
-    goes_on_as_the_command_line_says(tmp_path, last, port, actor.version, saved)
+    goes_on_as_the_command_line_says(tmp_path, last, config, saved)
 
 
-def goes_on_as_the_command_line_says(folder: Path, last: Path, port: int, version: int, saved: dict) -> None:
+def goes_on_as_the_command_line_says(folder: Path, last: Path, config: Path, saved: dict) -> None:
     """The learning rate and the seed's key lie in the restored state too."""
     resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
     changes = ("--algorithm.optimizer.lr=3e-4", "--algorithm.critic.lr=2e-4", "--seed=8", "--steps=2")
     process = start(folder / "log2", resume, "--resume=true", *changes)
-    actor = FakeActor(port)
+    actor = FakeActor(config)
     try:
-        feed(actor, range(1, 2), after=version)
+        feed(actor, 1)
         assert process.wait(timeout=60) == 0, (folder / "log2").read_text()[-2000:]
     finally:
         process.kill()
@@ -202,9 +195,9 @@ def train(folder: Path, updates: int, policy: dict, algorithm: dict, base_dtype=
     values |= {"policy": values["policy"] | policy, "steps": updates, "save_freq": 100}
     config.write_text(json.dumps(values))
     process = start(folder / "log", f"--config_path={config}")
-    actor = FakeActor(port)
+    actor = FakeActor(config)
     try:
-        feed(actor, range(updates), after=0)
+        feed(actor, updates)
         assert process.wait(timeout=60) == 0, (folder / "log").read_text()[-2000:]
     finally:
         process.kill()

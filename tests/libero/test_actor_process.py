@@ -12,6 +12,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny_libero import CHUNK, LENGTH, SIZE, libero_policy_config, write_libero_config
 
 from bridge import plugin
+from bridge.libero.schedule import Schedule
 from bridge.settings.learner_config import episode_spec
 from bridge.weights.export import policy_config
 from bridge.wire.decode import decode_episode
@@ -24,7 +25,7 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
     from lerobot.transport.utils import transitions_to_bytes
 
     plugin.register()
-    learner = FakeLearner()
+    learner = FakeLearner(choose=Schedule(2, "round_robin").choose)
     torch.manual_seed(1)
     state = XVLAPolicy(libero_policy_config()).state_dict()
     head = {key: value for key, value in state.items() if key.startswith("model.transformer.")}

@@ -4,18 +4,18 @@ from collections import Counter
 
 import pytest
 
-from bridge.libero.schedule import INIT_STATE_RULES, TASK_SAMPLING, Schedule
-from bridge.plugin.chunk_env import episode_seed
+from bridge.libero.schedule import INIT_STATE_RULES, TASK_SAMPLING, Schedule, init_state_of
+from pirl_jax.rollout.assignments import episode_seed
 
 STATES = 50
 
 
-def play(schedule, episodes, actor_id=0, solved=()):
+def play(schedule, episodes, solved=()):
     chosen = []
     for number in range(episodes):
-        seed = episode_seed(3, actor_id, number)
-        task = schedule.next_task(seed)
-        chosen.append((task, schedule.init_state(seed, task, STATES)))
+        seed = episode_seed(3, number)
+        task, place = schedule.choose(seed)
+        chosen.append((task, init_state_of(seed, place, STATES)))
         schedule.report(task, task in solved)
     return chosen
 
@@ -26,12 +26,6 @@ def test_the_same_run_plays_the_same_episodes(task_sampling, init_state_rule):
     runs = [play(Schedule(10, task_sampling, init_state_rule), 40) for _ in range(2)]
     assert runs[0] == runs[1]
     assert len(set(runs[0])) > 20
-
-
-@pytest.mark.parametrize("task_sampling", TASK_SAMPLING)
-def test_actors_play_different_episodes(task_sampling):
-    runs = [play(Schedule(10, task_sampling, "sequential", actor), 20, actor) for actor in (0, 1)]
-    assert len(set(runs[0]) & set(runs[1])) < 5
 
 
 def test_round_robin_visits_every_task_equally_and_every_state_in_turn():

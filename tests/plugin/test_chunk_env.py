@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from bridge.plugin.chunk_env import TRAINING_SEEDS, ChunkEnv, episode_seed
+from bridge.plugin.chunk_env import ChunkEnv
 from bridge.wire.record import Record, RecordError, pack
+from pirl_jax.rollout.assignments import Assignment
 
 
 class Plain(gym.Env):
@@ -129,42 +130,44 @@ def test_termination_wins_over_a_limit_reached_at_the_same_step():
     assert env.step(row([[0, 0]]))[2:4] == (True, False)
 
 
-def test_seeds_are_a_fixed_function_of_run_actor_and_episode_and_are_recorded():
-    def seeds(**settings):
-        inner = Counter()
-        env = adapt(inner, **settings)
-        recorded = []
-        for _ in range(3):
-            env.reset()
-            low, high = env.step(row([[0, 0]]))[4]["discrete_penalty"][2:4]
-            recorded.append(int(low) + (int(high) << 16))
-        assert recorded == inner.seeds
-        return recorded
-
-    assert seeds(seed=1, actor_id=0) == seeds(seed=1, actor_id=0)
-    runs = [seeds(seed=s, actor_id=a) for s in (1, 2) for a in (0, 1)]
-    assert len({seed for run in runs for seed in run}) == 12
-
-
-def test_a_group_begins_in_one_state_and_the_next_in_another():
+def recorded_seeds(episodes, **settings):
     inner = Counter()
-    env = adapt(inner, group_size=3)
-    for _ in range(7):
+    env = adapt(inner, **settings)
+    recorded = []
+    for _ in range(episodes):
         env.reset()
-    groups = [inner.seeds[:3], inner.seeds[3:6], inner.seeds[6:]]
-    assert [len(set(group)) for group in groups] == [1, 1, 1]
-    assert len(set(inner.seeds)) == 3
+        low, high = env.step(row([[0, 0]]))[4]["discrete_penalty"][2:4]
+        recorded.append(int(low) + (int(high) << 16))
+    assert recorded == inner.seeds
+    return recorded
 
 
-def test_training_never_draws_an_evaluation_seed():
-    drawn = [episode_seed(s, a, e) for s in range(3) for a in range(3) for e in range(50)]
-    assert all(TRAINING_SEEDS <= seed < 2 * TRAINING_SEEDS for seed in drawn)
+def test_without_a_learner_seeds_are_a_fixed_function_of_the_runs_and_are_recorded():
+    assert recorded_seeds(3, seed=1) == recorded_seeds(3, seed=1)
+    assert len({*recorded_seeds(3, seed=1), *recorded_seeds(3, seed=2)}) == 6
 
 
-def test_a_reset_waits_for_what_it_is_told_to():
-    calls = []
-    adapt(Counter(), before_reset=lambda: calls.append(1)).reset()
-    assert calls == [1]
+def test_what_is_assigned_is_played():
+    assigned = iter([Assignment(4, 77, 1, 0, None, 1), Assignment(9, 5, 2, 0, None, 1)])
+    assert recorded_seeds(2, assign=lambda: next(assigned)) == [77, 5]
+
+
+class Kitchen(Counter):
+    """Has tasks."""
+
+    def assign(self, task, place):
+        self.assigned = task, place
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, {"task": self.assigned[0], "init_state": self.assigned[1]}
+
+
+def test_an_environment_of_several_tasks_is_told_which():
+    env = adapt(Kitchen(), assign=lambda: Assignment(4, 77, 1, 2, 30, 1), tokens=[[0], [1], [2]])
+    observation, _ = env.reset()
+    assert observation["observation.language.tokens"].tolist() == [[2]]
+    assert env.step(row([[0, 0]]))[4]["discrete_penalty"][4:6] == [2.0, 30.0]
 
 
 def test_a_changed_row_is_refused():

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lerobot.configs import NormalizationMode
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.xvla import XVLAPolicy
 from lerobot.rl.algorithms.factory import make_algorithm
+from lerobot.transport.utils import state_to_bytes
 from tiny import tiny_policy_config
 
 import bridge.plugin
@@ -19,6 +21,7 @@ bridge.plugin.register()
 from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
 from bridge.wire.record import RecordError, unpack  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
+from pirl_jax.rollout.assignments import Assignment  # noqa: E402
 
 FLOW_NOISE = NoiseConfig(mode="flow_noise", level=0.1, head_hidden_dims=(6,))
 
@@ -50,7 +53,7 @@ def head(algorithm):
 
 def push(version, tensors, level=0.1):
     level = torch.tensor(level, dtype=torch.float64)
-    return {"version": torch.tensor(version), "level": level, "policy": tensors}
+    return {"run": torch.tensor(9), "version": torch.tensor(version), "level": level, "policy": tensors}
 
 
 def test_a_row_passes_through_the_actors_processors_untouched():
@@ -149,17 +152,19 @@ def test_a_push_that_does_not_fit_is_logged_and_changes_nothing(spoil, message, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": None}, "a push holds 'version', 'level' and 'policy'; got"),
+        ({"version": None}, "a push holds 'run', 'version', 'level' and 'policy'; got"),
         ({"version": torch.tensor(0)}, "version must be in"),
+        ({"run": None}, "a push holds 'run', 'version', 'level' and 'policy'; got"),
+        ({"run": torch.tensor(-1)}, "run in"),
         ({"version": torch.tensor([3])}, "version must be a scalar tensor"),
         ({"version": torch.tensor(torch.inf)}, "version must be a scalar tensor"),
-        ({"level": None}, "a push holds 'version', 'level' and 'policy'; got"),
+        ({"level": None}, "a push holds 'run', 'version', 'level' and 'policy'; got"),
         ({"level": 0.1}, "level must be a scalar tensor"),
         ({"level": torch.tensor([0.1, 0.2])}, "level must be a scalar tensor"),
         ({"level": torch.tensor(0.0).double()}, "level must be above 0 and below 1"),
         ({"level": torch.tensor(1.0).double()}, "level must be above 0 and below 1"),
         ({"level": torch.tensor(torch.nan).double()}, "level must be above 0 and below 1"),
-        ({"extra": torch.tensor(1)}, "a push holds 'version', 'level' and 'policy'; got"),
+        ({"extra": torch.tensor(1)}, "a push holds 'run', 'version', 'level' and 'policy'; got"),
     ],
 )
 def test_a_push_without_a_proper_version_or_level_is_refused(changes, message, caplog):
@@ -221,22 +226,75 @@ def test_a_policy_that_produces_nan_is_not_executed():
         algorithm.select_action(preprocessor.process_observation(observation()))
 
 
-def test_actors_of_a_run_draw_different_noise_and_repeat_their_own():
-    def noise(actor_id):
-        torch.manual_seed(0)
-        policy_config = tiny_policy_config()
-        config = PiRLConfig()
-        config.policy_config = policy_config
-        config.actor_id = actor_id
-        policy = XVLAPolicy(policy_config)
-        algorithm = make_algorithm(config, policy)
-        preprocessor, _ = make_pre_post_processors(policy_config)
-        return unpack(
-            algorithm.select_action(preprocessor.process_observation(observation())).numpy()
-        ).latents[0]
+class Learner:
+    """What an algorithm asks of its channel."""
 
-    np.testing.assert_array_equal(noise(0), noise(0))
-    assert not np.array_equal(noise(0), noise(1))
+    run = 9
+
+    def __init__(self, *pushes):
+        self.pushes = list(pushes)
+        self.parameters = self.episodes = self
+        self.stop = threading.Event()
+        self.current = None
+
+    def assign(self, number, version, noise_key=0):
+        self.current = Assignment(number, 1, noise_key, 0, None, version)
+
+    def take(self, timeout):
+        return state_to_bytes(self.pushes.pop(0)) if self.pushes else None
+
+
+def playing(*versions):
+    algorithm = make()
+    algorithm._channel = Learner(*(push(version, head(algorithm)) for version in versions))
+    preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
+    batch = preprocessor.process_observation(observation())
+    return algorithm, lambda: unpack(algorithm.select_action(dict(batch)).numpy())
+
+
+def test_an_episodes_noise_is_its_keys_whoever_plays_it_and_whatever_came_before():
+    def played(*keys):
+        algorithm, row = playing(1)
+        rows = []
+        for number, key in enumerate(keys):
+            algorithm._channel.assign(number, 1, key)
+            rows += [row().latents[0], row().latents[0]]
+        return rows
+
+    first, second = played(5, 6), played(4, 6)
+    np.testing.assert_array_equal(first[2:], second[2:])
+    assert not np.array_equal(first[0], second[0])
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_the_version_that_is_assigned_is_loaded_before_the_first_chunk_and_stays_to_the_last():
+    algorithm, row = playing(3, 4)
+    algorithm._channel.assign(0, 3)
+    first = row()
+    assert (first.version, first.number, first.run) == (3, 0, 9)
+    assert row().version == 3
+    algorithm._channel.assign(1, 4)
+    assert [(record.version, record.number) for record in (row(), row())] == [(4, 1), (4, 1)]
+
+
+def test_a_version_of_the_runs_before_is_none_of_this_run():
+    algorithm, row = playing(5)
+    algorithm._channel.assign(0, 5)
+    row()
+    algorithm._channel.run = 10
+    algorithm._channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
+    algorithm._channel.assign(0, 1)
+    record = row()
+    assert (record.run, record.version, record.number) == (10, 1, 0)
+
+
+def test_an_actor_that_is_told_to_stop_waits_for_no_parameters():
+    algorithm, row = playing()
+    algorithm._channel.assign(0, 1)
+    algorithm._channel.stop.set()
+    with pytest.raises(SystemExit) as caught:
+        row()
+    assert caught.value.code == 0
 
 
 def test_training_is_refused_here():

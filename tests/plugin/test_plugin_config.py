@@ -99,7 +99,6 @@ def test_an_unknown_key_is_refused(tmp_path):
         ({"algorithm": {"noise": {"level": 0.0}}}, "noise.level"),
         ({"algorithm": {"noise": {"level": 0.1, "gripper": "bernoulli"}}}, "noise.gripper.*action_mode"),
         ({"algorithm": {"concurrency": {"actor": "processes"}}}, "threads"),
-        ({"algorithm": {"spool_size": 0}}, "spool_size"),
         ({"env": {"domain_id": 9}}, "num_domains"),
         ({"env": {"image_keys": {"front": "observation.images.top"}}}, "observation.images.front"),
         ({"env": {"tokenizer_max_length": 3}}, "tokenizer_max_length"),

@@ -24,10 +24,10 @@ from bridge.plugin.transport import LearnerChannel, open_channel
 class Actor:
     """The three threads of LeRobot's actor, on a LearnerChannel."""
 
-    def __init__(self, port, spool_size=100):
+    def __init__(self, port):
         self.stop = threading.Event()
         plain = open_channel(f"127.0.0.1:{port}", grpc_channel_options())
-        self.channel = LearnerChannel(plain, self.stop, spool_size)
+        self.channel = LearnerChannel(plain, self.stop)
         self.stub = services_pb2_grpc.LearnerServiceStub(self.channel)
         self.transitions = queue.Queue()
         self.parameters = queue.Queue()
@@ -82,7 +82,7 @@ def push(learner, version, size=10):
 
 
 def receive(actor):
-    return bytes_to_state_dict(actor.parameters.get(timeout=20))
+    return bytes_to_state_dict(actor.channel.parameters.take(20))
 
 
 def test_messages_larger_than_a_grpc_message_arrive_whole_and_numbered(learner):
@@ -177,26 +177,6 @@ def test_a_message_the_learner_keeps_refusing_does_not_block_the_next(learner, c
     actor.end()
 
 
-def test_a_full_spool_makes_the_actor_wait_and_a_learner_frees_it():
-    first = FakeLearner()
-    actor = Actor(first.port, spool_size=2)
-    actor.channel.wait_for_room()
-    first.stop()
-    for number in range(3):
-        actor.finish_episode(number)
-    time.sleep(0.5)
-    waiting = threading.Thread(target=actor.channel.wait_for_room)
-    waiting.start()
-    waiting.join(0.5)
-    assert waiting.is_alive()
-    second = FakeLearner(first.port)
-    waiting.join(20)
-    assert not waiting.is_alive()
-    second.wait_for_episodes(3, 20)
-    actor.end()
-    second.stop()
-
-
 def test_a_stop_while_a_stream_is_being_opened_ends_it():
     stop, cancelled, before = threading.Event(), threading.Event(), set(threading.enumerate())
 
@@ -208,29 +188,36 @@ def test_a_stop_while_a_stream_is_being_opened_ends_it():
             assert cancelled.wait(5), "the stream was left open"
             return iter(())
 
-    def open_call(request):
+    def open_call(request, metadata):
         stop.set()
         canceller.join(5)
         return Call()
 
-    plain = SimpleNamespace(unary_stream=lambda method, **kwargs: open_call)
-    channel = LearnerChannel(plain, stop, spool_size=1)
+    plain = SimpleNamespace(unary_stream=lambda method, **kwargs: open_call, unary_unary=lambda method: None)
+    channel = LearnerChannel(plain, stop)
     (canceller,) = set(threading.enumerate()) - before
-    assert len(list(channel.unary_stream("/StreamParameters")(None))) == 1  # the empty BEGIN
+    assert list(channel.unary_stream("/StreamParameters")(None)) == []
 
 
 def test_a_stop_ends_all_waiting_while_the_learner_is_away():
     learner = FakeLearner()
-    actor = Actor(learner.port, spool_size=1)
+    actor = Actor(learner.port)
     learner.stop()
     actor.finish_episode(0)
-    time.sleep(0.5)
-    waiting = threading.Thread(target=actor.channel.wait_for_room)
+    codes = []
+
+    def ask():
+        try:
+            actor.channel.episodes.register("0", {})
+        except SystemExit as stop:
+            codes.append(stop.code)
+
+    waiting = threading.Thread(target=ask)
     waiting.start()
+    time.sleep(0.5)
     assert actor.end() < 5
-    waiting.join(2)
-    assert not waiting.is_alive()
-    assert actor.channel.first_parameters(10) is None
+    waiting.join(5)
+    assert codes == [0]
 
 
 def test_the_actors_natural_end_stops_everything(learner):
@@ -243,19 +230,22 @@ def test_the_actors_natural_end_stops_everything(learner):
     assert numbers(learner.wait_for_episodes(1, 5)) == [0]
 
 
-def test_the_first_parameters_can_be_read_beside_the_stream(learner):
+def test_lerobots_own_queue_gets_no_second_copy_of_the_parameters(learner):
     actor = Actor(learner.port)
     push(learner, 3)
-    assert int(bytes_to_state_dict(actor.channel.first_parameters(20))["version"]) == 3
     assert int(receive(actor)["version"]) == 3
     actor.end()
+    assert actor.parameters.empty()
 
 
-def test_waiting_for_parameters_ends_at_its_time_limit(learner):
+def test_of_parameters_that_nobody_took_the_newest_stay(learner):
     actor = Actor(learner.port)
-    started = time.monotonic()
-    assert actor.channel.first_parameters(0.3) is None
-    assert time.monotonic() - started < 2
+    push(learner, 3)
+    time.sleep(0.5)
+    push(learner, 4)
+    time.sleep(0.5)
+    assert int(receive(actor)["version"]) == 4
+    assert actor.channel.parameters.take(0.1) is None
     actor.end()
 
 

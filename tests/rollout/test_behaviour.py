@@ -1,20 +1,9 @@
-"""Policy versions: which parameters acted, and numbers that never come back."""
-
-from itertools import pairwise
+"""Policy versions: which parameters acted."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.rollout.behaviour import Behaviour, Behaviours, Versions, round_to
-
-
-def test_version_numbers_are_never_given_twice_even_if_the_process_dies(tmp_path):
-    file = tmp_path / "versions.txt"
-    given = [Versions(file).next() for _ in range(3)]  # three processes, each killed after its first number
-    one = Versions(file)
-    given += [one.next() for _ in range(1500)]  # past a reserved block
-    assert given[0] == 1
-    assert all(later > earlier for earlier, later in pairwise(given))
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours, round_to
 
 
 def test_versions_older_than_the_staleness_limit_are_forgotten():
@@ -24,14 +13,6 @@ def test_versions_older_than_the_staleness_limit_are_forgotten():
     assert behaviours.get(3) is None
     assert behaviours.get(5).params == {"w": 1}
     assert behaviours.get(9).update == 2
-    assert behaviours.oldest == 5
-
-
-def test_two_versions_of_one_update_count_once():
-    behaviours = Behaviours(max_staleness=1)
-    for update, version in [(4, 10), (4, 1001), (5, 1002)]:
-        behaviours.add(version, Behaviour({}, update, 0.1))
-    assert [behaviours.get(v) is not None for v in (10, 1001, 1002)] == [True, True, True]
 
 
 def test_a_bfloat16_push_makes_the_rounded_weights_the_behaviour_policy():

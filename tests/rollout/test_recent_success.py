@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_run import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
 
-from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.rollout.tasks import RecentSuccess
 
 
@@ -69,7 +68,6 @@ def test_the_loop_learns_from_the_mixed_task_alone_and_counts_the_rest(tmp_path)
         total_steps=3,
         receive=receive,
         publish=lambda version, params: versions.append(version),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
     rows = [update.metrics for update in updates]
@@ -94,7 +92,6 @@ def test_without_a_range_nothing_is_dropped_or_logged(tmp_path):
             episode(0, 2, terminated=True, version=versions[-1]), task="solved"
         ),
         publish=lambda version, params: versions.append(version),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
     metrics = next(updates).metrics

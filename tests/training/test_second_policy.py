@@ -1,5 +1,6 @@
 """The contract is enough for a second policy: a linear velocity policy, trained through everything."""
 
+import dataclasses
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from pirl_jax.likelihood import flow
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig
-from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.episode import Episode, Observations
 from pirl_jax.training import loop, parts
 from pirl_jax.update import critic
@@ -107,7 +109,7 @@ def play(behaviour: Behaviour, version: int, seed: int) -> Episode:
     )
 
 
-def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop(tmp_path):
+def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop():
     policy: FlowPolicy = LinearVelocityPolicy()
     params = {
         "head": {"weight": jnp.eye(2), "bias": jnp.full(2, 0.5)},
@@ -116,12 +118,17 @@ def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop(tmp_pat
     trainable, frozen = policy.split(params)
     critic_params = critic.init(policy, RECIPE.critic, 2, jax.random.key(0))
     pushed: list[tuple[int, Behaviour]] = []
-    seeds = iter(range(10_000))
-    actors = loop.Actors(
-        receive=lambda timeout: play(pushed[-1][1], pushed[-1][0], next(seeds)),
-        publish=lambda version, behaviour: pushed.append((version, behaviour)),
-        versions=Versions(tmp_path / "versions.txt"),
-    )
+    assignments = Assignments(loop.window(RECIPE), seed=0)
+
+    def receive(timeout: float) -> Episode:
+        assigned = assignments.next("actor", timeout)
+        assert assigned is not None
+        version, behaviour = pushed[-1]
+        episode = play(behaviour, version, assigned.number)
+        assignments.deliver(assigned.number, assigned.seed)
+        return dataclasses.replace(episode, number=assigned.number)
+
+    actors = loop.Actors(receive, lambda version, behaviour: pushed.append((version, behaviour)), assignments)
     updates = loop.run(
         parts.assemble(policy, critic.value_function(RECIPE.critic.hidden_dims), frozen, RECIPE),
         RECIPE,

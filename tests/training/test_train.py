@@ -25,7 +25,7 @@ from toy_run import (
 )
 
 from pirl_jax.recipe import CriticConfig, NoiseConfig
-from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training import loop as train
@@ -108,14 +108,15 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     np.testing.assert_allclose(batch.old_log_prob[:7], expected, rtol=1e-5)
 
 
-def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each_update(tmp_path):
+def test_the_loop_plays_again_what_it_cannot_place_and_publishes_after_each_update():
     published: list[int] = []
     sent: list[Episode] = []
 
     def receive(timeout: float) -> Episode:
-        """Alternate: this version, one never published, the one before."""
+        """Of four, one of a version never published and one of the version before."""
         n = len(sent)
-        version = (published[-1], 10_000, published[0] if len(published) > 1 else published[-1])[n % 3]
+        before = published[0] if len(published) > 1 else published[-1]
+        version = (published[-1], 10_000, before, published[-1])[n % 4]
         sent.append(episode(n, 2, terminated=bool(n % 2), version=version))
         return sent[-1]
 
@@ -129,16 +130,15 @@ def test_the_loop_drops_and_counts_what_it_cannot_place_and_publishes_after_each
         total_steps=2,
         receive=receive,
         publish=lambda version, behaviour: published.append(version),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
-    metrics = [update.metrics for update in updates]
+    rows = [(update.metrics, int(update.state.episodes)) for update in updates]
     assert published == [1, 2, 3]
-    assert [row["train/episodes"] for row in metrics] == [3, 3]
-    assert metrics[0]["dropped/unknown_version"] >= 1
-    assert metrics[0]["dropped/stale"] == 0
-    assert metrics[1]["dropped/stale"] >= 1
-    assert metrics[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert [row["train/episodes"] for row, _ in rows] == [3, 3]
+    assert [row["dropped/unknown_version"] for row, _ in rows] == [1, 2]
+    # Numbers that were played again are no numbers more.
+    assert [settled for _, settled in rows] == [3, 6]
+    assert rows[0][0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
 
 
 def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_episodes(tmp_path):
@@ -148,7 +148,7 @@ def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_ep
 
     def receive(timeout: float) -> Episode:
         newest = max(pushed)
-        version = newest if len(sent) % 3 == 0 else max(newest - 1, 1)
+        version = newest if len(sent) % 3 == 0 else max(newest - 1, min(pushed))
         sent.append(episode(len(sent), 2, terminated=True, version=version))
         return sent[-1]
 
@@ -167,7 +167,6 @@ def test_a_schedules_level_goes_out_with_each_version_and_comes_back_with_its_ep
         total_steps=4,
         receive=receive,
         publish=lambda version, behaviour: pushed.update({version: behaviour}),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
     metrics = [update.metrics for update in updates]
@@ -199,9 +198,9 @@ def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk()
     assert not np.asarray(batch.value_targets).any()
 
 
-def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path, caplog):
-    """Seed 0: both succeed. Seed 1: one does. Seed 2: none. Then mixed ones."""
-    outcomes = [(0, True), (1, True), (0, True), (2, False), (1, False), (2, False), (3, False), (3, True)]
+def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(caplog):
+    """Of four groups in the order of their numbers: both succeed, one does, none does, one does."""
+    outcomes = [(0, True), (0, True), (1, True), (1, False), (2, False), (2, False), (3, False), (3, True)]
     versions: list[int] = []
     remaining = iter(outcomes)
 
@@ -219,7 +218,6 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(tmp_path
             total_steps=1,
             receive=receive,
             publish=lambda version, behaviour: versions.append(version),
-            versions=Versions(tmp_path / "versions.txt"),
             stop=threading.Event(),
         )
     )

@@ -15,7 +15,7 @@ from toy_frames import data
 
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import CriticConfig
-from pirl_jax.rollout.behaviour import Behaviour, Versions
+from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.training import parts
 from pirl_jax.update import critic as critics
@@ -124,7 +124,6 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
         total_steps=2,
         receive=lambda timeout: toy_run.episode(len(versions), 2, terminated=True, version=versions[-1]),
         publish=lambda version, params: versions.append(version),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
     list(updates)

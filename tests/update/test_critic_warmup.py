@@ -11,7 +11,6 @@ from by_recipe import make_recipe
 from toy_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
 
 from pirl_jax.recipe import CriticConfig
-from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.training import checkpoint
 
 WARMUP = 2
@@ -96,12 +95,11 @@ def test_actors_keep_playing_with_the_same_weights_under_growing_versions(tmp_pa
         total_steps=WARMUP + 1,
         receive=receive,
         publish=lambda version, behaviour: pushes.append((version, float(behaviour.params["w"]))),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
     )
     metrics = [update.metrics for update in updates]
     assert [version for version, _ in pushes] == [1, 2, 3, 4]
     start = float(toy_run.PARAMS["w"])
     assert [weight == start for _, weight in pushes] == [True, True, True, False]
-    assert [row["dropped/stale"] for row in metrics] == [0, 0, 0]
+    assert [row["dropped/unknown_version"] for row in metrics] == [0, 0, 0]
     assert [row["train/policy_steps"] > 0 for row in metrics] == [False, False, True]

@@ -33,7 +33,6 @@ from toy_update import (
 
 from pirl_jax.likelihood import flow
 from pirl_jax.recipe import DemonstrationsConfig
-from pirl_jax.rollout.behaviour import Versions
 from pirl_jax.training import checkpoint
 from pirl_jax.update.demonstrations import Demonstrations, coef_at, encode
 from pirl_jax.xvla.images import normalize_images
@@ -175,7 +174,6 @@ def test_the_loop_pulls_the_policy_to_what_was_demonstrated(tmp_path):
         total_steps=15,
         receive=receive,
         publish=lambda version, params: versions.append(version),
-        versions=Versions(tmp_path / "versions.txt"),
         stop=threading.Event(),
         demonstrations=demos,
     )

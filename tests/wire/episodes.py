@@ -34,7 +34,7 @@ def observation(rng: np.random.Generator, spec: EpisodeSpec = SPEC) -> dict[str,
     }
 
 
-def record(rng: np.random.Generator, version: int = 7, spec: EpisodeSpec = SPEC) -> Record:
+def record(rng: np.random.Generator, version: int = 7, spec: EpisodeSpec = SPEC, **episode: int) -> Record:
     dims = spec.record_dims
     return Record(
         env_action=rng.standard_normal((dims.n_action_steps, dims.env_action_dim), dtype=np.float32),
@@ -42,13 +42,23 @@ def record(rng: np.random.Generator, version: int = 7, spec: EpisodeSpec = SPEC)
         log_prob=rng.standard_normal(dims.chunk_size, dtype=np.float32),
         denoise_step=1,
         version=version,
+        **episode,
     )
 
 
-def transitions(chunks: int = 3, *, seed: int = 0, version: int = 7, truncated: bool = False) -> list[dict]:
+def transitions(
+    chunks: int = 3,
+    *,
+    seed: int = 0,
+    version: int = 7,
+    truncated: bool = False,
+    episode_seed: int = 17 + (4 << 16),
+    **episode_of: int,
+) -> list[dict]:
     """An episode whose last chunk ends after one step, with reward 1 there if it terminates."""
     rng = np.random.default_rng(seed)
     observations = [observation(rng) for _ in range(chunks + 1)]
+    halves = episode_seed & 0xFFFF, episode_seed >> 16
     episode = []
     for t in range(chunks):
         last = t == chunks - 1
@@ -58,13 +68,13 @@ def transitions(chunks: int = 3, *, seed: int = 0, version: int = 7, truncated: 
         episode.append(
             {
                 "state": observations[t],
-                "action": torch.from_numpy(pack(record(rng, version)))[None],
+                "action": torch.from_numpy(pack(record(rng, version, **episode_of)))[None],
                 "reward": sum(rewards),
                 "next_state": observations[t + 1],
                 "done": last and not truncated,
                 "truncated": last and truncated,
                 "complementary_info": {
-                    "discrete_penalty": torch.tensor([[executed, success, 17, 4, 0, -1, *rewards]]),
+                    "discrete_penalty": torch.tensor([[executed, success, *halves, 0, -1, *rewards]]),
                     "is_intervention": torch.tensor(False),
                 },
             }

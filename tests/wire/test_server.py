@@ -30,12 +30,31 @@ from lerobot.transport.utils import (
 from bridge.plugin.transport import LearnerChannel
 from bridge.wire.broadcast import serialise
 from bridge.wire.decode import decode_episode
+from bridge.wire.inbox import Counts, Inbox
 from bridge.wire.protocol import MESSAGE_ID_KEY
 from bridge.wire.server import PORT_KEY, LearnerServer
+from pirl_jax.rollout.assignments import Assignments, Verdict
 
-START_SERVER = partial(LearnerServer, "127.0.0.1", 0, decode=partial(decode_episode, spec=SPEC))
 WAIT_S = 20.0
 RECONNECT_FAST = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+
+
+class AnyEpisode(Assignments):
+    """Wants whatever arrives: most of these tests are about the way there."""
+
+    def deliver(self, number: int, seed: int) -> Verdict:
+        return Verdict.WANTED
+
+
+def start_server(port: int = 0, **settings) -> LearnerServer:
+    defaults = {
+        "decode": partial(decode_episode, spec=SPEC),
+        "assignments": AnyEpisode(100, 0),
+        "agreement": {},
+    }
+    server = LearnerServer("127.0.0.1", port, **(defaults | settings))
+    server.run = 0  # as `message` has it
+    return server
 
 
 @contextlib.contextmanager
@@ -113,7 +132,7 @@ class Sender:
 
 
 def test_three_stock_actors_each_receive_every_version():
-    with START_SERVER(max_actors=3) as server, contextlib.ExitStack() as stack:
+    with start_server(max_actors=3) as server, contextlib.ExitStack() as stack:
         stubs = [stack.enter_context(connect(server)) for _ in range(3)]
         assert all(establish_learner_connection(stub, threading.Event(), attempts=2) for stub in stubs)
         actors = [receive(stub) for stub in stubs]
@@ -131,7 +150,7 @@ def test_three_stock_actors_each_receive_every_version():
 
 
 def test_actors_send_while_they_receive():
-    with START_SERVER(max_actors=3) as server, contextlib.ExitStack() as stack:
+    with start_server(max_actors=3) as server, contextlib.ExitStack() as stack:
         for i in range(3):
             stub = stack.enter_context(connect(server))
             stack.callback(receive(stub).leave)
@@ -145,7 +164,7 @@ def test_actors_send_while_they_receive():
 
 
 def test_late_joiner_gets_the_newest_version_at_once():
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         server.publish(1, 0.1, {"weight": torch.zeros(1)})
         server.publish(2, 0.1, {"weight": torch.ones(1)})
         actor = receive(stub)
@@ -155,7 +174,7 @@ def test_late_joiner_gets_the_newest_version_at_once():
 
 
 def test_an_actor_that_lags_skips_to_the_newest_version():
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         server.publish(1, 0.1, {"weight": torch.zeros(4 * 1024 * 1024)})
         stream = stub.StreamParameters(services_pb2.Empty())
         next(stream)  # an actor busy elsewhere: flow control stops the server within the first message
@@ -168,7 +187,7 @@ def test_an_actor_that_lags_skips_to_the_newest_version():
 
 def test_fifty_megabytes_reach_every_actor_intact():
     weight = torch.arange(50 * 1024 * 1024 // 4, dtype=torch.float32)
-    with START_SERVER() as server, connect(server) as one, connect(server) as two:
+    with start_server() as server, connect(server) as one, connect(server) as two:
         actors = [receive(one), receive(two)]
         server.publish(1, 0.1, {"weight": weight})
         for actor in actors:
@@ -177,7 +196,7 @@ def test_fifty_megabytes_reach_every_actor_intact():
 
 def test_a_large_message_reaches_the_learner_intact():
     received = []
-    with START_SERVER(decode=lambda data: received.append(data) or decode_episode(message(), SPEC)) as server:
+    with start_server(decode=lambda data: received.append(data) or decode_episode(message(), SPEC)) as server:
         data = np.random.default_rng(0).bytes(20 * 1024 * 1024 + 1)
         with connect(server) as stub:
             send(stub, data)
@@ -202,7 +221,7 @@ def test_numpy_jax_and_torch_tensors_are_published_bit_for_bit():
         "numpy_bf16": np.asarray(half),
         "parameter": torch.nn.Parameter(torch.from_numpy(values)),
     }
-    data = serialise(3, 0.1, tensors)
+    data = serialise(0, 3, 0.1, tensors)
     assert len(data) < 12_000  # without the slice's 16 kB parent
     policy = bytes_to_state_dict(data)["policy"]
     expected = {name: torch.from_numpy(values.copy()) for name in tensors}
@@ -217,14 +236,14 @@ def test_numpy_jax_and_torch_tensors_are_published_bit_for_bit():
 
 @pytest.mark.parametrize("version", [0, 4, 5])
 def test_versions_must_increase(version: int):
-    with START_SERVER() as server:
+    with start_server() as server:
         server.publish(5, 0.1, {})
         with pytest.raises(ValueError, match="must increase"):
             server.publish(version, 0.1, {})
 
 
 def test_a_message_id_is_taken_once():
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         for _ in range(3):
             send(stub, message(2), "actor-0:1")
         send(stub, message(3), "actor-0:2")
@@ -234,59 +253,42 @@ def test_a_message_id_is_taken_once():
         assert (stats["episodes"], stats["duplicates"], stats["messages"]) == (2, 2, 4)
 
 
-def test_a_message_resent_while_its_first_copy_waits_is_taken_once():
-    with START_SERVER(queue_size=1) as server, connect(server) as stub:
-        send(stub, message(1), "fills the queue")
-        calls = [
-            stub.SendTransitions.future(
-                iter(chunks(message(2))), metadata=[(MESSAGE_ID_KEY, "again")], timeout=WAIT_S
-            )
-            for _ in range(2)
-        ]
-        time.sleep(0.5)
-        assert not any(call.done() for call in calls)
-        assert [len(server.get(WAIT_S)) for _ in range(2)] == [1, 2]
-        for call in calls:
-            call.result(timeout=WAIT_S)
-        assert server.get(0.3) is None
-        assert server.stats()["duplicates"] == 1
+def test_a_message_resent_while_its_first_copy_is_read_is_taken_once():
+    reading, read_on = threading.Event(), threading.Event()
 
+    def decode(data: bytes):
+        reading.set()
+        assert read_on.wait(WAIT_S)
+        return decode_episode(data, SPEC)
 
-def test_a_sender_who_gave_up_waiting_may_send_the_same_id_again():
-    with START_SERVER(queue_size=1) as server, connect(server) as stub:
-        send(stub, message(1), "fills the queue")
-        with pytest.raises(grpc.RpcError):
-            stub.SendTransitions(iter(chunks(message(2))), metadata=[(MESSAGE_ID_KEY, "again")], timeout=0.5)
-        assert len(server.get(WAIT_S)) == 1
-        send(stub, message(2), "again")
-        assert len(server.get(WAIT_S)) == 2
-        assert server.get(0.3) is None
+    counts = Counts()
+    inbox = Inbox(decode, lambda episode: None, counts, threading.Event())
+    threads = [threading.Thread(target=inbox.put, args=(message(2), "again", "peer")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert reading.wait(WAIT_S)
+    time.sleep(0.2)
+    assert all(thread.is_alive() for thread in threads)
+    read_on.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert len(inbox) == 1
+    assert counts.snapshot()["duplicates"] == 1
 
 
 @pytest.mark.parametrize("data", [[], [message(1), message(2)]], ids=["none", "two"])
 def test_a_call_with_an_id_acknowledges_exactly_one_message(data: list[bytes]):
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         requests = [chunk for item in data for chunk in chunks(item)]
         with pytest.raises(grpc.RpcError) as caught:
             stub.SendTransitions(iter(requests), metadata=[(MESSAGE_ID_KEY, "x")], timeout=WAIT_S)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_full_queue_makes_senders_wait_and_loses_nothing():
-    with START_SERVER(queue_size=2) as server, connect(server) as stub:
-        sender = Sender(stub)
-        for i in range(6):
-            sender.send(message(i + 1))
-        time.sleep(0.5)
-        assert server.stats()["queued"] == 2
-        assert [len(server.get(WAIT_S)) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
-        sender.finish()
-
-
 def test_nan_is_dropped_counted_and_named_while_the_stream_goes_on(caplog: pytest.LogCaptureFixture):
     poisoned = transitions(3)
     poisoned[1]["state"]["observation.state"][0, 0] = torch.nan
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         sender = Sender(stub)
         with caplog.at_level(logging.WARNING, "bridge.wire.inbox"):
             bad = transitions_to_bytes(poisoned)
@@ -302,25 +304,46 @@ def test_nan_is_dropped_counted_and_named_while_the_stream_goes_on(caplog: pytes
 
 
 def test_garbage_is_dropped_and_acknowledged():
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         send(stub, b"garbage", "g")
         send(stub, message(1), "m")
         assert len(server.get(WAIT_S)) == 1
         assert server.stats()["dropped"] == {"undecodable": 1}
 
 
-def test_an_episode_of_an_unknown_version_is_dropped_by_accept_and_counted():
-    with START_SERVER(accept=lambda episode: None if episode.version == 7 else "unknown_version") as server:
-        with connect(server) as stub:
-            send(stub, message(1, version=0))
-            send(stub, message(2, version=7))
-        assert len(server.get(WAIT_S)) == 2
+def assigned_to(actor: str, assignments: Assignments, run: int, chunks: int = 1) -> bytes:
+    given = assignments.next(actor, 0)
+    assert given is not None
+    return message(chunks, number=given.number, run=run, episode_seed=given.seed)
+
+
+def test_an_episode_counts_if_it_was_assigned_by_this_process_and_once():
+    assignments = Assignments(4, seed=3)
+    assignments.publish(1, 0)
+    with start_server(assignments=assignments) as server, connect(server) as stub:
+        first = assigned_to("a", assignments, server.run)
+        send(stub, first, "a-0")
+        send(stub, first, "a-1")
+        send(stub, assigned_to("a", assignments, server.run + 1), "a-2")
+        send(stub, message(1, number=3), "a-3")
+        assert server.get(WAIT_S).number == 0
         assert server.get(0.2) is None
-        assert server.stats()["dropped"] == {"unknown_version": 1}
+        assert server.stats()["dropped"] == {"duplicate": 1, "other_run": 1, "unassigned": 1}
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:100], lambda data: data + bytes(1 << 20)])
+def test_an_episode_that_cannot_be_read_is_played_again(spoil):
+    assignments = Assignments(4, seed=3)
+    assignments.publish(1, 0)
+    with start_server(assignments=assignments, max_message_bytes=1 << 20) as server:
+        with connect(server) as stub, contextlib.suppress(grpc.RpcError):
+            send(stub, spoil(assigned_to("a", assignments, server.run)), "a-0")
+        assert assignments.playing == 0
+        assert assignments.next("b", 0).number == 0
 
 
 def test_an_oversized_message_is_skipped_and_its_stream_goes_on(caplog: pytest.LogCaptureFixture):
-    with START_SERVER(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
+    with start_server(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
         sender = Sender(stub)
         with caplog.at_level(logging.WARNING, "bridge.wire.inbox"):
             for data in (message(1), bytes(9 * 1024 * 1024), message(2)):
@@ -332,7 +355,7 @@ def test_an_oversized_message_is_skipped_and_its_stream_goes_on(caplog: pytest.L
 
 
 def test_an_oversized_call_is_refused_for_good():
-    with START_SERVER(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
+    with start_server(max_message_bytes=3 * 1024 * 1024) as server, connect(server) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             send(stub, bytes(9 * 1024 * 1024), "big")
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -341,7 +364,7 @@ def test_an_oversized_call_is_refused_for_good():
 
 
 def test_an_actor_that_leaves_mid_message_takes_only_that_message_with_it():
-    with START_SERVER() as server:
+    with start_server() as server:
         with connect(server) as stub:
             leaver = Sender(stub)
             leaver.send(message(1))
@@ -356,7 +379,7 @@ def test_an_actor_that_leaves_mid_message_takes_only_that_message_with_it():
 def test_a_begin_discards_what_was_left_unfinished():
     data = message(2)
     states = services_pb2.TransferState
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         sender = Sender(stub)
         sender.send_chunk(b"half a mess", states.TRANSFER_BEGIN)
         sender.send_chunk(b"", states.TRANSFER_BEGIN)
@@ -375,7 +398,7 @@ class Bomb:
 
 
 def test_interactions_are_counted_and_never_unpickled():
-    with START_SERVER() as server, connect(server) as stub:
+    with start_server() as server, connect(server) as stub:
         requests = [
             chunk
             for item in ({"Episodic reward": 1.0}, Bomb())
@@ -386,8 +409,8 @@ def test_interactions_are_counted_and_never_unpickled():
 
 
 def test_a_port_in_use_is_an_error_that_names_port_and_setting():
-    with START_SERVER() as server:
-        second = LearnerServer("127.0.0.1", server.port, decode=partial(decode_episode, spec=SPEC))
+    with start_server() as server:
+        second = start_server(server.port)
         with pytest.raises(OSError, match=rf"127\.0\.0\.1:{server.port}.*{PORT_KEY}"), second:
             pass
     with second:
@@ -396,7 +419,7 @@ def test_a_port_in_use_is_an_error_that_names_port_and_setting():
 
 def test_shutdown_takes_under_three_seconds_with_every_kind_of_stream_open():
     with contextlib.ExitStack() as stack:
-        server = START_SERVER(queue_size=1)
+        server = start_server()
         with server:
             server.publish(1, 0.1, {"weight": torch.zeros(1)})
             actors, senders = [], []
@@ -422,7 +445,7 @@ def test_shutdown_takes_under_three_seconds_with_every_kind_of_stream_open():
 
 
 def test_more_actors_than_allowed_are_turned_away_and_the_rest_served():
-    with START_SERVER(max_actors=1) as server, contextlib.ExitStack() as stack:
+    with start_server(max_actors=1) as server, contextlib.ExitStack() as stack:
         actors = [receive(stack.enter_context(connect(server))) for _ in range(2)]
         wait_until(lambda: server.stats()["actors"] == 2)
         refused = receive(stack.enter_context(connect(server)))
@@ -434,44 +457,47 @@ def test_more_actors_than_allowed_are_turned_away_and_the_rest_served():
 
 
 def test_get_without_an_episode_returns_none_in_time():
-    with START_SERVER() as server:
+    with start_server() as server:
         started = time.monotonic()
         assert server.get(0.0) is None
         assert server.get(0.25) is None
         assert 0.2 < time.monotonic() - started < 2.0
 
 
-@pytest.mark.parametrize("limit", ["max_actors", "max_message_bytes", "queue_size"])
+@pytest.mark.parametrize("limit", ["max_actors", "max_message_bytes"])
 def test_limits_must_be_positive(limit: str):
     with pytest.raises(ValueError, match=limit):
-        START_SERVER(**{limit: 0})
+        start_server(**{limit: 0})
 
 
 def test_the_plugins_channel_outlives_a_restarted_learner():
     stop = threading.Event()
-    first = START_SERVER()
+    first = start_server()
     with first:
         port = first.port
         plain = grpc.insecure_channel(f"127.0.0.1:{port}", [*grpc_channel_options(), *RECONNECT_FAST])
-        stub = services_pb2_grpc.LearnerServiceStub(LearnerChannel(plain, stop, spool_size=8))
+        learner = LearnerChannel(plain, stop)
+        stub = services_pb2_grpc.LearnerServiceStub(learner)
         outgoing: queue.Queue = queue.Queue()
         requests = iter(outgoing.get, None)
         threading.Thread(target=stub.SendTransitions, args=(requests,), daemon=True).start()
-        actor = receive(stub)
+        receiving = threading.Thread(target=stub.StreamParameters, args=(services_pb2.Empty(),), daemon=True)
+        receiving.start()
         first.publish(1, 0.1, {"weight": torch.zeros(1)})
-        assert actor.next()["version"] == 1
+        assert bytes_to_state_dict(learner.parameters.take(WAIT_S))["version"] == 1
         for chunk in chunks(message(1)):
             outgoing.put(chunk)
         assert len(first.get(WAIT_S)) == 1
     for length in (2, 3):
         for chunk in chunks(message(length)):
             outgoing.put(chunk)
-    with LearnerServer("127.0.0.1", port, decode=partial(decode_episode, spec=SPEC)) as second:
+    with start_server(port) as second:
         second.publish(2, 0.1, {"weight": torch.ones(1)})
         assert [len(second.get(WAIT_S)) for _ in range(2)] == [2, 3]
-        assert actor.next()["version"] == 2
+        assert bytes_to_state_dict(learner.parameters.take(WAIT_S))["version"] == 2
         assert second.get(0.3) is None
         stop.set()
         outgoing.put(None)
-        actor.join()
+        receiving.join(WAIT_S)
+        assert not receiving.is_alive()
     plain.close()

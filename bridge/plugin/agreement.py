@@ -1,0 +1,84 @@
+"""What an actor must have in common with its learner, as a flat table that both can compare.
+
+Both make it of their own config and weights. A difference would not stop either: the learner would score
+actions under a distribution that they were not drawn from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import draccus
+import torch
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
+from torch import Tensor
+
+from bridge.plugin.actor_settings import ActorSettings
+
+RECIPE_SECTIONS = ("trainable", "noise", "rollout", "push", "dataset_stats")
+"""Of ``algorithm``: those that decide how an actor acts. The others are the learner's own."""
+
+_NOT_THE_POLICYS = (
+    *("device", "pretrained_path", "repo_id", "push_to_hub", "private", "tags", "license", "use_peft"),
+    *("tokenizer_name", "input_features", "output_features", "optimizer_", "scheduler_", "use_amp"),
+    *("freeze_", "train_"),
+)
+"""Beginnings of names in ``policy``: where it runs and is stored, how it was trained; and what is compared
+elsewhere."""
+
+_ENCODER = "model.vlm."
+_SENTENCE = "pick up the red cube, then close 2 drawers"
+
+
+def agreement(cfg: TrainRLServerPipelineConfig) -> dict[str, Any]:
+    """Return what a validated config says that learner and actors must agree on: dotted name → JSON value.
+
+    Of strings that name files the contents count: of the tokenizer, the ids of a fixed sentence.
+    """
+    recipe: Any = cfg.algorithm
+    table: dict[str, Any] = {}
+    for section in RECIPE_SECTIONS:
+        table |= _flat(f"algorithm.{section}", _encode(getattr(recipe, section)))
+    policy = {
+        name: value
+        for name, value in _encode(cfg.policy).items()
+        if not name.startswith(_NOT_THE_POLICYS) and value is not None
+    }
+    table |= _flat("policy", policy)
+    if isinstance(cfg.env, ActorSettings):
+        table |= _flat("env", {"type": cfg.env.type, **cfg.env.agreed()})
+        if cfg.env.tokenizer_name is not None:
+            table["tokenizer"] = str(cfg.env.tokenize([_SENTENCE])[0])
+    return table
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Return a hash of an encoder's tensors, the same whatever floating-point type they are stored in.
+
+    They are compared as bfloat16: a policy stored in float32 may run in bfloat16, and the other way round.
+
+    Args:
+        state: LeRobot's names → tensors, others than the encoder's too; of names that share memory the last
+            one counts.
+    """
+    names = {tensor.data_ptr(): name for name, tensor in sorted(state.items()) if name.startswith(_ENCODER)}
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(names.values()):
+        rounded = state[name].detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(f"{name}{tuple(rounded.shape)}".encode())
+        digest.update(rounded.view(torch.int16).numpy().data)
+    return digest.hexdigest()
+
+
+def _encode(value: Any) -> Any:
+    return draccus.encode(value)
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {
+            key: leaf for name, item in value.items() for key, leaf in _flat(f"{prefix}.{name}", item).items()
+        }
+    return {prefix: value}

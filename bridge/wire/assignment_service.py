@@ -1,0 +1,173 @@
+"""The service by which actors register and are told what to play, on the learner's port."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import grpc
+
+from bridge.wire import protocol, record
+from bridge.wire.protocol import ProtocolError, Registered, Registration, Reply, Request
+from pirl_jax import __version__
+from pirl_jax.rollout.assignments import Assignments
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+"""Seconds after which an actor without a parameter stream counts as gone."""
+
+_LONGEST_WAIT_S = 10.0
+_POLL_S = 0.5
+_NAMED_IN_ERROR = 5
+
+
+@dataclass
+class _Actor:
+    name: str
+    seen: float
+
+
+class AssignmentService:
+    """Registers actors, assigns their episodes, and takes back what vanished actors were playing.
+
+    Args:
+        assignments: The run's.
+        run: Id of this process, see `protocol.Registered`.
+        agreement: What an actor must have in common with the learner: dotted name → JSON value.
+        max_actors: Registered at once, those that are gone and not yet forgotten included.
+        stopping: Set when the server stops: all waiting ends.
+    """
+
+    def __init__(
+        self,
+        assignments: Assignments,
+        run: int,
+        agreement: Mapping[str, Any],
+        max_actors: int,
+        stopping: threading.Event,
+    ) -> None:
+        self._assignments, self._run = assignments, run
+        self._agreement = json.loads(json.dumps(agreement))  # tuples are lists over there
+        self._max_actors, self._stopping = max_actors, stopping
+        self._actors: dict[str, _Actor] = {}
+        self._streams: Counter[str] = Counter()  # open ones, of actors that have yet to register too
+        self._lock = threading.Lock()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server is given."""
+        methods = {protocol.REGISTER: self._register, protocol.NEXT: self._next}
+        return grpc.method_handlers_generic_handler(
+            protocol.SERVICE,
+            {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()},
+        )
+
+    def stream_opened(self, actor: str) -> None:
+        """Note that a parameter stream of the actor's is open."""
+        with self._lock:
+            self._streams[actor] += 1
+
+    def stream_closed(self, actor: str) -> None:
+        """Note that one has ended."""
+        with self._lock:
+            self._streams[actor] -= 1
+            if not self._streams[actor]:
+                del self._streams[actor]
+        self._touch(actor)
+
+    @property
+    def actors(self) -> int:
+        """Actors that are registered and not gone."""
+        return len(self._actors)
+
+    def _register(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        registration = self._read(Registration, data, context)
+        if reason := self._refusal(registration):
+            logger.warning("Refused actor %s (%s): %s", registration.name, context.peer(), reason)
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        self._release_the_gone()
+        with self._lock:
+            if registration.actor not in self._actors:
+                if len(self._actors) >= self._max_actors:
+                    context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED, f"The learner serves {self._max_actors} actors."
+                    )
+                self._actors[registration.actor] = _Actor(registration.name, time.monotonic())
+                logger.info("Actor %s has registered (%s).", registration.name, context.peer())
+        self._touch(registration.actor)
+        return protocol.encode(Registered(self._run))
+
+    def _refusal(self, registration: Registration) -> str | None:
+        if registration.package != __version__ or registration.row_format != record.FORMAT:
+            return (
+                f"The actor has pirl-jax {registration.package} (row format {registration.row_format}), the "
+                f"learner {__version__} (row format {record.FORMAT}). Install one version on both sides."
+            )
+        names = sorted(registration.agreement.keys() | self._agreement.keys())
+        differing = [
+            f"{name} is {_shown(registration.agreement, name)} and the learner's is "
+            f"{_shown(self._agreement, name)}"
+            for name in names
+            if registration.agreement.get(name) != self._agreement.get(name)
+        ]
+        if not differing:
+            return None
+        more = f", and {len(differing) - _NAMED_IN_ERROR} more" if len(differing) > _NAMED_IN_ERROR else ""
+        return (
+            f"The actor's {'; '.join(differing[:_NAMED_IN_ERROR])}{more}. "
+            "Start learner and actors from one config and one checkpoint."
+        )
+
+    def _next(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        request = self._read(Request, data, context)
+        if request.run != self._run or not self._touch(request.actor):
+            context.abort(grpc.StatusCode.NOT_FOUND, "This actor is not registered with this learner.")
+        self._assignments.keep(request.actor, request.holds)
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        while context.is_active() and time.monotonic() < deadline:
+            if self._stopping.is_set():
+                context.abort(grpc.StatusCode.UNAVAILABLE, "The learner is stopping.")
+            self._release_the_gone()
+            assignment = self._assignments.next(request.actor, _POLL_S)
+            self._touch(request.actor)
+            if assignment is not None:
+                return protocol.encode(Reply(**asdict(assignment)))
+        return protocol.encode(Reply())
+
+    def _read[T](self, kind: type[T], data: bytes, context: grpc.ServicerContext) -> T:
+        try:
+            return protocol.decode(kind, data)
+        except ProtocolError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise  # not reached: abort raises
+
+    def _touch(self, actor: str) -> bool:
+        with self._lock:
+            if actor not in self._actors:
+                return False
+            self._actors[actor].seen = time.monotonic()
+            return True
+
+    def _release_the_gone(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            gone = [
+                key
+                for key, actor in self._actors.items()
+                if key not in self._streams and now - actor.seen > GRACE_S
+            ]
+            names = [self._actors.pop(key).name for key in gone]
+        for key, name in zip(gone, names):
+            count = self._assignments.keep(key, ())
+            logger.warning("Actor %s is gone; %d episodes of its are played again by others.", name, count)
+
+
+def _shown(agreement: Mapping[str, Any], name: str) -> str:
+    text = json.dumps(agreement[name]) if name in agreement else "not set"
+    return text if len(text) <= 80 else text[:77] + "…"

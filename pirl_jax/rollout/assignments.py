@@ -1,0 +1,220 @@
+"""Which episode is played next: numbered, handed to actors, and learned from in the order of the numbers.
+
+The learner owns every episode of a run from its start. An actor asks for one and is told its number, seed,
+task and noise, and the version of the parameters to act with. An update learns from the lowest numbers that
+are left, however long they took: neither success nor length selects what is learned from. The standard
+library and NumPy only; the actor imports this file too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+TRAINING_SEEDS = 1 << 30
+"""Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
+
+ATTEMPTS = 3
+"""Times a number is handed out before an episode that cannot be used is given up."""
+
+_NOISE = 0x901CE
+"""Keeps the policy's noise apart from the environment's seed."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One episode to play."""
+
+    number: int
+    """Of the episode, from 0 over the whole run, restarts included."""
+    seed: int
+    """Of the environment: the same for all episodes of a group."""
+    noise_key: int
+    """Of the policy's draws: no two episodes share one."""
+    task: int
+    """Index of the environment's task; 0 where there is one."""
+    place: int | None
+    """Which of the task's initial states, counted on and on; None: one that follows from the seed."""
+    version: int
+    """Of the parameters to act with."""
+
+
+class Verdict(Enum):
+    """What becomes of an episode that arrives."""
+
+    WANTED = "wanted"
+    DUPLICATE = "duplicate"
+    """Its number has arrived before: it was handed out again while its first actor seemed gone."""
+    UNASSIGNED = "unassigned"
+    """Its number was never handed out in this process, or not with its seed."""
+
+
+def episode_seed(seed: int, group: int) -> int:
+    """Return the seed of a run's n-th group of episodes: a fixed function of its arguments, in [2^30, 2^31).
+
+    Args:
+        seed: of the run.
+        group: n; episodes that do not come in groups are groups of one.
+    """
+    return TRAINING_SEEDS + int(np.random.SeedSequence([seed, group]).generate_state(1)[0]) % TRAINING_SEEDS
+
+
+def noise_key(seed: int, number: int) -> int:
+    """Return the key of the policy's noise in a run's n-th episode, in [0, 2^63)."""
+    return int(np.random.SeedSequence([seed, number, _NOISE]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Assignments:
+    """The numbers of a run's episodes: which are handed out, to whom, and which wait to be learned from.
+
+    At most ``window`` episodes are open at a time, an update's worth times one more than the updates that the
+    policy may lie behind. Episode n is learned from once all numbers below it are settled; so an episode that
+    may start is never too old by its turn, and none is thrown away for being late. With a window of one
+    update's worth, actors wait while the learner updates; that is synchronous learning, and the rest is the
+    same rule.
+
+    Threads of the server ask and deliver, one thread learns. A number is *open* from the moment it is handed
+    out until the version that learned from it is published.
+
+    Args:
+        window: Episodes that may be open.
+        seed: Of the run.
+        group_size: Consecutive numbers of one seed, task and initial state.
+        choose: Seed → (task, place); asked once a group, in the order of the groups, from the run's first.
+            None: a single task.
+        first: The first number of this process: those below it are settled.
+    """
+
+    def __init__(
+        self,
+        window: int,
+        seed: int,
+        group_size: int = 1,
+        choose: Callable[[int], tuple[int, int | None]] | None = None,
+        first: int = 0,
+    ) -> None:
+        self._window, self._seed, self._group_size = window, seed, group_size
+        self._choose = choose or (lambda seed: (0, None))
+        self._chosen: dict[int, tuple[int, int | None]] = {}
+        self._base = self._next = first
+        self._dropped = 0
+        self._version: int | None = None
+        self._returned: list[int] = []
+        self._playing: dict[int, str] = {}
+        self._arrived: set[int] = set()
+        self._failures: Counter[int] = Counter()
+        self._given_up: set[int] = set()
+        self._changed = threading.Condition()
+        for group in range(first // group_size if choose else 0):  # as it was before the restart
+            self._choose(episode_seed(seed, group))
+
+    def publish(self, version: int, settled: int) -> None:
+        """Admit what a new version makes room for.
+
+        Args:
+            version: Of the parameters that were just pushed.
+            settled: The lowest number that has not been learned from or dropped.
+        """
+        with self._changed:
+            self._version, self._base, self._dropped = version, settled, 0
+            for numbers in (self._arrived, self._given_up):
+                numbers.difference_update([number for number in numbers if number < settled])
+            group = settled // self._group_size
+            self._chosen = {key: chosen for key, chosen in self._chosen.items() if key >= group}
+            self._changed.notify_all()
+
+    def drop(self, count: int) -> None:
+        """Make room for as many episodes more, which stand in for ones that were dropped in their turn."""
+        with self._changed:
+            self._dropped += count
+            self._changed.notify_all()
+
+    def next(self, actor: str, timeout: float) -> Assignment | None:
+        """Return the actor's next episode, waiting until one may start; None if none may in time."""
+        with self._changed:
+            if not self._changed.wait_for(self._may_start, timeout):
+                return None
+            assert self._version is not None
+            if self._returned:
+                number = heapq.heappop(self._returned)
+            else:
+                number, self._next = self._next, self._next + 1
+            self._playing[number] = actor
+            group = number // self._group_size
+            seed = episode_seed(self._seed, group)
+            if group not in self._chosen:
+                self._chosen[group] = self._choose(seed)
+            key = noise_key(self._seed, number)
+            return Assignment(number, seed, key, *self._chosen[group], self._version)
+
+    def deliver(self, number: int, seed: int) -> Verdict:
+        """Note that an episode has arrived; the first of a number is the one that counts."""
+        with self._changed:
+            if number >= self._next or seed != episode_seed(self._seed, number // self._group_size):
+                return Verdict.UNASSIGNED
+            if number < self._base or number in self._arrived or number in self._given_up:
+                return Verdict.DUPLICATE
+            self._arrived.add(number)
+            if self._playing.pop(number, None) is None:
+                # It was handed out again, to no one yet.
+                self._returned.remove(number)
+                heapq.heapify(self._returned)
+            return Verdict.WANTED
+
+    def reject(self, number: int) -> None:
+        """Hand a number out again whose episode arrived but cannot be used; give it up after some tries."""
+        with self._changed:
+            self._arrived.discard(number)
+            self._fail(number)
+
+    def lose(self, actor: str) -> None:
+        """Note that a message of the actor's could not be read: it was of the oldest episode it plays."""
+        with self._changed:
+            numbers = [number for number, player in self._playing.items() if player == actor]
+            if numbers:
+                number = min(numbers)
+                del self._playing[number]
+                self._fail(number)
+
+    def keep(self, actor: str, numbers: Collection[int]) -> int:
+        """Hand out again what an actor was given and says that it does not hold; return how many that is.
+
+        So it goes with an assignment that was lost on the way, and with an episode that the actor gave up to
+        send. ``()`` is for an actor that is gone.
+        """
+        with self._changed:
+            mine = [number for number, player in self._playing.items() if player == actor]
+            lost = [number for number in mine if number not in numbers]
+            for number in lost:
+                del self._playing[number]
+                heapq.heappush(self._returned, number)
+            self._changed.notify_all()
+            return len(lost)
+
+    def is_given_up(self, number: int) -> bool:
+        """Tell whether no usable episode of this number is to be expected."""
+        return number in self._given_up
+
+    @property
+    def playing(self) -> int:
+        """Episodes handed out that have not arrived."""
+        return len(self._playing)
+
+    def _may_start(self) -> bool:
+        if self._version is None:
+            return False
+        return bool(self._returned) or self._next < self._base + self._window + self._dropped
+
+    def _fail(self, number: int) -> None:
+        self._failures[number] += 1
+        if self._failures[number] < ATTEMPTS:
+            heapq.heappush(self._returned, number)
+        else:
+            self._given_up.add(number)
+        self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""What learner and actors compare before an episode is played."""
+
+import pytest
+import torch
+from fake_actor import parse
+from lerobot.policies.xvla import XVLAPolicy
+from tiny import tiny_policy_config, write_run_config
+
+from bridge.plugin.agreement import agreement, fingerprint
+from bridge.weights.convert import load_params
+from bridge.weights.state_dict import to_torch_state
+
+
+@pytest.fixture
+def table(tmp_path):
+    def make(name="run", **overrides):
+        folder = tmp_path / name
+        folder.mkdir()
+        return parse(write_run_config(folder, 50051, **overrides)).algorithm.agreement
+
+    return make
+
+
+def differences(one, other):
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def test_one_config_agrees_with_itself_wherever_it_lies(table):
+    assert differences(table("here"), table("there")) == set()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"algorithm": {"noise": {"mode": "flow_cps", "level": 0.5}}}, "algorithm.noise.mode"),
+        ({"algorithm": {"rollout": {"max_chunks": 9}}}, "algorithm.rollout.max_chunks"),
+        ({"algorithm": {"push": {"dtype": "bfloat16"}}}, "algorithm.push.dtype"),
+        ({"policy": {"num_denoising_steps": 4}}, "policy.num_denoising_steps"),
+        ({"policy": {"n_action_steps": 4}}, "policy.n_action_steps"),
+        ({"policy": {"dtype": "bfloat16"}}, "policy.dtype"),
+        ({"env": {"instruction": "push the red block to the left"}}, "env.instruction"),
+        ({"env": {"max_episode_steps": 21}}, "env.max_episode_steps"),
+        ({"env": {"domain_id": 1}}, "env.domain_id"),
+        ({"env": {"tokenizer_padding_side": "left"}}, "env.tokenizer_padding_side"),
+    ],
+)
+def test_what_changes_how_an_actor_acts_is_in_the_table(table, overrides, name):
+    assert name in differences(table(), table("other", **overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"algorithm": {"optimizer": {"lr": 1e-3}}},
+        {"algorithm": {"critic": {"hidden_dims": [8]}}},
+        {"env": {"actor_id": 3}},
+        {"policy": {"train_policy_transformer": False}},
+    ],
+)
+def test_what_is_the_learners_or_an_actors_own_is_not(table, overrides):
+    assert differences(table(), table("other", **overrides)) == set()
+
+
+def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path):
+    from bridge.datasets.tokenizer import build_tokenizer
+
+    config = write_run_config(tmp_path, 50051)
+    before = parse(config)
+    build_tokenizer(tmp_path / "tokenizer", ["close the two drawers"])
+    assert differences(before.algorithm.agreement, agreement(before)) == {"tokenizer"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_actor_and_learner_make_one_fingerprint_of_one_checkpoint_however_it_is_stored(tmp_path, dtype):
+    torch.manual_seed(0)
+    policy = XVLAPolicy(tiny_policy_config()).to(dtype)
+    policy.save_pretrained(tmp_path)
+    theirs = load_params(tmp_path)[1]
+    encoder = {name: tree for name, tree in theirs.items() if name != "transformer"}
+    ours = fingerprint(policy.float().state_dict())
+    assert fingerprint(to_torch_state(encoder)) == ours
+    if dtype is torch.float32:
+        assert fingerprint(policy.to(torch.bfloat16).state_dict()) == ours
+
+
+def test_one_number_of_one_tensor_makes_another_fingerprint_and_the_head_makes_none():
+    policy = XVLAPolicy(tiny_policy_config())
+    before = fingerprint(policy.state_dict())
+    with torch.no_grad():
+        policy.model.transformer.norm.weight += 1
+    assert fingerprint(policy.state_dict()) == before
+    with torch.no_grad():
+        policy.model.vlm.vision_tower.convs[0].norm.bias[0] += 0.1
+    assert fingerprint(policy.state_dict()) != before
