@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -12,14 +14,25 @@ import numpy as np
 
 
 class Coin(gym.Env):
-    """One chunk of eight steps an episode; the third decimal of its first action says whether it succeeds."""
+    """One chunk of eight steps an episode; the third decimal of its first action says whether it succeeds.
+
+    Args:
+        seconds: That a step takes.
+        record: File that gets process and seed of each episode.
+    """
 
     observation_space = gym.spaces.Dict({})
     action_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
+    def __init__(self, seconds: float = 0.0, record: str | None = None) -> None:
+        self._seconds, self._record = seconds, record
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Draw an observation from the seed."""
         super().reset(seed=seed)
+        if self._record is not None:
+            with open(self._record, "a") as file:
+                file.write(f"{os.getpid()} {seed}\n")
         self._observation = {
             "pixels": {"front": self.np_random.integers(0, 256, (64, 64, 3), np.uint8)},
             "agent_pos": self.np_random.normal(size=5).astype(np.float32),
@@ -29,6 +42,7 @@ class Coin(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Toss at the first step, pay at the eighth."""
+        time.sleep(self._seconds)
         if self._steps == 0:
             self._success = bool(np.floor(1000 * action[0]) % 2)
         self._steps += 1

@@ -16,7 +16,8 @@ from lerobot.transport.utils import bytes_to_transitions, send_bytes_in_chunks, 
 
 from bridge.wire.assignment_service import AssignmentService
 from bridge.wire.protocol import ACTOR_KEY, Registration
-from pirl_jax.rollout.assignments import Assignments
+from bridge.wire.record import unpack
+from pirl_jax.rollout.assignments import Assignments, episode_seed
 
 
 class _Undemanding(AssignmentService):
@@ -113,10 +114,18 @@ class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
                     if self.refuse:
                         context.abort(self.refuse.pop(0), "refused by the test")
                     self.episodes.append(bytes_to_transitions(buffer))
+                    self._deliver(self.episodes[-1][0])
                     self.message_ids.append(dict(context.invocation_metadata()).get("pirl-message-id", ""))
                     self._changed.notify_all()
                 buffer = b""
         return services_pb2.Empty()
+
+    def _deliver(self, transition: dict[str, Any]) -> None:
+        if "action" not in transition:  # a test of the channel alone
+            return
+        record = unpack(transition["action"].numpy())
+        if record.run == self.run:
+            self.assignments.deliver(record.number, episode_seed(self.seed, record.number))
 
     def SendInteractions(self, request_iterator: Any, context: grpc.ServicerContext) -> Any:
         """Count messages; their content is pickled and none of a test's business."""

@@ -15,7 +15,6 @@ import grpc
 
 from bridge.wire import protocol, record
 from bridge.wire.protocol import Registered, Registration, Reply, Request
-from pirl_jax import __version__
 from pirl_jax.rollout.assignments import Assignment
 
 _CALL_TIMEOUT_S = 30.0
@@ -69,7 +68,7 @@ class AssignedEpisodes:
             SystemExit: The learner refuses it, and says why; or the actor was told to stop.
         """
         self._name, self._agreement = name, dict(agreement)
-        message = Registration(self._actor, name, __version__, record.FORMAT, self._agreement)
+        message = Registration(self._actor, name, protocol.PACKAGE_VERSION, record.FORMAT, self._agreement)
         registered = self._ask(self._register, message, Registered)
         self.run = registered.run
 

@@ -14,8 +14,7 @@ from typing import Any
 import grpc
 
 from bridge.wire import protocol, record
-from bridge.wire.protocol import ProtocolError, Registered, Registration, Reply, Request
-from pirl_jax import __version__
+from bridge.wire.protocol import PACKAGE_VERSION, ProtocolError, Registered, Registration, Reply, Request
 from pirl_jax.rollout.assignments import Assignments
 
 logger = logging.getLogger(__name__)
@@ -104,10 +103,11 @@ class AssignmentService:
         return protocol.encode(Registered(self._run))
 
     def _refusal(self, registration: Registration) -> str | None:
-        if registration.package != __version__ or registration.row_format != record.FORMAT:
+        theirs, ours = (registration.package, registration.row_format), (PACKAGE_VERSION, record.FORMAT)
+        if theirs != ours:
             return (
-                f"The actor has pirl-jax {registration.package} (row format {registration.row_format}), the "
-                f"learner {__version__} (row format {record.FORMAT}). Install one version on both sides."
+                f"The actor has pirl-jax {theirs[0]} (row format {theirs[1]}), the learner {ours[0]} (row "
+                f"format {ours[1]}). Install one version on both sides."
             )
         names = sorted(registration.agreement.keys() | self._agreement.keys())
         differing = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,8 @@ ACTOR_KEY = "pirl-actor"
 
 STEP_INFO_HEADER = ("executed", "success", "seed_low", "seed_high", "task", "init_state")
 """A chunk's ``discrete_penalty``, which LeRobot's actor passes on: these numbers, then each step's reward."""
+
+PACKAGE_VERSION = version("pirl-jax")
 
 SERVICE = "pirl.Assignments"
 REGISTER, NEXT = "Register", "Next"

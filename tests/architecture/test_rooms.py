@@ -25,7 +25,10 @@ BRIDGE = {
     "wire": {"pirl_jax/rollout"},
     "datasets": {"bridge/wire", "pirl_jax/supervised", "pirl_jax/xvla"},
     "libero": {"bridge/datasets"},
-    "plugin": {"bridge/libero", "bridge/wire", "pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/xvla"},
+    "plugin": {
+        *("bridge/libero", "bridge/wire"),
+        *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/xvla"),
+    },
     "weights": {"bridge/plugin", "pirl_jax/likelihood", "pirl_jax/training", "pirl_jax/xvla"},
     "settings": {
         "bridge/plugin",

@@ -10,7 +10,6 @@ import pytest
 from bridge.plugin.assigned import AssignedEpisodes
 from bridge.wire import assignment_service, protocol
 from bridge.wire.server import LearnerServer
-from pirl_jax import __version__
 from pirl_jax.rollout.assignments import Assignments
 
 AGREEMENT = {"algorithm.noise.mode": "terminal", "env.image_shape": (3, 64, 64), "frozen tensors": "ab"}
@@ -92,13 +91,17 @@ def test_an_actor_that_would_play_something_else_is_refused_and_told_what(change
         assert assignments.playing == 0
 
 
-def test_an_actor_of_another_release_is_told_so(monkeypatch):
-    with learner() as (server, _):
-        monkeypatch.setattr("bridge.plugin.assigned.__version__", "0.0.9")
-        with pytest.raises(SystemExit) as caught:
-            Actor(server.port).register()
-        assert "pirl-jax 0.0.9" in str(caught.value.code)
-        assert f"learner {__version__}" in str(caught.value.code)
+@pytest.mark.parametrize(("package", "row_format"), [("0.0.9", 2), (protocol.PACKAGE_VERSION, 1)])
+def test_an_actor_of_another_release_is_told_so(package, row_format):
+    registration = protocol.Registration("a", "name", package, row_format, AGREEMENT)
+    with learner() as (server, _), grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/pirl.Assignments/Register")(protocol.encode(registration), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"The actor has pirl-jax {package} (row format {row_format}), the learner " in (
+            caught.value.details()
+        )
+        assert "Install one version on both sides." in caught.value.details()
 
 
 def test_a_learner_that_assigns_nothing_is_named():

@@ -1,0 +1,145 @@
+"""Learner and stock actors: who plays what, whose word counts, and what a run is a function of."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_reward import ENV_ID
+from fake_actor import FakeActor
+from forked import Command
+from test_learner import feed, flatten, free_port, start, write_config
+
+from bridge.wire.record import pack, unpack
+from pirl_jax.training import checkpoint
+
+pytestmark = pytest.mark.e2e
+
+
+def actor(folder: Path, name: str, config: Path, *flags: str, **environment: str) -> Command:
+    of_actor = ["--env.discover_packages_path=bridge.plugin", f"--output_dir={folder / name}"]
+    log = folder / f"{name}.log"
+    return Command("lerobot.rl.actor", [f"--config_path={config}", *of_actor, *flags], log, **environment)
+
+
+def run(folder: Path, actors: int, **settings) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """Train with so many stock actors, which have one name; return the final state and the metrics."""
+    config = write_config(folder, free_port(), **settings)
+    processes = [start(folder / "log", f"--config_path={config}", "--steps=3", "--save_freq=0")]
+    processes += [actor(folder, f"actor{i}", config) for i in range(actors)]
+    try:
+        assert processes[0].wait(240) == 0, (folder / "log").read_text()[-2000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    rows = [json.loads(line) for line in (folder / "output/metrics.jsonl").read_text().splitlines()]
+    return flatten(checkpoint.load(folder / "output/checkpoints/last/training_state/orbax")), rows
+
+
+def test_without_staleness_a_run_is_a_function_of_its_seed_however_many_actors_play(tmp_path):
+    settings = {
+        "algorithm": {"rollout": {"max_staleness": 0}, "optimizer": {"lr": 1e-3}},
+        "env": {"max_episode_steps": 16, "gym_id": ENV_ID},
+    }
+    one, two = (run(tmp_path / str(count), count, **settings) for count in (1, 2))
+    assert one[0].keys() == two[0].keys()
+    for name, leaf in one[0].items():
+        np.testing.assert_array_equal(two[0][name], leaf, err_msg=name)
+    assert int(one[0]["episodes"]) == 12
+    for first, second in zip(one[1], two[1], strict=True):
+        same = {
+            name: value
+            for name, value in first.items()
+            if name.startswith(("train/", "dropped/")) and not name.endswith("_s")
+        }
+        assert same.items() <= second.items()
+        assert same["train/policy_steps"] > 0
+        assert "train/return" in same
+
+
+def test_a_group_is_spread_over_the_actors(tmp_path):
+    """Which process played which seed is in the environment's own record."""
+    played = tmp_path / "played"
+    config = write_config(
+        tmp_path,
+        free_port(),
+        env={"gym_id": "coin_env:Coin-v0", "gym_kwargs": {"seconds": 0.05, "record": str(played)}},
+        algorithm={
+            "advantage": {"estimator": "group"},
+            "rollout": {"group_size": 8, "episodes_per_update": 8, "max_staleness": 0},
+        },
+    )
+    processes = [start(tmp_path / "log", f"--config_path={config}", "--steps=2", "--save_freq=0")]
+    processes += [actor(tmp_path, f"actor{i}", config) for i in range(2)]
+    try:
+        assert processes[0].wait(240) == 0, (tmp_path / "log").read_text()[-2000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    actors: dict[str, set[str]] = {}
+    episodes: dict[str, int] = {}
+    for line in played.read_text().splitlines():
+        pid, seed = line.split()
+        actors.setdefault(seed, set()).add(pid)
+        episodes[seed] = episodes.get(seed, 0) + 1
+    whole = [seed for seed, count in episodes.items() if count == 8]
+    assert len(whole) >= 2
+    assert max(episodes.values()) == 8
+    assert any(len(actors[seed]) == 2 for seed in whole)
+
+
+def test_an_actor_in_another_noise_mode_is_refused_before_it_plays(tmp_path):
+    config = write_config(tmp_path, free_port())
+    learner = start(tmp_path / "log", f"--config_path={config}")
+    other = actor(tmp_path, "other", config, "--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=0.5")
+    try:
+        assert other.wait(120) == 1
+        assert learner.poll() is None
+    finally:
+        for process in (other, learner):
+            process.kill()
+            process.wait()
+    last = (tmp_path / "other.log").read_text().splitlines()[-1]
+    assert last.startswith("error: the learner refused this actor: ")
+    assert 'algorithm.noise.mode is "flow_sde" and the learner\'s is "terminal"' in last
+    assert "Episode reward" not in (tmp_path / "other.log").read_text()
+
+
+class Pretender(FakeActor):
+    """Says that its actions were likelier than they were."""
+
+    def play(self, assigned):
+        honest = self.algorithm.select_action
+
+        def select_action(batch):
+            record = unpack(honest(batch).numpy())
+            return torch.from_numpy(pack(dataclasses.replace(record, log_prob=record.log_prob + 5)))[None]
+
+        self.algorithm.select_action = select_action
+        try:
+            return super().play(assigned)
+        finally:
+            self.algorithm.select_action = honest
+
+
+def test_a_run_whose_episodes_are_mostly_rejected_ends_with_words_and_keeps_what_it_learned(tmp_path):
+    config = write_config(tmp_path, free_port(), algorithm={"rollout": {"max_staleness": 0}})
+    process = start(tmp_path / "log", f"--config_path={config}", "--save_freq=100")
+    honest = FakeActor(config)
+    try:
+        feed(honest, 1)
+        honest.wait_for_version(2)
+        honest.close()
+        pretender = Pretender(config)
+        pretender.episodes(4)
+        assert process.wait(60) == 1, (tmp_path / "log").read_text()[-2000:]
+        pretender.close()
+    finally:
+        process.kill()
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("error: 4 episodes were rejected (gap: 4) while 0 could be used. ")
+    assert (tmp_path / "output/checkpoints/last").readlink() == Path("000001")
