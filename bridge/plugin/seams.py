@@ -68,7 +68,8 @@ CHANNEL = Seam(
             "services_pb2_grpc.LearnerServiceStub(channel)",
         ),
     },
-    instead="`transport.LearnerChannel`, which re-opens its streams and repeats a message until it is taken",
+    instead="`transport.LearnerChannel`: it re-opens its streams, repeats a message until it is taken, "
+    "and asks the learner what to play",
     without="the actor loses its episodes and keeps old weights once the learner restarts",
     attribute="insecure_channel",
 )

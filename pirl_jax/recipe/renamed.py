@@ -55,6 +55,15 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Old name → new name, both below ``algorithm``."""
 
 
+GONE: Mapping[str, str] = MappingProxyType(
+    {
+        "spool_size": "an actor is given no further episode while the learner is away",
+        "initial_parameters_timeout": "an actor waits for the parameters that it is told to act with",
+    }
+)
+"""Settings that nothing has taken the place of → why."""
+
+
 def refuse_old_names(arguments: Sequence[str]) -> None:
     """Look for old names on a command line in LeRobot's dialect and in the files that it names.
 
@@ -77,6 +86,8 @@ def _refuse(section: Any, where: str) -> None:
     if not isinstance(section, Mapping) or section.get("type", "pi_rl") != "pi_rl":
         return
     for name, value in section.items():
+        if name in GONE:
+            raise ValueError(f"algorithm.{name} in {where} is gone: {GONE[name]}. Leave it out.")
         if name in RENAMED and not (name == "advantage" and isinstance(value, Mapping)):
             raise ValueError(
                 f"algorithm.{name} in {where} is now algorithm.{RENAMED[name]}; "
