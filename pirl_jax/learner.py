@@ -55,7 +55,7 @@ def load(cfg: Any) -> Run:
     """
     from bridge.plugin.agreement import fingerprint
     from bridge.settings.learner_config import check, episode_spec
-    from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_tokenizer
+    from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_policy
     from bridge.weights.convert import load_params
     from bridge.weights.export import policy_config
     from bridge.weights.state_dict import check_params, to_torch_state
@@ -63,7 +63,7 @@ def load(cfg: Any) -> Run:
     policy_cfg, recipe, base = check(cfg)
     said = announced(base)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None))
-    check_tokenizer(said, policy_cfg)
+    check_policy(said, policy_cfg)
     check_action_stats(said, recipe.dataset_stats)
     # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
     # sides.

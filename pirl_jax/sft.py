@@ -37,7 +37,7 @@ def train(cfg: Any) -> None:
         FloatingPointError: The loss is not finite.
     """
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
-    from bridge.weights.announced import agreed_domain, announced, check_tokenizer
+    from bridge.weights.announced import agreed_domain, announced, check_policy
     from bridge.weights.convert import load_params
     from bridge.weights.export import export_pretrained, policy_config
 
@@ -50,7 +50,7 @@ def train(cfg: Any) -> None:
         params = init_params(config, jax.random.key(cfg.seed))
     else:
         base = announced(cfg.policy.pretrained_path)
-        check_tokenizer(base, cfg.policy)
+        check_policy(base, cfg.policy)
         _, params = load_params(cfg.policy.pretrained_path)
     domain = agreed_domain(base, domain_ids(dataset, cfg.policy), None, cfg.domain_id)
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -55,13 +56,20 @@ def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
             f"input_features; it has {sorted(features)}. Name its features in policy.input_features, or "
             "leave that unset."
         )
-    policy.validate_features()
+    # A copy: LeRobot adds its empty cameras to the features, and counts those again each time it looks.
+    copy.deepcopy(policy).validate_features()
     return dataset
 
 
 def image_keys(dataset: LeRobotDataset, policy: XVLAConfig) -> list[str]:
     """Return the policy's cameras that the dataset has, in the policy's order (LeRobot skips the others)."""
     return [key for key in policy.image_features if key in dataset.meta.camera_keys]
+
+
+def frame_shapes(dataset: LeRobotDataset, keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return (c, h, w) of each camera's first frame, whatever the dataset or the policy announces."""
+    first = cast(dict, dataset[0])
+    return {key: tuple(first[key].shape) for key in keys}
 
 
 def batches(
@@ -93,13 +101,13 @@ def batches(
         ValueError: The views differ in size.
     """
     keys = image_keys(dataset, policy)
-    sizes = {key: tuple(policy.image_features[key].shape) for key in keys}
+    sizes = frame_shapes(dataset, keys)
     if len(set(sizes.values())) > 1:
         raise ValueError(f"all camera views must have one size; got {sizes}. Resize the dataset's images.")
     order = _order(dataset.num_frames, batch_size, seed, start_step)
     size = dataset.num_frames * len(keys) * int(np.prod(sizes[keys[0]]))
     if size <= cache_bytes:
-        columns = _Columns(dataset, policy, keys, domain_id)
+        columns = _Columns(dataset, policy, sizes, domain_id)
         yield from map(columns.batch, order)
     else:
         logger.info("images take %.1f GB decoded: read by %d workers", size / 1e9, num_workers)
@@ -122,11 +130,17 @@ def tokenize(tasks: list[str], policy: XVLAConfig) -> np.ndarray:
 class _Columns:
     """A whole dataset in memory, one array a column."""
 
-    def __init__(self, dataset: LeRobotDataset, policy: XVLAConfig, keys: list[str], domain_id: int):
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        policy: XVLAConfig,
+        sizes: Mapping[str, tuple[int, ...]],
+        domain_id: int,
+    ):
         table = dataset.hf_dataset.with_format("numpy", columns=_scalar_columns(dataset, policy))
         # One read of the whole table; its rows are the frames of the chosen episodes.
         self._columns = {name: np.stack(column) for name, column in table[:].items()}
-        self._images = np.stack([_decode(dataset, key) for key in keys], axis=1)
+        self._images = np.stack([_decode(dataset, *size) for size in sizes.items()], axis=1)
         self._tokens = tokenize(_tasks(dataset), policy)
         self._last = _last_frames(self._columns["episode_index"])
         self._deltas = np.asarray(policy.action_delta_indices)
@@ -158,13 +172,28 @@ def _scalar_columns(dataset: LeRobotDataset, policy: XVLAConfig) -> list[str]:
     return [name for name in names if name in dataset.features]
 
 
-def _decode(dataset: LeRobotDataset, key: str) -> np.ndarray:
-    """Return all frames of one camera, uint8 [num_frames, 3, h, w]."""
-    frames = range(dataset.num_frames)
-    if key in dataset.meta.video_keys:
-        return np.stack([_as_uint8(cast(dict, dataset[i])[key]) for i in frames])
-    images = dataset.hf_dataset.with_format(None).select_columns(key)
-    return np.stack([np.asarray(images[i][key].convert("RGB")).transpose(2, 0, 1) for i in frames])
+def _decode(dataset: LeRobotDataset, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return all frames of one camera, uint8 [num_frames, 3, h, w].
+
+    Raises:
+        ValueError: A frame is not of the first one's shape.
+    """
+    decoded = np.empty((dataset.num_frames, *shape), np.uint8)
+    images = None
+    if key not in dataset.meta.video_keys:
+        images = dataset.hf_dataset.with_format(None).select_columns(key)
+    for i in range(dataset.num_frames):
+        if images is None:
+            frame = _as_uint8(cast(dict, dataset[i])[key])
+        else:
+            frame = np.asarray(images[i][key].convert("RGB")).transpose(2, 0, 1)
+        if frame.shape != shape:
+            raise ValueError(
+                f"frame {i} of {key} in {dataset.repo_id} is {frame.shape} (c, h, w), but {shape} is what "
+                "cameras show at the start. Record or resize all frames to one size."
+            )
+        decoded[i] = frame
+    return decoded
 
 
 def _last_frames(episode_index: np.ndarray) -> np.ndarray:

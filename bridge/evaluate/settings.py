@@ -21,8 +21,8 @@ _OF_POLICY = {"xvla": ("absolute", 800)}
 """Control mode and episode length that a policy was made for; others get LeRobot's defaults."""
 
 _FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
-_DONE_BY_LIBERO = {"xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id"}
-"""Preprocessor steps that LeRobot's LIBERO environment does itself."""
+_DONE_BY_LIBERO = {"xvla_image_to_float", "xvla_imagenet_normalize"}
+"""Preprocessor steps that LeRobot's LIBERO environment does itself, and that must not be done twice."""
 
 _OWN = {
     "--policy.path": "the checkpoint argument",

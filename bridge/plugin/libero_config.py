@@ -28,9 +28,6 @@ from bridge.plugin.recipe_config import language_features
 
 STATE_DIM = 20
 ACTION_DIM = 7
-DOMAIN_ID = 0
-"""The only one that LeRobot's LIBERO processors ever announce."""
-
 _numbers = count()
 
 log = logging.getLogger(__name__)
@@ -47,7 +44,8 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     max_cached_envs: int = 4
     """Tasks whose simulators an actor keeps built."""
 
-    domain_id = DOMAIN_ID  # no option, hence no annotation
+    domain_id: int = 0
+    """X-VLA's. LeRobot's LIBERO processors announce 0, and a checkpoint's own, which come later, another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +94,10 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     def take_defaults_from(self, policy: Any, seed: int | None) -> None:
         """Do as the base class, and check what X-VLA's LIBERO processors take for granted."""
         super().take_defaults_from(policy, seed)
+        if not 0 <= self.domain_id < policy.num_domains:
+            raise ValueError(
+                f"env.domain_id={self.domain_id} is not below policy.num_domains={policy.num_domains}."
+            )
         if policy.action_mode != "ee6d":
             raise ValueError(
                 "LeRobot turns X-VLA's actions into LIBERO's by reading them as ee6d; "
@@ -171,7 +173,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
             image_shapes=self.observation_shapes,
             state_dim=STATE_DIM,
             tokens=self.tokenize(map(instruction, tasks)),
-            domain_id=DOMAIN_ID,
+            domain_id=self.domain_id,
             seed=self.seed or 0,
             action_dims=self._action_dims,
             assign=None if channel is None else channel.episodes.next,

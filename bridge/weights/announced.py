@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bridge.weights.convert import PREPROCESSOR, resolve
+from bridge.weights.convert import CONFIG, PREPROCESSOR, resolve
 
 POSTPROCESSOR = "policy_postprocessor.json"
+_IMAGE_STEPS = ("xvla_image_to_float", "xvla_imagenet_normalize")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Announced:
     """``max_length``, ``padding`` and ``padding_side``."""
     action_stats: Mapping[str, np.ndarray] | None = None
     """By which actions are un-normalised: ``mean``, ``std``, …; None also where they are left as they are."""
+    image_steps: tuple[str, ...] | None = None
+    """Steps that prepare images, by their registered names; None: there are none, the environment does it."""
+    action_mode: str | None = None
+    """How the policy's action channels are to be read (``config.json``)."""
 
 
 def announced(source: Path | str) -> Announced:
@@ -54,6 +59,8 @@ def announced(source: Path | str) -> Announced:
             if name in tokenizer["config"]
         },
         action_stats=_action_stats(folder, after.get("unnormalizer_processor")),
+        image_steps=tuple(name for name in before if name in _IMAGE_STEPS) or None,
+        action_mode=_config(folder).get("action_mode"),
     )
 
 
@@ -91,6 +98,45 @@ def agreed_domain(
         f"the domain id, which selects X-VLA's soft prompt, is not one and the same. {listed}{where}. Set "
         "env.domain_id (RL) or domain_id (SFT) to the one to train, or mend the dataset's column."
     )
+
+
+def check_policy(checkpoint: Announced, policy: Any) -> None:
+    """Compare a policy's config with what the checkpoint says of images, action channels and instructions.
+
+    Raises:
+        ValueError: They differ; says in what, and what to set.
+    """
+    check_images(checkpoint)
+    check_action_mode(checkpoint, policy)
+    check_tokenizer(checkpoint, policy)
+
+
+def check_images(checkpoint: Announced) -> None:
+    """Compare what a checkpoint's preprocessor does to images with what is done to them here.
+
+    Raises:
+        ValueError: It scales them without ImageNet's normalisation, or the other way round.
+    """
+    if checkpoint.image_steps not in (None, _IMAGE_STEPS):
+        raise ValueError(
+            f"{PREPROCESSOR} of {checkpoint.source} prepares images by {', '.join(checkpoint.image_steps)} "
+            f"alone, and X-VLA is trained here on {' and '.join(_IMAGE_STEPS)}: the policy would see other "
+            "images than LeRobot shows it. Mend the file, or use a checkpoint that has both."
+        )
+
+
+def check_action_mode(checkpoint: Announced, policy: Any) -> None:
+    """Compare a policy's config with how the checkpoint's action channels are read.
+
+    Raises:
+        ValueError: They differ.
+    """
+    theirs = checkpoint.action_mode
+    if theirs is not None and theirs.lower() != policy.action_mode.lower():
+        raise ValueError(
+            f"policy.action_mode is {policy.action_mode!r}, but {checkpoint.source} was trained with "
+            f"{theirs!r}: its action channels mean something else. Set policy.action_mode={theirs}."
+        )
 
 
 def check_tokenizer(checkpoint: Announced, policy: Any) -> None:
@@ -140,6 +186,11 @@ def _steps(file: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(
             f"{file} is no processor of LeRobot's ({error}). Copy or export it again."
         ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _action_stats(folder: Path, step: dict[str, Any] | None) -> dict[str, np.ndarray] | None:

@@ -60,7 +60,7 @@ def export_pretrained(
         dataset_stats: Statistics for ``policy.normalization_mapping``, by feature. None: the recipe's, if
             any.
         for_libero: Leave out what LeRobot's LIBERO processor does itself: scaling and normalising the images
-            and adding the domain id. None: if the config's environment is LIBERO.
+            and adding domain id 0. None: if the config's environment is LIBERO.
 
     Raises:
         ValueError: The policy is no X-VLA.
@@ -135,17 +135,18 @@ def write_processors(
         padding_side=policy.tokenizer_padding_side,
     )
     tokenizer.tokenizer, tokenizer.tokenizer_name = None, policy.tokenizer_name
-    observation_steps = [
+    image_steps = [
         XVLAImageToFloatProcessorStep(),
         XVLAImageNetNormalizeProcessorStep(),
-        XVLAAddDomainIdProcessorStep(domain_id=domain_id),
     ]
     preprocessor, postprocessor = make_policy_processor_pipelines(
         input_steps=[
             steps.rename_observations,
             steps.add_batch_dim,
             tokenizer,
-            *([] if for_libero else observation_steps),
+            *([] if for_libero else image_steps),
+            # Without this step LIBERO's own processor has announced domain 0.
+            *([XVLAAddDomainIdProcessorStep(domain_id=domain_id)] if domain_id or not for_libero else []),
             steps.to_device,
             steps.normalize,
         ],

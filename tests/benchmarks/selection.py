@@ -3,8 +3,9 @@
 python tests/benchmarks/selection.py
 
 Half of all episodes succeed; those that fail last ten times as long. Success in the batches of 100 updates of
-64 episodes, with 95 % intervals (Wilson), by the learner's own collector. Beside it the rule "first come, first
-served, and what is older than max_staleness updates on arrival is thrown away", and how the run's times compare.
+64 episodes, with 95 % intervals (Wilson), by the learner's own collector; and by the rule "first come, first
+served, and what is older than max_staleness updates on arrival is thrown away". The last column compares
+times.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Supervised batches: equal to what LeRobot's own loader and tokenizer step give."""
 
+import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,14 +10,16 @@ import torch
 from lerobot.configs import NormalizationMode
 from lerobot.configs.default import DatasetConfig
 from lerobot.datasets import LeRobotDataset
+from lerobot.policies.xvla import XVLAPolicy
 from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 from tiny import tiny_policy_config
 
-from bridge.datasets.dataset import batches, load_dataset, tokenize
+from bridge.datasets.dataset import _decode, batches, frame_shapes, load_dataset, tokenize
 from bridge.datasets.tokenizer import build_tokenizer
 from bridge.demo.record import IMAGE_KEY
 from bridge.settings.sft_config import SFTConfig
+from bridge.weights.export import policy_config
 
 TASKS = ["pick up the cube", "put the cube down"]
 LENGTHS = (5, 11, 9)
@@ -143,6 +147,39 @@ def test_what_is_not_supported_is_refused_by_name(cfg):
     cfg.dataset.streaming = True
     with pytest.raises(ValueError, match=r"dataset\.streaming"):
         load_dataset(cfg)
+
+
+def test_sizes_are_those_of_the_frames_whatever_the_policy_announces(cfg):
+    cfg.policy.input_features[IMAGE_KEY].shape = (3, 224, 224)
+    dataset = load_dataset(cfg)
+    in_memory = sum(LENGTHS) * 3 * 16 * 16  # 196 times less than announced
+    (batch,) = take(dataset, cfg.policy, 1, cache_bytes=in_memory)
+    assert batch.images.shape == (8, 1, 3, 16, 16)
+    assert frame_shapes(dataset, [IMAGE_KEY]) == {IMAGE_KEY: (3, 16, 16)}
+
+
+def test_cameras_of_different_sizes_are_named_though_the_policy_announces_one(cfg, monkeypatch):
+    dataset = load_dataset(cfg)
+    wrist = IMAGE_KEY.replace("front", "wrist")
+    sizes = {IMAGE_KEY: (3, 16, 16), wrist: (3, 32, 16)}
+    monkeypatch.setattr("bridge.datasets.dataset.frame_shapes", lambda dataset, keys: sizes)
+    with pytest.raises(ValueError, match=r"one size; got .*\(3, 32, 16\)"):
+        take(dataset, cfg.policy, 1)
+
+
+def test_a_frame_of_another_size_is_named(cfg):
+    dataset = load_dataset(cfg)
+    with pytest.raises(ValueError, match=r"frame 0 of .* is \(3, 16, 16\) \(c, h, w\), but \(3, 8, 8\)"):
+        _decode(dataset, IMAGE_KEY, (3, 8, 8))
+
+
+def test_empty_cameras_are_counted_as_lerobot_train_counts_them(cfg):
+    for features in ({}, dict(cfg.policy.input_features)):
+        cfg.policy = dataclasses.replace(cfg.policy, input_features=dict(features), empty_cameras=1)
+        load_dataset(cfg)
+        ours = policy_config(cfg.policy).num_views
+        lerobots = XVLAPolicy(copy.deepcopy(cfg.policy)).config.num_image_views
+        assert (ours, lerobots) == (2, 2)
 
 
 def test_a_camera_the_dataset_lacks_is_named(cfg):

@@ -12,7 +12,9 @@ from bridge.weights.announced import (
     Announced,
     agreed_domain,
     announced,
+    check_action_mode,
     check_action_stats,
+    check_images,
     check_tokenizer,
 )
 from bridge.weights.export import write_processors
@@ -38,10 +40,35 @@ def test_it_is_read_from_lerobots_own_files(tmp_path):
 
 
 def test_a_checkpoint_may_be_silent(tmp_path):
-    _, libero = exported(tmp_path / "libero", domain_id=3, for_libero=True)
-    assert (libero.domain_id, libero.action_stats) == (None, None)
+    _, libero = exported(tmp_path / "libero", for_libero=True)
+    assert (libero.domain_id, libero.action_stats, libero.image_steps) == (None, None, None)
     (tmp_path / "bare").mkdir()
     assert announced(tmp_path / "bare") == Announced(str(tmp_path / "bare"))
+
+
+def test_on_libero_another_domain_than_lerobots_is_announced(tmp_path):
+    """LeRobot's LIBERO processor says 0; the checkpoint's comes after it."""
+    _, libero = exported(tmp_path / "libero", domain_id=3, for_libero=True)
+    assert libero.domain_id == 3
+    assert libero.image_steps is None
+
+
+def test_images_that_lerobot_would_prepare_otherwise_are_refused(tmp_path):
+    _, said = exported(tmp_path / "x")
+    check_images(said)
+    file = tmp_path / "x" / "policy_preprocessor.json"
+    stored = json.loads(file.read_text())
+    stored["steps"] = [s for s in stored["steps"] if s["registry_name"] != "xvla_imagenet_normalize"]
+    file.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="prepares images by xvla_image_to_float alone"):
+        check_images(announced(tmp_path / "x"))
+
+
+def test_another_reading_of_the_action_channels_is_refused(tmp_path):
+    policy, _ = exported(tmp_path / "x")
+    (tmp_path / "x" / "config.json").write_text(json.dumps({"type": "xvla", "action_mode": "ee6d"}))
+    with pytest.raises(ValueError, match=r"Set policy.action_mode=ee6d"):
+        check_action_mode(announced(tmp_path / "x"), policy)
 
 
 def test_a_damaged_processor_is_named(tmp_path):

@@ -168,7 +168,7 @@ def test_the_domain_is_the_environments_unless_given(tmp_path, cfg, params):
 
 
 def test_an_export_for_libero_leaves_out_what_lerobots_environment_does(tmp_path, cfg, params):
-    export_pretrained(params, cfg, tmp_path / "x", for_libero=True)
+    export_pretrained(params, cfg, tmp_path / "x", domain_id=0, for_libero=True)
     steps = [s["registry_name"] for s in read(tmp_path / "x" / "policy_preprocessor.json")["steps"]]
     assert steps == [
         "rename_observations_processor",
