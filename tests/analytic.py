@@ -104,8 +104,9 @@ class Task(NamedTuple):
     def optimum(self, proprio):
         return jnp.einsum("bp,pha->bha", proprio, self.weights)
 
-    def squared_error(self, action, proprio):
-        return jnp.mean((action - self.optimum(proprio)) ** 2, axis=(1, 2))
+    def squared_error(self, action, proprio, executed: int = H):
+        """Of the executed steps, the first ones."""
+        return jnp.mean((action - self.optimum(proprio))[:, :executed] ** 2, axis=(1, 2))
 
 
 def make_task(seed: int) -> Task:
@@ -169,8 +170,8 @@ def success_rate(params, task: Task, parametrization: str = "data") -> Any:
     return jnp.mean(task.squared_error(action, proprio) < RADIUS**2)
 
 
-@partial(jax.jit, static_argnames=("mode", "group", "parametrization"))
-def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: str):
+@partial(jax.jit, static_argnames=("mode", "group", "parametrization", "executed"))
+def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: str, executed: int = H):
     """Chunks at ``len(k)`` observations, ``group`` of them the same."""
     keys, B = jax.random.split(key, 3), len(k)
     dtype = task.weights.dtype
@@ -183,7 +184,7 @@ def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: 
     )
     bound = spread and partial(spread, params, features_of(task, B), proprio)
     chunk = flow.sample(flow.Chain.of(policy, config), predict, eps0, keys[2], k, log_multiplier=bound)
-    return proprio, chunk, -task.squared_error(chunk.action, proprio)
+    return proprio, chunk, -task.squared_error(chunk.action, proprio, executed)
 
 
 LEVELS = {"terminal": 0.15, "flow_sde": 0.5, "flow_cps": 0.5, "flow_noise": 0.15}
@@ -213,8 +214,14 @@ class Case:
     """One mode and one algorithm: episodes, updates, and the gradient that an update follows."""
 
     def __init__(
-        self, mode: str, algorithm: str, replay: str = "last", parametrization: str = "data"
+        self,
+        mode: str,
+        algorithm: str,
+        replay: str = "last",
+        parametrization: str = "data",
+        executed: int = H,
     ) -> None:
+        self.executed = executed
         self.mode, self.algorithm, self.parametrization = mode, ALGORITHMS[algorithm], parametrization
         self.recipe = make_recipe(
             noise=NoiseConfig(mode=mode, level=LEVELS[mode], replay=replay),
@@ -227,7 +234,7 @@ class Case:
         )
         self.policy = policy = POLICIES[parametrization]
         self._evaluate = make_evaluate(policy, CRITIC, self.recipe)
-        chain = flow.Chain.of(policy, self.recipe.noise)
+        self.chain = chain = flow.Chain.of(policy, self.recipe.noise)
         multiplier = noise_head.log_multiplier_of(policy, self.recipe.noise)
         self._update = make_update(policy.predict, CRITIC, self.recipe, chain, multiplier)
         # One full-batch step of length zero, unclipped: Adam's first moment is (1 - β₁) times its gradient.
@@ -246,8 +253,10 @@ class Case:
         k = draw_steps(self.mode, EPISODES, seed)
         group, key = self.recipe.rollout.group_size, jax.random.PRNGKey(seed)
         proprio, chunk, reward = jax.device_get(
-            rollout(acted, task, key, k, self.mode, group, self.parametrization)
+            rollout(acted, task, key, k, self.mode, group, self.parametrization, self.executed)
         )
+        executed = np.full(EPISODES, self.executed, np.int32)
+        counted = self.chain.counted(executed, k, H)
         features = jax.tree.map(lambda x: np.repeat(np.asarray(x), 2, axis=0), task.features)
         return [
             Collected(
@@ -257,7 +266,8 @@ class Case:
                     domain_id=np.zeros(2, np.int32),
                     latents=chunk.latents[i : i + 1],
                     denoise_step=k[i : i + 1],
-                    step_mask=np.ones((1, H), bool),
+                    executed=executed[i : i + 1],
+                    step_mask=counted[i : i + 1],
                     old_log_prob=chunk.log_prob[i : i + 1],
                     log_prob_gap=0.0,
                     level=LEVELS[self.mode],
@@ -300,7 +310,13 @@ def _new_state(params: Any, recipe: Recipe, seed: int) -> TrainState:
 
 
 def true_gradient(
-    mode: str, params: Any, task: Task, batches: int, seed: int, parametrization: str = "data"
+    mode: str,
+    params: Any,
+    task: Task,
+    batches: int,
+    seed: int,
+    parametrization: str = "data",
+    executed: int = H,
 ) -> np.ndarray:
     """∇E[reward] in float64, through the sampled chain: no likelihood in it. [batches, D], of 4096 each."""
     with jax.enable_x64(True):
@@ -309,7 +325,7 @@ def true_gradient(
         @jax.jit
         def gradient(params, key, k):
             def value(params):
-                return jnp.mean(rollout(params, task, key, k, mode, 1, parametrization)[2])
+                return jnp.mean(rollout(params, task, key, k, mode, 1, parametrization, executed)[2])
 
             return ravel_pytree(jax.grad(value)(params))[0]
 

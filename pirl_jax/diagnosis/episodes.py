@@ -56,8 +56,9 @@ def noise_in_actions(
         latents = jnp.asarray(episode.latents)
         clean = flow.deterministic(stochastic.chain, predict, latents[:, 0])
         executed = flow.finish(stochastic.chain, predict, latents, jnp.asarray(episode.denoise_step))
-        quiet.append(np.asarray(clean)[episode.step_mask])
-        noisy.append(np.asarray(executed)[episode.step_mask])
+        acted = np.arange(policy.chunk_size) < episode.executed[:, None]
+        quiet.append(np.asarray(clean)[acted])
+        noisy.append(np.asarray(executed)[acted])
     actions = unnormalize(np.concatenate(noisy))
     moved, motion = (actions - unnormalize(np.concatenate(quiet))).std(0), actions.std(0)
     findings = []

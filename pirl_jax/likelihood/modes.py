@@ -252,7 +252,7 @@ def correlation_factor(noise: NoiseConfig, H: int) -> np.ndarray:
     """L of a chunk's noise L·ξ over its H steps: the Cholesky factor of (1 - ρ)·1 + ρ·11ᵀ, float64 [H, H].
 
     It is lower triangular, so that entry h of L⁻¹·(a residual) needs the steps up to h alone: its standard
-    normal density is that of step h given the steps before it, and an executed prefix has the sum of its own.
+    normal density is that of step h given the steps before it, and the first n steps have the sum of theirs.
     """
     return np.linalg.cholesky((1.0 - noise.correlation) * np.eye(H) + noise.correlation)
 

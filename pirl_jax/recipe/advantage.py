@@ -17,6 +17,9 @@ class AdvantageConfig:
     of the same initial state."""
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    bootstrap_truncation: bool = True
+    """``gae``: an episode that a time limit ends goes on being worth what the critic makes of its last
+    observation. False: it is worth nothing more, as in πRL's LIBERO runs."""
     normalize: bool = True
     """Of ``gae``: over all chunks of the batch, weighted as in the loss."""
     min_std: float = 1e-3

@@ -13,6 +13,9 @@ class ObjectiveConfig:
     """PPO's clipped objective and what is added to it."""
 
     clip_ratio: float = 0.2
+    dual_clip: float | None = None
+    """Ratio above which a chunk with a negative advantage pulls no more, e.g. 3; None: it pulls harder and
+    harder."""
     aggregation: Literal["chunk", "action"] = "chunk"
     """What a probability ratio is taken of. ``chunk``: of a whole chunk, πRL's choice; ``action``: of each
     executed action given those before it, all with the chunk's advantage."""
@@ -29,7 +32,8 @@ class ObjectiveConfig:
     """Weight of the exact KL(π ‖ π at the start of the run) of a chunk, against forgetting."""
     entropy_coef: float = 0.0
     """``noise.mode=flow_noise``, whose standard deviation is learned: weight of the entropy in nats, averaged
-    over a chunk's noised numbers as πRL averages it (which takes 0.005)."""
+    over a chunk's noised numbers. πRL takes 0.005 of an average that has ε₀'s constant entropy among it: its
+    coefficient is worth K/(K+1) of the same here."""
 
     def __post_init__(self) -> None:
         ranges.check("objective", self)

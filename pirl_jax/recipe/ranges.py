@@ -60,6 +60,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "advantage": {"gamma": SHARE, "gae_lambda": SHARE, "min_std": POSITIVE},
     "objective": {
         "clip_ratio": POSITIVE,
+        "dual_clip": Range(1, low_open=True),
         "max_behaviour_weight": POSITIVE,
         "reference_kl_coef": NOT_NEGATIVE,
         "entropy_coef": NOT_NEGATIVE,

@@ -35,10 +35,12 @@ class ScoredEpisode:
     domain_id: Int[np.ndarray, " T1"]
     latents: Float[np.ndarray, "T L H A"]
     denoise_step: Int[np.ndarray, " T"]
-    step_mask: Bool[np.ndarray, "T H"]
+    executed: Int[np.ndarray, " T"]
     """Chunk steps that were executed."""
+    step_mask: Bool[np.ndarray, "T H"]
+    """Chunk steps whose noise decided what was executed (``Chain.counted``)."""
     old_log_prob: Float[np.ndarray, "T H"]
-    """log π_behaviour of each executed step given those before it, recomputed here; 0 where not executed."""
+    """log π_behaviour of each of those given the ones before it, recomputed here; 0 elsewhere."""
     log_prob_gap: float
     """Largest difference between that and the actor's own log-probability, in nats a chunk."""
     level: float
@@ -101,7 +103,7 @@ def make_scorer(
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
             jnp.float32(behaviour.level),
         )
-        step_mask = np.arange(policy.chunk_size) < episode.executed[:, None]
+        step_mask = stochastic.chain.counted(episode.executed, episode.denoise_step, policy.chunk_size)
         old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
         actors = np.where(step_mask, episode.log_prob, np.float32(0))
         return ScoredEpisode(
@@ -110,6 +112,7 @@ def make_scorer(
             domain_id=domain_id,
             latents=episode.latents,
             denoise_step=episode.denoise_step,
+            executed=episode.executed,
             step_mask=step_mask,
             old_log_prob=old_log_prob,
             log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),

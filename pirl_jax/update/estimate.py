@@ -123,7 +123,7 @@ def _gae(
         jnp.asarray(rewards),
         jnp.asarray(grid),
         jnp.asarray(lengths, jnp.int32),
-        jnp.asarray([episode.terminated for episode in episodes]),
+        jnp.asarray([episode.terminated or not config.bootstrap_truncation for episode in episodes]),
         config.gamma,
         config.gae_lambda,
     )

@@ -38,7 +38,7 @@ def equal_shares(counts: Int[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
 
 @typed
 def chunk_log_prob(log_prob: Float[Array, "B H"], step_mask: Bool[Array, "B H"]) -> Float[Array, " B"]:
-    """Log-density of what was executed: the sum over the chunk's executed steps (πRL, chunk level)."""
+    """Log-density of a chunk: the sum over the steps that count (πRL, chunk level)."""
     return jnp.sum(jnp.where(step_mask, log_prob, 0.0), axis=-1)
 
 
@@ -57,21 +57,25 @@ def policy_loss(
         -E[w·min(ρA, clip(ρ, 1-ε, 1+ε)A)],   ρ = π/π_proximal,   w = min(π_proximal/π_behaviour, cap)
 
     With π_proximal = π_behaviour it is PPO. ``objective.aggregation`` says what π is the density of: a
-    chunk's executed steps together, or each of them given those before it (then the mean is over executed
-    steps, all of them with their chunk's advantage).
+    chunk's steps together, or each of them given those before it (then the mean is over steps, all of them
+    with their chunk's advantage); steps that decided nothing of what was executed do not count.
+
+    Where A < 0 the clipped surrogate has no bound: ρA falls with ρ, and one chunk that has become twenty
+    times likelier decides a minibatch. ``objective.dual_clip`` = c ends it at cA (Ye et al. 2020, eq. 5).
 
     Args:
         log_prob: of each chunk step under the policy being trained.
         proximal: under the policy that the update stays near to.
         behaviour: under the policy that acted.
         advantages: of the chunks.
-        step_mask: chunk steps that were executed.
+        step_mask: chunk steps that count (``Chain.counted``).
         weight: 1 for a point that counts.
-        objective: ``aggregation``, ``clip_ratio`` and ``max_behaviour_weight``.
+        objective: ``aggregation``, ``clip_ratio``, ``dual_clip`` and ``max_behaviour_weight``.
 
     Returns:
         The loss, and ``approx_kl`` (of whole chunks: the k3 estimate E[w·(ρ - 1 - log ρ)] of
-        KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction``, ``ratio_mean`` and ``behaviour_weight``.
+        KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction`` (of chunks whose gradient the clip has ended),
+        ``ratio_mean`` and ``behaviour_weight``.
     """
     units = _units(step_mask, weight, objective.aggregation)
 
@@ -88,10 +92,13 @@ def policy_loss(
     ratio = jnp.exp(log_ratio(log_prob, proximal, objective.aggregation))
     gain = advantages[:, None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, low, high) * gain)
+    if objective.dual_clip is not None:
+        surrogate = jnp.where(gain < 0, jnp.maximum(surrogate, objective.dual_clip * gain), surrogate)
     importance = behaviour_weight(objective.aggregation)
     chunks = log_ratio(log_prob, proximal, "chunk")
     kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
-    clipped = (jnp.abs(ratio - 1.0) > objective.clip_ratio).astype(ratio.dtype)
+    beyond = jnp.where(gain > 0, ratio > high, ratio < low)  # on the other side nothing is clipped
+    clipped = (beyond & (gain != 0)).astype(ratio.dtype)
     values = (
         weighted_mean(kl[:, 0], weight),
         *(weighted_mean(x, units) for x in (clipped, ratio, importance)),

@@ -38,8 +38,9 @@ def drawn_chunks(seed, n):
     clip=st.floats(0.01, 0.5),
     cap=st.floats(0.5, 3.0),
     aggregation=st.sampled_from(["chunk", "action"]),
+    dual=st.none() | st.floats(1.05, 2.0),
 )
-def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation):
+def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation, dual):
     new, proximal, behaviour, advantages, step_mask, weight = drawn_chunks(seed, n)
     sums, count, kl = np.zeros(4), 0.0, 0.0
     for i in range(n):
@@ -48,11 +49,16 @@ def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation):
             log_new, log_near, log_acted = (x[i, steps].sum() for x in (new, proximal, behaviour))
             ratio, importance = np.exp(log_new - log_near), min(np.exp(log_near - log_acted), cap)
             surrogate = min(ratio * advantages[i], np.clip(ratio, 1 - clip, 1 + clip) * advantages[i])
-            sums += weight[i] * np.array([-importance * surrogate, abs(ratio - 1) > clip, ratio, importance])
+            if dual is not None and advantages[i] < 0:
+                surrogate = max(surrogate, dual * advantages[i])
+            clipped = ratio > 1 + clip if advantages[i] > 0 else ratio < 1 - clip
+            sums += weight[i] * np.array([-importance * surrogate, clipped, ratio, importance])
             count += weight[i]
         change, past = (new - proximal)[i, executed].sum(), (proximal - behaviour)[i, executed].sum()
         kl += weight[i] * min(np.exp(past), cap) * (np.exp(change) - 1 - change)
-    config = ObjectiveConfig(clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation)
+    config = ObjectiveConfig(
+        clip_ratio=clip, max_behaviour_weight=cap, aggregation=aggregation, dual_clip=dual
+    )
     with jax.enable_x64(True):
         arrays = map(jnp.asarray, (new, proximal, behaviour, advantages, step_mask, weight))
         value, metrics = losses.policy_loss(*arrays, config)
@@ -118,6 +124,33 @@ def test_an_outlier_cannot_overflow_the_gradient():
         lambda x: losses.policy_loss(x, zeros, zeros, advantages, everything, weight, ObjectiveConfig())[0]
     )
     assert jnp.isfinite(gradient(jnp.array([[1e4], [0.0]]))).all()
+
+
+@pytest.mark.parametrize(("log_ratio", "unbounded", "bounded"), [(-3.0, 0.0, 0.0), (3.0, np.exp(3.0), 0.0)])
+def test_the_dual_clip_ends_the_pull_of_a_bad_chunk_that_became_likelier(log_ratio, unbounded, bounded):
+    """A = -1: at a ratio of twenty PPO pulls twenty times as hard as at one."""
+    zeros, everything = jnp.zeros((1, 1)), jnp.ones((1, 1), bool)
+
+    def pull(dual_clip):
+        config = ObjectiveConfig(dual_clip=dual_clip)
+        arrays = zeros, zeros, -jnp.ones(1), everything, jnp.ones(1), config
+        return float(jax.grad(lambda x: losses.policy_loss(x, *arrays)[0])(jnp.full((1, 1), log_ratio))[0, 0])
+
+    np.testing.assert_allclose([pull(None), pull(3.0)], [unbounded, bounded], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "fraction"), [(0.5, 1.0, 1), (-0.5, 1.0, 0), (0.5, -1.0, 0), (-0.5, -1.0, 1)]
+)
+def test_only_what_the_clip_holds_back_counts_as_clipped(log_ratio, advantage, fraction):
+    zeros, everything = jnp.zeros((1, 1)), jnp.ones((1, 1), bool)
+    arrays = zeros, zeros, jnp.full(1, advantage), everything, jnp.ones(1), ObjectiveConfig()
+
+    def loss(x):
+        return losses.policy_loss(x, *arrays)
+
+    gradient, metrics = jax.grad(loss, has_aux=True)(jnp.full((1, 1), log_ratio))
+    assert float(metrics["clip_fraction"]) == fraction == (float(gradient[0, 0]) == 0)
 
 
 def test_chunk_log_prob_sums_executed_steps_only():

@@ -23,13 +23,15 @@ T = RECIPE.rollout.max_chunks
 
 
 def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
-    mask = np.arange(H) < rng.integers(1, H + 1, length)[:, None]
+    executed = rng.integers(1, H + 1, length)
+    mask = np.arange(H) < executed[:, None]
     return ScoredEpisode(
         features=rng.normal(size=length + 1).astype(np.float32),
         proprio=rng.normal(size=(length + 1, 1)).astype(np.float32),
         domain_id=np.zeros(length + 1, np.int32),
         latents=rng.normal(size=(length, 3, H, A)).astype(np.float32),
         denoise_step=np.ones(length, np.int32),
+        executed=executed.astype(np.int32),
         step_mask=mask,
         old_log_prob=np.where(mask, rng.normal(size=(length, H)), 0).astype(np.float32),
         log_prob_gap=0.0,
