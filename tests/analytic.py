@@ -234,7 +234,8 @@ class Case:
         )
         self.policy = policy = POLICIES[parametrization]
         self._evaluate = make_evaluate(policy, CRITIC, self.recipe)
-        self.chain = chain = flow.Chain.of(policy, self.recipe.noise)
+        self.scored_steps = modes.scored_steps
+        chain = flow.Chain.of(policy, self.recipe.noise)
         multiplier = noise_head.log_multiplier_of(policy, self.recipe.noise)
         self._update = make_update(policy.predict, CRITIC, self.recipe, chain, multiplier)
         # One full-batch step of length zero, unclipped: Adam's first moment is (1 - β₁) times its gradient.
@@ -256,7 +257,7 @@ class Case:
             rollout(acted, task, key, k, self.mode, group, self.parametrization, self.executed)
         )
         executed = np.full(EPISODES, self.executed, np.int32)
-        counted = self.chain.counted(executed, k, H)
+        counted = self.scored_steps(k, executed, H)
         features = jax.tree.map(lambda x: np.repeat(np.asarray(x), 2, axis=0), task.features)
         return [
             Collected(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import queue
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import draccus
 import numpy as np
 import torch
-from lerobot.configs import parser
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.xvla import XVLAPolicy
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
@@ -32,26 +33,27 @@ CHUNKS = 2
 
 
 def parse(config: Path) -> Any:
-    """Return a run's validated config, as a command gets it."""
+    """Return a run's validated config, as a command gets it.
+
+    Not by LeRobot's parser, which builds an option for every setting of every registered class: in a process
+    that has imported them all, half a minute.
+    """
     plugin.register()
-    parsed: list[TrainRLServerPipelineConfig] = []
-
-    def take(cfg: TrainRLServerPipelineConfig) -> None:
-        cfg.validate()
-        parsed.append(cfg)
-
-    take.__annotations__["cfg"] = TrainRLServerPipelineConfig
-    # LeRobot's parser keeps policy.path in a global: a process parses one command line.
-    parser._config_path_args.clear()
-    parser._config_yaml_overrides.clear()
-    argv = sys.argv
+    values = json.loads(config.read_text())
+    policy = values["policy"]
+    if "path" in policy:
+        del values["policy"]
     # The learner's folder is there already.
-    sys.argv = ["actor", f"--config_path={config}", f"--output_dir={tempfile.mkdtemp()}/actor"]
-    try:
-        parser.wrap()(take)()
-    finally:
-        sys.argv = argv
-    return parsed[0]
+    values["output_dir"] = f"{tempfile.mkdtemp()}/actor"
+    cfg: Any = draccus.decode(TrainRLServerPipelineConfig, values)
+    if "path" in policy:
+        cfg.policy = PreTrainedConfig.from_pretrained(policy["path"])
+        cfg.policy.pretrained_path = Path(policy["path"])
+        for name, value in policy.items():
+            if name != "path":
+                setattr(cfg.policy, name, value)
+    cfg.validate()
+    return cfg
 
 
 class FakeActor:

@@ -62,21 +62,6 @@ class Chain:
         """Channels [c] with noise, whose density is scored."""
         return np.flatnonzero(self.scale)
 
-    def counted(self, executed: np.ndarray, denoise_step: np.ndarray, H: int) -> np.ndarray:
-        """Return which steps' noise decided what was executed: those that a likelihood is summed over [T, H].
-
-        After the last denoising step nothing mixes the steps of a chunk any more, and of noise drawn there
-        only that of executed steps was ever seen. Noise drawn before went through further calls of the
-        head, which attends to all steps: each of them has reached the executed ones.
-
-        Args:
-            executed: chunk steps that were executed [T].
-            denoise_step: the (first) noised step of each chunk [T].
-            H: chunk steps.
-        """
-        last = np.zeros(len(executed), bool) if self.mode.every_step else denoise_step == 1
-        return (np.arange(H) < executed[:, None]) | ~last[:, None]
-
     def factor(self, H: int) -> np.ndarray:
         """L of the noise over ``H`` chunk steps [H, H]."""
         return correlation_factor(self.noise, H)

@@ -171,8 +171,8 @@ def _replayed(
 def log_density(chain: Chain, given: Distribution, latents: Float[Array, "B L H A"]) -> Float[Array, "B H"]:
     """Log-density of the noised steps' stored outcomes, for each chunk step given those before.
 
-    The sum over the noised steps (their joint density given ε₀), scored channels and grippers. Summed over the
-    steps that ``Chain.counted`` names it is the log-likelihood of all noise that decided what was executed.
+    The sum over the noised steps (their joint density given ε₀), scored channels and grippers. Summed over
+    ``modes.scored_steps`` it is the log-likelihood of all noise that decided what was executed.
 
     Args:
         chain: mode and correlation; channels.

@@ -248,6 +248,21 @@ def schedule(
     )
 
 
+def scored_steps(denoise_step: np.ndarray, executed: np.ndarray, H: int) -> np.ndarray:
+    """Return which steps' noise decided what was executed: those a likelihood is summed over, bool [T, H].
+
+    After the last denoising step nothing mixes the steps of a chunk any more, and of noise drawn there only
+    that of executed steps was ever seen. Noise drawn before went through further calls of the head, which
+    attends to all steps: each of them has reached the executed ones.
+
+    Args:
+        denoise_step: index k of the (first) noised step of each chunk, int [T].
+        executed: chunk steps that were executed, int [T].
+        H: steps of a whole chunk.
+    """
+    return (np.arange(H) < executed[:, None]) | (denoise_step[:, None] > 1)
+
+
 def correlation_factor(noise: NoiseConfig, H: int) -> np.ndarray:
     """L of a chunk's noise L·ξ over its H steps: the Cholesky factor of (1 - ρ)·1 + ρ·11ᵀ, float64 [H, H].
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax.likelihood import modes
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
@@ -38,7 +39,7 @@ class ScoredEpisode:
     executed: Int[np.ndarray, " T"]
     """Chunk steps that were executed."""
     step_mask: Bool[np.ndarray, "T H"]
-    """Chunk steps whose noise decided what was executed (``Chain.counted``)."""
+    """Chunk steps whose noise decided what was executed (``modes.scored_steps``)."""
     old_log_prob: Float[np.ndarray, "T H"]
     """log π_behaviour of each of those given the ones before it, recomputed here; 0 elsewhere."""
     log_prob_gap: float
@@ -103,7 +104,7 @@ def make_scorer(
             _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
             jnp.float32(behaviour.level),
         )
-        step_mask = stochastic.chain.counted(episode.executed, episode.denoise_step, policy.chunk_size)
+        step_mask = modes.scored_steps(episode.denoise_step, episode.executed, policy.chunk_size)
         old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
         actors = np.where(step_mask, episode.log_prob, np.float32(0))
         return ScoredEpisode(

@@ -23,7 +23,7 @@ class Batch(flax.struct.PyTreeNode):
     level: Float[Array, " N"]
     """Noise level of the policy that acted. Not a parameter: ratios have it in both of their densities."""
     step_mask: Bool[Array, "N H"]
-    """Chunk steps that enter the likelihood (``Chain.counted``)."""
+    """Chunk steps that enter the likelihood (``modes.scored_steps``)."""
     old_log_prob: Float[Array, "N H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " N"]

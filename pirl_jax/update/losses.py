@@ -68,14 +68,14 @@ def policy_loss(
         proximal: under the policy that the update stays near to.
         behaviour: under the policy that acted.
         advantages: of the chunks.
-        step_mask: chunk steps that count (``Chain.counted``).
+        step_mask: chunk steps that count (``modes.scored_steps``).
         weight: 1 for a point that counts.
         objective: ``aggregation``, ``clip_ratio``, ``dual_clip`` and ``max_behaviour_weight``.
 
     Returns:
         The loss, and ``approx_kl`` (of whole chunks: the k3 estimate E[w·(ρ - 1 - log ρ)] of
-        KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction`` (of chunks whose gradient the clip has ended),
-        ``ratio_mean`` and ``behaviour_weight``.
+        KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction`` (of ratios without a gradient because they were
+        clipped), ``ratio_mean`` and ``behaviour_weight``.
     """
     units = _units(step_mask, weight, objective.aggregation)
 
@@ -92,16 +92,16 @@ def policy_loss(
     ratio = jnp.exp(log_ratio(log_prob, proximal, objective.aggregation))
     gain = advantages[:, None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, low, high) * gain)
+    held_back = ((gain > 0) & (ratio > high)) | ((gain < 0) & (ratio < low))
     if objective.dual_clip is not None:
         surrogate = jnp.where(gain < 0, jnp.maximum(surrogate, objective.dual_clip * gain), surrogate)
+        held_back |= (gain < 0) & (ratio > objective.dual_clip)
     importance = behaviour_weight(objective.aggregation)
     chunks = log_ratio(log_prob, proximal, "chunk")
     kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
-    beyond = jnp.where(gain > 0, ratio > high, ratio < low)  # on the other side nothing is clipped
-    clipped = (beyond & (gain != 0)).astype(ratio.dtype)
     values = (
         weighted_mean(kl[:, 0], weight),
-        *(weighted_mean(x, units) for x in (clipped, ratio, importance)),
+        *(weighted_mean(x, units) for x in (held_back.astype(ratio.dtype), ratio, importance)),
     )
     metrics: dict[str, Array] = dict(zip(POLICY_METRICS, values, strict=True))
     return -weighted_mean(importance * surrogate, units), metrics

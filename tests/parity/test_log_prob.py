@@ -16,7 +16,7 @@ from bridge.plugin.sampler import Sample, sample, use_float32_head
 from bridge.weights.export import policy_config
 from bridge.weights.state_dict import params_from_state, to_push
 from pirl_jax.likelihood import noise_head
-from pirl_jax.likelihood.modes import NOISE_HEAD
+from pirl_jax.likelihood.modes import NOISE_HEAD, num_latents
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, round_to
 from pirl_jax.rollout.episode import Episode, Observations
@@ -196,17 +196,30 @@ def test_the_ratio_is_one_with_a_drawn_gripper(replay):
     assert silent(episode, behaviour).log_prob_gap > 0.1
 
 
-def test_a_step_that_was_not_executed_does_not_count():
-    recipe = make_recipe(noise=NoiseConfig(level=0.1), max_chunks=T)
+@pytest.mark.parametrize(
+    ("mode", "step", "counts"),
+    [
+        ("terminal", 1, False),
+        ("flow_sde", 1, False),
+        ("flow_sde", 3, True),
+        ("flow_cps", 2, True),
+        ("flow_noise", 5, True),
+    ],
+)
+def test_noise_of_steps_beyond_the_executed_counts_where_it_reaches_what_was(mode, step, counts):
+    """On the action itself it does not; in the middle of the chain the head mixes a chunk's steps."""
+    noise = NoiseConfig(mode, level=0.1)
+    recipe = make_recipe(noise=noise, max_chunks=T)
     config = policy_config(tiny_policy_config())
     policy = XVLAFlowPolicy(config)
     actor = XVLAPolicy(tiny_policy_config())
     trainable, frozen = policy.split(jax.device_put(params_from_state(actor.state_dict(), config)))
+    trainable |= random_head(policy, noise)
     score = make_scorer(policy, frozen, recipe)
     episode = Episode(
         observations=observations(),
-        latents=np.zeros((T, 3, H, 4), np.float32),
-        denoise_step=np.ones(T, np.int32),
+        latents=np.zeros((T, num_latents(noise, 5), H, 4), np.float32),
+        denoise_step=np.full(T, step, np.int32),
         log_prob=np.zeros((T, H), np.float32),
         executed=np.full(T, 2, np.int32),
         reward=np.zeros(T, np.float32),
@@ -216,9 +229,9 @@ def test_a_step_that_was_not_executed_does_not_count():
         success=True,
     )
     changed = episode.latents.copy()
-    changed[:, 2, 2:] = 5.0
+    changed[:, -1, 2:] = 5.0
     behaviour = Behaviour(trainable, 0, 0.1)
-    first = score(episode, behaviour).old_log_prob
-    np.testing.assert_array_equal(
-        score(dataclasses.replace(episode, latents=changed), behaviour).old_log_prob, first
-    )
+    first = score(episode, behaviour)
+    again = score(dataclasses.replace(episode, latents=changed), behaviour)
+    assert np.array_equal(again.old_log_prob, first.old_log_prob) != counts
+    assert first.step_mask.sum(1).tolist() == [H if counts else 2] * T

@@ -101,6 +101,7 @@ def test_the_modes_that_may_be_chosen_are_those_there_are():
         ("noise", {"gripper": "gumbel"}, "algorithm.noise.gripper must be deterministic or"),
         ("noise", {"gripper_temperature": 0.0}, "noise.gripper_temperature must be above 0"),
         ("noise", {"mode": "flow_noise", "replay": "full"}, "replay must be last with noise.mode=flow_noise"),
+        ("objective", {"dual_clip": 1.0}, "algorithm.objective.dual_clip must be above 1; got 1.0"),
         ("objective", {"entropy_coef": -0.1}, "algorithm.objective.entropy_coef must be ≥ 0"),
     ],
 )

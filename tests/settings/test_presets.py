@@ -88,6 +88,8 @@ def test_the_papers_preset_is_the_papers(command):
     # AdamW as it ran at publication: the file's adam_eps was not read, nor was a weight decay set.
     assert (recipe.optimizer.eps, recipe.optimizer.weight_decay) == (1e-8, 0.01)
     assert (recipe.noise.mode, recipe.critic.input) == ("flow_sde", "expert")
+    # Of the code for π0; π0.5's is twice as wide.
+    assert tuple(recipe.critic.hidden_dims) == (512, 256, 128)
 
 
 def test_the_documentation_lists_every_preset():

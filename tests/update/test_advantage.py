@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_recipe import make_batch, make_recipe, make_scorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_run import FROZEN, PARAMS, RECIPE, STD, episode, evaluate, fresh_state, toy_policy
 
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.collect import Collected
 from pirl_jax.update import advantage
 
 
@@ -59,6 +63,28 @@ def test_truncation_bootstraps_and_termination_does_not():
     rewards, values = jnp.array([[1.0], [1.0]]), jnp.array([[0.0, 10.0], [0.0, 10.0]])
     advantages, _ = advantage.gae(rewards, values, jnp.array([1, 1]), jnp.array([True, False]), 0.5, 0.9)
     np.testing.assert_allclose(advantages[:, 0], [1.0, 6.0])
+
+
+@pytest.mark.parametrize("bootstraps", [True, False])
+def test_what_a_time_limit_is_worth_is_an_option(bootstraps):
+    """Against the float64 loop, on a batch as an update makes it: one episode ended, one was cut short."""
+    config = make_recipe(
+        RECIPE, episodes_per_update=2, normalize=False, bootstrap_truncation=bootstraps, group_size=1
+    )
+    score = make_scorer(toy_policy(), FROZEN, config)
+    episodes = [episode(seed, 3, terminated=seed == 0) for seed in (0, 1)]
+    collected = [Collected(score(item, Behaviour(PARAMS, 0, STD)), 0) for item in episodes]
+    batch, n = make_batch(collected, config, evaluate(config), fresh_state(config))
+    features = [np.asarray(item.episode.features, np.float64) for item in collected]
+    expected = [
+        reference(item.reward, 0.7 * values, 3, item.terminated or not bootstraps, 0.9, 0.8)
+        for item, values in zip(episodes, features, strict=True)
+    ]
+    assert n == 6
+    np.testing.assert_allclose(batch.advantages[:6], np.ravel([a for a, _ in expected]), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        batch.value_targets[:6], np.ravel([t for _, t in expected]), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_normalize_uses_the_valid_entries_alone():

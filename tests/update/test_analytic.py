@@ -3,8 +3,6 @@
 All modes and algorithms: ``make bench-algorithms``.
 """
 
-from types import SimpleNamespace
-
 import analytic
 import numpy as np
 import pytest
@@ -24,13 +22,13 @@ def test_ppo_improves_and_its_gradient_is_the_true_one():
 
 @pytest.mark.parametrize("mode", ["flow_sde", "flow_noise"])
 def test_the_gradient_of_an_executed_prefix_is_the_true_one_where_noise_reaches_it_from_all_steps(mode):
-    """One of four steps is executed and earns the reward; the head has mixed the noise of all four into it."""
+    """One of four steps is executed and earns the reward; the head mixes the noise of all into it."""
     task, params = analytic.start(0)
     case = analytic.Case(mode, "PPO", executed=1)
     _, params = case.start(0)
     truth = analytic.true_gradient(mode, params, task, 6, seed=0, executed=1).mean(0)
     whole = analytic.cosine(case.gradients(params, params, task, 40, seed=1).mean(0), truth)
-    case.chain = SimpleNamespace(counted=lambda executed, k, H: np.arange(H) < executed[:, None])
+    case.scored_steps = lambda k, executed, H: np.arange(H) < executed[:, None]
     prefix = analytic.cosine(case.gradients(params, params, task, 40, seed=1).mean(0), truth)
     print(f"{mode}: cosine {whole:.3f} with all steps, {prefix:.3f} with the executed one")
     assert whole > prefix + 0.01

@@ -52,6 +52,7 @@ def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation, dual)
             if dual is not None and advantages[i] < 0:
                 surrogate = max(surrogate, dual * advantages[i])
             clipped = ratio > 1 + clip if advantages[i] > 0 else ratio < 1 - clip
+            clipped = clipped or (dual is not None and advantages[i] < 0 and ratio > dual)
             sums += weight[i] * np.array([-importance * surrogate, clipped, ratio, importance])
             count += weight[i]
         change, past = (new - proximal)[i, executed].sum(), (proximal - behaviour)[i, executed].sum()
