@@ -10,6 +10,7 @@ start it by ``python -m`` instead.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -112,6 +113,8 @@ def _serve() -> None:
     assert threading.active_count() == 1, (
         threading.enumerate()
     )  # a fork copies the thread that calls it alone
+    gc.collect()
+    gc.freeze()  # as in conftest: no fork's collector looks at what has been imported here
     for line in sys.stdin:
         question = json.loads(line)
         answer = _start(**question["start"]) if "start" in question else _status(question["poll"])
