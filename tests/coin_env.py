@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,9 @@ class Coin(gym.Env):
     action_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draw an observation from the seed."""
+        """Draw an observation from the seed, at leisure: else an actor whose learner compiles would keep the
+        processor to itself."""
+        time.sleep(0.1)
         super().reset(seed=seed)
         self._observation = {
             "pixels": {"front": self.np_random.integers(0, 256, (64, 64, 3), np.uint8)},
