@@ -28,7 +28,9 @@ class Coin(gym.Env):
         self._seconds, self._record = seconds, record
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draw an observation from the seed."""
+        """Draw an observation from the seed, at leisure: else an actor whose learner compiles would keep the
+        processor to itself."""
+        time.sleep(0.1)
         super().reset(seed=seed)
         if self._record is not None:
             with open(self._record, "a") as file:

@@ -1,5 +1,6 @@
-"""What every test has: one compilation cache for all processes, and a logger as it was before."""
+"""What every test has: one way and one cache of compiling for all processes, and a logger as it was before."""
 
+import gc
 import logging
 import os
 import shutil
@@ -8,14 +9,25 @@ import tempfile
 import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Most programs here are compiled once and run a few times on small arrays. These leave out what LLVM does for
+speed; how XLA transforms a program, and the precision it computes in, stay as they are."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before jax is imported, and before workers and commands are started, which inherit it."""
+    os.environ.setdefault("XLA_FLAGS", COMPILE_FAST)
     if CACHE not in os.environ:
         os.environ[CACHE] = tempfile.mkdtemp(prefix="pirl-tests-")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """torch, JAX and the tests themselves stay: the collector, which robosuite calls for every scene that it
+    gives up, need not look at them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,15 @@
 ``python -m pirl_jax.learner`` and the stock actor spend eight seconds of CPU on imports, which is most of an
 end-to-end test's time. Here one process a test worker imports them and then forks itself for every command:
 a process of its own, with its own command line, environment and log, that runs the module as ``__main__``.
-Tests that are about starting a command (``test_actor``, ``test_doctor``, ``test_sac``, LIBERO's smoke test)
-start it by ``python -m`` instead.
+Where starting is what a test is about, a command is started by ``python -m`` instead: ``test_actor`` does so
+with the actor, ``test_doctor`` with the doctor, whose module imports the learner's and which starts its actor
+by itself.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -85,6 +87,8 @@ class Command:
 def _parent() -> subprocess.Popen[str]:
     """The process that is forked, one a test worker."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    # A learner compiles a hundred small programs on its way, the same as the learner before it.
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     process = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
@@ -112,6 +116,8 @@ def _serve() -> None:
     assert threading.active_count() == 1, (
         threading.enumerate()
     )  # a fork copies the thread that calls it alone
+    gc.collect()
+    gc.freeze()  # as in conftest: no fork's collector looks at what has been imported here
     for line in sys.stdin:
         question = json.loads(line)
         answer = _start(**question["start"]) if "start" in question else _status(question["poll"])

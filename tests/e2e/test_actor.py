@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_learner import FakeLearner
+from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
@@ -148,9 +149,10 @@ def check_episode(episode):
             assert not np.array_equal(rows[i].latents[0], rows[i + 1].latents[0])
 
 
-def test_a_taken_output_dir_stops_the_actor_with_a_clear_error(tmp_path, start_actor):
+def test_a_taken_output_dir_stops_the_actor_with_a_clear_error(tmp_path):
     config = write_run_config(tmp_path, 1)
     (tmp_path / "output").mkdir()
     log = tmp_path / "actor.log"
-    assert start_actor(config, log).wait(120) != 0
+    arguments = [f"--config_path={config}", "--env.discover_packages_path=bridge.plugin"]
+    assert Command("lerobot.rl.actor", arguments, log).wait(120) != 0
     assert "already exists and resume is False" in log.read_text()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Command
 from lerobot.datasets import LeRobotDataset
 
 STATE_DIM, ACTION_DIM = 18, 4
@@ -110,24 +109,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(module: str, config: dict, folder: Path) -> tuple[subprocess.Popen, Path]:
+def start(module: str, config: dict, folder: Path) -> tuple[Command, Path]:
     config_path, log_path = folder / f"{module}.json", folder / f"{module}.log"
     config_path.write_text(json.dumps(config))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.setdefault("MUJOCO_GL", "egl")
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                *("-m", f"lerobot.rl.{module}"),
-                f"--config_path={config_path}",
-                "--env.discover_packages_path=bridge.plugin",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-    return process, log_path
+    arguments = [f"--config_path={config_path}", "--env.discover_packages_path=bridge.plugin"]
+    return Command(f"lerobot.rl.{module}", arguments, log_path), log_path
 
 
 def optimization_steps(log: Path) -> int:
@@ -146,23 +132,22 @@ def test_stock_sac_pair_trains_with_the_plugin_loaded(tmp_path: Path):
         "learner": sac_config(tmp_path / "learner", port, dataset, control_time_s=None),
         "actor": sac_config(tmp_path / "actor", port, dataset, control_time_s=0.5),
     }
-    processes: list[subprocess.Popen] = []
+    processes: dict[str, Command] = {}
     logs: dict[str, Path] = {}
     try:
         for module, config in configs.items():
-            process, logs[module] = start(module, config, tmp_path)
-            processes.append(process)
+            processes[module], logs[module] = start(module, config, tmp_path)
         deadline = time.monotonic() + TIMEOUT_S
         while optimization_steps(logs["learner"]) < 5 or parameter_loads(logs["actor"]) < 2:
-            ended = [process.args for process in processes if process.poll() is not None]
+            ended = [module for module, process in processes.items() if process.poll() is not None]
             tails = "\n".join(f"--- {name}\n{log.read_text()[-4000:]}" for name, log in logs.items())
             assert not ended, f"{ended} ended by itself\n{tails}"
             assert time.monotonic() < deadline, f"no five updates and two loads in {TIMEOUT_S} s\n{tails}"
             time.sleep(0.5)
     finally:
-        for process in reversed(processes):
+        for process in reversed(processes.values()):
             process.terminate()
-        for process in processes:
+        for process in processes.values():
             try:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+CONFIG = "LIBERO_CONFIG_PATH"
 DEVELOPMENT_ASSETS = Path(__file__).resolve().parents[3] / "shared" / "libero" / "libero_assets"
 
 
@@ -20,10 +21,15 @@ def point_libero_at_assets(folder: Path | None = None) -> str | None:
         return "LIBERO is not installed: pip install 'pirl-jax[libero]'"
     from bridge.libero import installation
 
-    if "LIBERO_CONFIG_PATH" not in os.environ and DEVELOPMENT_ASSETS.is_dir():
-        os.environ["LIBERO_CONFIG_PATH"] = str(folder or tempfile.mkdtemp(prefix="libero"))
+    if CONFIG not in os.environ and DEVELOPMENT_ASSETS.is_dir():
+        os.environ[CONFIG] = str(folder or tempfile.mkdtemp(prefix="libero"))
         installation.write_config(DEVELOPMENT_ASSETS)
     elif not installation.config_file().exists():
         return "LIBERO has no assets here: run pirl-libero-setup, or set LIBERO_CONFIG_PATH"
     installation.prepare()
     return None
+
+
+def libero_config() -> dict[str, str]:
+    """Return the environment variable by which a fork of an older process finds the assets too."""
+    return {CONFIG: os.environ[CONFIG]} if CONFIG in os.environ else {}

@@ -1,13 +1,12 @@
 """LeRobot's own actor, started by its own command line, on LIBERO."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+from assets import libero_config
 from fake_learner import FakeLearner
+from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
 from tiny_libero import CHUNK, LENGTH, SIZE, libero_policy_config, write_libero_config
 
@@ -35,17 +34,9 @@ def test_the_stock_actor_plays_libero_and_the_learner_reads_its_episodes(tmp_pat
     )
     cfg = TrainRLServerPipelineConfig.from_pretrained(path)
     cfg.validate()
-    command = [sys.executable, "-m", "lerobot.rl.actor", f"--config_path={path}"]
-    command += ["--env.discover_packages_path=bridge.plugin"]
+    arguments = [f"--config_path={path}", "--env.discover_packages_path=bridge.plugin"]
     log = tmp_path / "actor.log"
-    with log.open("w") as file:
-        actor = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    actor = Command("lerobot.rl.actor", arguments, log, **libero_config())
     try:
         episodes = learner.wait_for_episodes(2, 600)
         actor.send_signal(signal.SIGTERM)

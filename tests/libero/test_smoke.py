@@ -2,21 +2,19 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import imageio.v2 as imageio
 import pytest
 import torch
+from assets import libero_config
+from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
 from tiny_libero import libero_policy_config, write_libero_config
 
 from bridge.processes import free_port
 
 pytestmark = pytest.mark.e2e
-
-ROOT = Path(__file__).parents[2]
 
 
 class Processes:
@@ -25,27 +23,22 @@ class Processes:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = environment
-        self.running: list[subprocess.Popen] = []
+        self.running: list[Command] = []
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-            )
+    def start(self, name: str, module: str, *arguments: str) -> Command:
+        process = Command(module, list(arguments), self.folder / f"{name}.log", **self.environment)
         self.running.append(process)
         return process
 
-    def wait(self, process: subprocess.Popen, name: str, seconds: float) -> None:
+    def wait(self, process: Command, name: str, seconds: float) -> None:
         assert process.wait(seconds) == 0, (self.folder / f"{name}.log").read_text()[-3000:]
 
 
 @pytest.fixture
 def processes(tmp_path, libero_environment):
-    started = Processes(tmp_path, libero_environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"})
+    # The process that is forked may have been started without them.
+    names = "HOME", "XDG_CACHE_HOME", "HF_HUB_OFFLINE", "MUJOCO_GL"
+    started = Processes(tmp_path, libero_config() | {name: libero_environment[name] for name in names})
     yield started
     for process in started.running:
         process.kill()
