@@ -1,4 +1,4 @@
-"""What every test has: one way and one cache of compiling for all processes, and a logger as it was before."""
+"""What every test has: one way of compiling, one cache for all processes, and a logger as it was before."""
 
 import gc
 import logging
@@ -10,8 +10,8 @@ import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Most programs here are compiled once and run a few times on small arrays. These leave out what LLVM does for
-speed; how XLA transforms a program, and the precision it computes in, stay as they are."""
+"""Most programs here are compiled once and run a few times on small arrays. These leave out what LLVM does
+for speed; how XLA transforms a program, and the precision it computes in, stay as they are."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
