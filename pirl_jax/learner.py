@@ -81,7 +81,7 @@ def load(cfg: Any) -> Run:
     trained = state.trained_leaves(params, group)
     train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference, trained)
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
-    agreement = {**recipe.agreement, "frozen tensors": fingerprint(to_torch_state(frozen))}
+    agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
     return Run(policy, recipe, frozen, train_state, spec, agreement)
 
 

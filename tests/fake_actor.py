@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import draccus
 import numpy as np
@@ -21,6 +22,7 @@ from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import bytes_to_state_dict, send_bytes_in_chunks, transitions_to_bytes
 
 from bridge import plugin
+from bridge.plugin import transport
 from bridge.plugin.agreement import fingerprint
 from bridge.plugin.algorithm import PiRLAlgorithm
 from bridge.plugin.transport import LearnerChannel, open_channel
@@ -52,8 +54,14 @@ def parse(config: Path) -> Any:
         for name, value in policy.items():
             if name != "path":
                 setattr(cfg.policy, name, value)
-    cfg.validate()
+    with no_stock_actor():
+        cfg.validate()
     return cfg
+
+
+def no_stock_actor() -> Any:
+    """A process of tests is none, though LeRobot's actor may have been imported in it."""
+    return patch.object(transport, "is_actor", lambda: False)
 
 
 class FakeActor:
@@ -77,9 +85,13 @@ class FakeActor:
         ):
             threading.Thread(target=run, daemon=True).start()
         self.policy = XVLAPolicy.from_pretrained(cfg.policy.pretrained_path, config=cfg.policy)
-        self.algorithm = PiRLAlgorithm(self.policy, cfg.algorithm)
+        with no_stock_actor():
+            self.algorithm = PiRLAlgorithm(self.policy, cfg.algorithm)
         self._preprocess, _ = make_pre_post_processors(cfg.policy)
-        self._agreement = {**cfg.algorithm.agreement, "frozen tensors": fingerprint(self.policy.state_dict())}
+        self._agreement = {
+            **cfg.algorithm.agreement(),
+            "frozen tensors": fingerprint(self.policy.state_dict()),
+        }
         self._registered = False
 
     def next(self) -> Assignment:

@@ -7,7 +7,7 @@ actions under a distribution that they were not drawn from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import draccus
@@ -32,10 +32,11 @@ _ENCODER = "model.vlm."
 _SENTENCE = "pick up the red cube, then close 2 drawers"
 
 
-def agreement(cfg: TrainRLServerPipelineConfig) -> dict[str, Any]:
+def agreement(cfg: TrainRLServerPipelineConfig) -> Callable[[], dict[str, Any]]:
     """Return what a validated config says that learner and actors must agree on: dotted name → JSON value.
 
-    Of strings that name files the contents count: of the tokenizer, the ids of a fixed sentence.
+    Of strings that name files the contents count: of the tokenizer, the ids of a fixed sentence. It is loaded
+    when the table is asked for; the rest is as it is now.
     """
     recipe: Any = cfg.algorithm
     table: dict[str, Any] = {}
@@ -47,11 +48,13 @@ def agreement(cfg: TrainRLServerPipelineConfig) -> dict[str, Any]:
         if not name.startswith(_NOT_THE_POLICYS) and value is not None
     }
     table |= _flat("policy", policy)
-    if isinstance(cfg.env, ActorSettings):
-        table |= _flat("env", {"type": cfg.env.type, **cfg.env.agreed()})
-        if cfg.env.tokenizer_name is not None:
-            table["tokenizer"] = str(cfg.env.tokenize([_SENTENCE])[0])
-    return table
+    env = cfg.env
+    if not isinstance(env, ActorSettings):
+        return lambda: table
+    table |= _flat("env", {"type": env.type, **env.agreed()})
+    if env.tokenizer_name is None:
+        return lambda: table
+    return lambda: {**table, "tokenizer": str(env.tokenize([_SENTENCE])[0])}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -72,7 +72,9 @@ class PiRLAlgorithm(RLAlgorithm):
             transport.confirm()
         if self._channel is not None:
             frozen = fingerprint(policy.state_dict())
-            self._channel.episodes.register(config.actor_name, {**config.agreement, "frozen tensors": frozen})
+            self._channel.episodes.register(
+                config.actor_name, {**config.agreement(), "frozen tensors": frozen}
+            )
 
     def select_action(self, batch: dict[str, Tensor]) -> Tensor:
         """Choose a chunk and return it as a packed action row, float32 [1, R].

@@ -8,7 +8,6 @@ attributes, which LeRobot neither serialises nor decodes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, cast
 
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
@@ -48,8 +47,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
 
     # Of this process, not of the run: without annotations, hence neither fields nor saved.
     actor_name = "0"
-    agreement = cast(Any, MappingProxyType({}))
-    """What learner and actors must agree on (``agreement.agreement``)."""
+    agreement = cast(Any, staticmethod(dict))
+    """Returns what learner and actors must agree on (``agreement.agreement``)."""
     env_action = cast(Any, None)
     """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
     _policy_config = None

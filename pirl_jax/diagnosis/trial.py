@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -53,6 +54,7 @@ class Trial:
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
 
+    @cached_property
     def still(self) -> tuple[TrainState, dict[str, float]]:
         """One full-batch step of length zero: everything is evaluated, nothing moves."""
         size = self._batch.old_log_prob.shape[0]
@@ -72,7 +74,7 @@ class Trial:
 
     def ratio(self) -> Finding:
         """Is every probability ratio one before the policy has moved?"""
-        _, metrics = self.still()
+        _, metrics = self.still
         # k3 is (log ratio)²/2 near a ratio of one.
         deviation = math.sqrt(2 * max(metrics["train/approx_kl"], 0.0))
         return Finding(
@@ -84,7 +86,7 @@ class Trial:
 
     def gradients(self) -> list[Finding]:
         """Does a gradient reach the policy, and which part of it?"""
-        state, metrics = self.still()
+        state, metrics = self.still
         norm, limit = metrics["train/grad_norm"], self.optimizer.grad_clip_norm
         # After one step from zero, Adam's first moment is (1 - β₁) times the clipped gradient.
         clip = min(1.0, limit / (norm + 1e-6))

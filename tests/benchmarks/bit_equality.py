@@ -5,12 +5,12 @@
     python tests/benchmarks/bit_equality.py compare before.json after.json
 
 ``record`` runs the learner's command of a checkout on its demo config, on each of its presets, and on the
-settings in ``EXTRA_CASES``, from one random policy. An actor made of LeRobot's own parts plays just the
-episodes that each update asks for, under the version pushed last, so that nothing depends on time. Every
-number of ``metrics.jsonl`` that is not a time is compared as it was written, which is exact.
+settings in ``EXTRA_CASES``, from one random policy, with LeRobot's own actor. All without staleness: a run is
+then a function of its seed. Every number of ``metrics.jsonl`` that training has to do with is compared as it
+was written, which is exact.
 
-Settings are given by the names they had before there were sections; a checkout that has
-``pirl_jax.recipe.renamed`` is given today's.
+Settings are given by the names they had before there were sections. A checkout from before episodes were
+assigned plays other episodes, and cannot be compared with one from after it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ SMALL = {
     "critic.hidden_dims": "[16]",
     "critic.lr": 1e-3,
     "lr": 1e-3,
+    "max_staleness": 0,
 }
 """Sizes for two CPU cores, and steps long enough to be seen; everything else is the preset's own."""
 
@@ -94,7 +95,7 @@ EXTRA_CASES: dict[str, dict[str, Any]] = {
     },
 }
 
-TIMES = ("time", "train/collect_s", "train/update_s", "train/samples_per_s", "actor/bytes_sent")
+TIMES = ("train/collect_s", "train/update_s", "train/samples_per_s")
 RENAMED_METRICS = {
     "train/anchor_loss": "train/demonstrations_loss",
     "train/anchor_coef": "train/demonstrations_coef",
@@ -144,8 +145,6 @@ def main() -> None:
     compare = commands.add_parser("compare", help="hold two records against each other")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
-    if sys.argv[1:2] == ["act"]:  # what record starts as the actor
-        return play(sys.argv[2:])
     arguments = parser.parse_args()
     if arguments.command == "record":
         record_all(arguments.file, arguments.repository.resolve(), arguments.only)
@@ -242,7 +241,8 @@ def run_case(
         *settings,
     ]
     learner_command = ["-m", "pirl_jax.learner", *shared, f"--output_dir={folder / 'learner'}"]
-    actor_command = [str(HERE), "act", *shared, f"--output_dir={folder / 'actor'}"]
+    actor_command = ["-m", "lerobot.rl.actor", *shared, f"--output_dir={folder / 'actor'}"]
+    actor_command += ["--env.discover_packages_path=bridge.plugin"]
     processes = []
     for name, command in (("learner", learner_command), ("actor", actor_command)):
         with (folder / f"{name}.log").open("w") as log:
@@ -263,64 +263,10 @@ def run_case(
         actor.kill()
         learner.kill()
     lines = (folder / "learner" / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-
-
-def play(arguments: list[str]) -> None:
-    """Be an actor that plays one update's episodes under each new version, from LeRobot's own parts."""
-    import torch
-
-    from bridge import plugin
-
-    plugin.register()
-    from fake_actor import FakeActor
-    from lerobot.configs import parser
-    from lerobot.policies import make_policy, make_pre_post_processors
-    from lerobot.rl.algorithms.factory import make_algorithm
-    from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-    from lerobot.transport.utils import transitions_to_bytes
-    from lerobot.utils.random_utils import set_seed
-
-    def run(cfg: Any) -> None:
-        cfg.validate()
-        env = gym.make(f"gym_hil/{cfg.env.task}")
-        set_seed(cfg.seed)
-        policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env).eval()
-        algorithm = make_algorithm(cfg=cfg.algorithm, policy=policy)
-        preprocessor, _ = make_pre_post_processors(policy_cfg=cfg.policy, dataset_stats=None)
-        actor = FakeActor(cfg.policy.actor_learner_config.learner_port)
-        version = 0
-
-        def one_episode() -> bytes:
-            episode, (state, _), over = [], env.reset(), False
-            while not over:
-                row = policy.select_action(batch=preprocessor.process_observation(dict(state)))
-                following, reward, done, truncated, info = env.step(row[0].numpy())
-                penalty = torch.tensor([info["discrete_penalty"]])
-                episode.append(
-                    {
-                        "state": state,
-                        "action": row,
-                        "reward": reward,
-                        "next_state": following,
-                        "done": done,
-                        "truncated": truncated,
-                        "complementary_info": {"discrete_penalty": penalty},
-                    }
-                )
-                state, over = following, done or truncated
-            return transitions_to_bytes(episode)
-
-        for _ in range(UPDATES):
-            version = actor.wait_for_version_after(version, timeout=300)
-            algorithm.load_weights(actor.push)
-            for _ in range(EPISODES):
-                actor.send(one_episode())
-        actor.wait_for_version_after(version, timeout=300)
-
-    sys.argv[1:] = arguments
-    run.__annotations__["cfg"] = TrainRLServerPipelineConfig  # what LeRobot's parser goes by
-    parser.wrap()(run)()  # pyright: ignore[reportCallIssue] - its argument comes from the parser
+    return [
+        {k: v for k, v in json.loads(line).items() if k.startswith(("train/", "dropped/")) and k not in TIMES}
+        for line in lines
+    ]
 
 
 def compare_files(before: Path, after: Path) -> int:

@@ -16,7 +16,7 @@ def table(tmp_path):
     def make(name="run", **overrides):
         folder = tmp_path / name
         folder.mkdir()
-        return parse(write_run_config(folder, 50051, **overrides)).algorithm.agreement
+        return parse(write_run_config(folder, 50051, **overrides)).algorithm.agreement()
 
     return make
 
@@ -65,9 +65,10 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path):
     from bridge.datasets.tokenizer import build_tokenizer
 
     config = write_run_config(tmp_path, 50051)
-    before = parse(config)
+    cfg = parse(config)
+    before = agreement(cfg)()
     build_tokenizer(tmp_path / "tokenizer", ["close the two drawers"])
-    assert differences(before.algorithm.agreement, agreement(before)) == {"tokenizer"}
+    assert differences(before, agreement(cfg)()) == {"tokenizer"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -13,7 +13,7 @@ from by_recipe import make_recipe
 
 from pirl_jax.likelihood import modes
 from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe, ranges
-from pirl_jax.recipe.renamed import RENAMED, refuse_old_names
+from pirl_jax.recipe.renamed import GONE, RENAMED, refuse_old_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,6 +161,15 @@ def test_old_names_are_refused_by_their_new_ones_wherever_they_stand(tmp_path):
         with pytest.raises(ValueError, match=re.escape(old)) as error:
             refuse_old_names([argument])
         assert new in str(error.value)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_setting_that_is_gone_is_refused_with_the_reason(tmp_path, name):
+    config = tmp_path / "cfg.json"
+    config.write_text(json.dumps({"algorithm": {"type": "pi_rl", name: 1}}))
+    for argument in (f"--config_path={config}", f"--algorithm.{name}=1"):
+        with pytest.raises(ValueError, match=rf"algorithm\.{name} in .* is gone: an actor .* Leave it out"):
+            refuse_old_names([argument])
 
 
 def test_todays_names_and_other_algorithms_are_left_alone(tmp_path):
