@@ -206,7 +206,8 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(caplog):
 
     def receive(timeout: float) -> Episode:
         seed, success = next(remaining)
-        return played(seed, success, version=versions[-1])
+        # Of different lengths: what the two of a group teach must not cancel.
+        return played(seed, success, T=2 + success, version=versions[-1])
 
     updates = list(
         by_recipe.run(
