@@ -317,7 +317,7 @@ def test_value_only_steps_fit_the_critic_and_leave_the_rest():
     values = critic(new.critic_params, points.critic_input, points.proprio)
     assert np.abs(np.asarray(values - points.value_targets))[:20].max() < 0.15
     assert int(metrics["train/extra_skipped_steps"]) == 0
-    kept = ("params", "opt_state", "key", "updates", "version", "lr")
+    kept = ("params", "opt_state", "key", "updates", "episodes", "lr")
     assert_same([getattr(new, name) for name in kept], [getattr(before, name) for name in kept])
 
 
