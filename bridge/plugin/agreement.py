@@ -41,10 +41,11 @@ def agreement(cfg: TrainRLServerPipelineConfig) -> Callable[[], dict[str, Any]]:
     recipe: Any = cfg.algorithm
     table: dict[str, Any] = {}
     for section in RECIPE_SECTIONS:
-        table |= _flat(f"algorithm.{section}", _encode(getattr(recipe, section)))
+        table |= _flat(f"algorithm.{section}", draccus.encode(getattr(recipe, section)))
+    encoded: Any = draccus.encode(cfg.policy)
     policy = {
         name: value
-        for name, value in _encode(cfg.policy).items()
+        for name, value in encoded.items()
         if not name.startswith(_NOT_THE_POLICYS) and value is not None
     }
     table |= _flat("policy", policy)
@@ -73,10 +74,6 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(rounded.shape)}".encode())
         digest.update(rounded.view(torch.int16).numpy().data)
     return digest.hexdigest()
-
-
-def _encode(value: Any) -> Any:
-    return draccus.encode(value)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

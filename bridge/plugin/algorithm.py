@@ -25,6 +25,7 @@ from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.sampler import sample, use_float32_head
 from bridge.wire.record import Record, pack
 from pirl_jax.likelihood import modes
+from pirl_jax.rollout.assignments import Assignment
 
 _POLL_S = 0.2
 _REMIND_S = 60.0
@@ -61,7 +62,7 @@ class PiRLAlgorithm(RLAlgorithm):
         policy.eval()
         self._generator = torch.Generator()
         self._seed_noise(torch.initial_seed() % 2**63)
-        self._number = 0
+        self._assigned: Assignment | None = None
         self.noise = config.noise
         self._mode = modes.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
@@ -102,7 +103,7 @@ class PiRLAlgorithm(RLAlgorithm):
             log_prob=_array(drawn.log_prob[0]),
             denoise_step=step,
             version=self.version,
-            number=self._number,
+            number=0 if self._assigned is None else self._assigned.number,
             run=self.run,
         )
         return torch.from_numpy(pack(record))[None]
@@ -134,9 +135,9 @@ class PiRLAlgorithm(RLAlgorithm):
         """Before an episode's first chunk, load the version that was assigned and take up its noise."""
         if self._channel is None or (assigned := self._channel.episodes.current) is None:
             return
-        run = self._channel.episodes.run
-        if (self.run, self._number) == (run, assigned.number) and self.version:
+        if assigned is self._assigned:  # not by its number, which may be handed out again
             return
+        run = self._channel.episodes.run
         waited = time.monotonic()
         # A newer version does as well: the one that was assigned may have been replaced on its way.
         while self.run != run or self.version < assigned.version:
@@ -148,7 +149,7 @@ class PiRLAlgorithm(RLAlgorithm):
             elif time.monotonic() - waited > _REMIND_S:
                 waited = time.monotonic()
                 log.warning("Waiting for version %d of the parameters.", assigned.version)
-        self._number = assigned.number
+        self._assigned = assigned
         self._seed_noise(assigned.noise_key)
 
     def _seed_noise(self, key: int) -> None:

@@ -80,11 +80,6 @@ class AssignmentService:
                 del self._streams[actor]
         self._touch(actor)
 
-    @property
-    def actors(self) -> int:
-        """Actors that are registered and not gone."""
-        return len(self._actors)
-
     def _register(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         registration = self._read(Registration, data, context)
         if reason := self._refusal(registration):

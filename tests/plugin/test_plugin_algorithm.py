@@ -277,6 +277,17 @@ def test_the_version_that_is_assigned_is_loaded_before_the_first_chunk_and_stays
     assert [(record.version, record.number) for record in (row(), row())] == [(4, 1), (4, 1)]
 
 
+def test_a_number_that_is_handed_out_again_is_played_anew():
+    """With its own noise from the start, under the version that is assigned now."""
+    algorithm, row = playing(3, 4)
+    algorithm._channel.assign(0, 3, 7)
+    first = row()
+    algorithm._channel.assign(0, 4, 7)
+    again = row()
+    assert (again.number, again.version) == (0, 4)
+    np.testing.assert_array_equal(again.latents[0], first.latents[0])
+
+
 def test_a_version_of_the_runs_before_is_none_of_this_run():
     algorithm, row = playing(5)
     algorithm._channel.assign(0, 5)
