@@ -24,7 +24,7 @@ import traceback
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PRELOADED = (
     "lerobot.rl.gym_manipulator",
@@ -43,12 +43,19 @@ PRELOADED = (
 
 
 class Command:
-    """``python -m module arguments`` in a fork; what is used of ``subprocess.Popen``."""
+    """``python -m module arguments`` in a fork; what is used of ``subprocess.Popen``. A context kills it."""
 
     def __init__(self, module: str, arguments: list[str], log: Path, **environment: str) -> None:
         request = {"module": module, "arguments": arguments, "log": str(log), "environment": environment}
         self.pid: int = _ask(start=request)
         self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self.wait()
 
     def poll(self) -> int | None:
         """Return the exit status, negative for a signal; None while it runs."""

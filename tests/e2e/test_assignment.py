@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,20 @@ def actor(folder: Path, name: str, config: Path, *flags: str, **environment: str
     return Command("lerobot.rl.actor", [f"--config_path={config}", *of_actor, *flags], log, **environment)
 
 
+def train(folder: Path, config: Path, actors: int, steps: str) -> None:
+    """Run a learner to its end with so many stock actors, which have one name."""
+    with ExitStack() as processes:
+        learner = start(folder / "log", f"--config_path={config}", steps, "--save_freq=0")
+        processes.enter_context(learner)
+        for i in range(actors):
+            processes.enter_context(actor(folder, f"actor{i}", config))
+        assert learner.wait(240) == 0, (folder / "log").read_text()[-2000:]
+
+
 def run(folder: Path, actors: int, **settings) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    """Train with so many stock actors, which have one name; return the final state and the metrics."""
+    """Return the final state and the metrics of three updates."""
     config = write_config(folder, free_port(), **settings)
-    processes = [start(folder / "log", f"--config_path={config}", "--steps=3", "--save_freq=0")]
-    processes += [actor(folder, f"actor{i}", config) for i in range(actors)]
-    try:
-        assert processes[0].wait(240) == 0, (folder / "log").read_text()[-2000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    train(folder, config, actors, "--steps=3")
     rows = [json.loads(line) for line in (folder / "output/metrics.jsonl").read_text().splitlines()]
     return flatten(checkpoint.load(folder / "output/checkpoints/last/training_state/orbax")), rows
 
@@ -72,14 +76,7 @@ def test_a_group_is_spread_over_the_actors(tmp_path):
             "rollout": {"group_size": 8, "episodes_per_update": 8, "max_staleness": 0},
         },
     )
-    processes = [start(tmp_path / "log", f"--config_path={config}", "--steps=2", "--save_freq=0")]
-    processes += [actor(tmp_path, f"actor{i}", config) for i in range(2)]
-    try:
-        assert processes[0].wait(240) == 0, (tmp_path / "log").read_text()[-2000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    train(tmp_path, config, 2, "--steps=2")
     actors: dict[str, set[str]] = {}
     episodes: dict[str, int] = {}
     for line in played.read_text().splitlines():
@@ -94,15 +91,13 @@ def test_a_group_is_spread_over_the_actors(tmp_path):
 
 def test_an_actor_in_another_noise_mode_is_refused_before_it_plays(tmp_path):
     config = write_config(tmp_path, free_port())
-    learner = start(tmp_path / "log", f"--config_path={config}")
-    other = actor(tmp_path, "other", config, "--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=0.5")
-    try:
+    flags = ["--algorithm.noise.mode=flow_sde", "--algorithm.noise.level=0.5"]
+    with (
+        start(tmp_path / "log", f"--config_path={config}") as learner,
+        actor(tmp_path, "other", config, *flags) as other,
+    ):
         assert other.wait(120) == 1
         assert learner.poll() is None
-    finally:
-        for process in (other, learner):
-            process.kill()
-            process.wait()
     last = (tmp_path / "other.log").read_text().splitlines()[-1]
     assert last.startswith("error: the learner refused this actor: ")
     assert 'algorithm.noise.mode is "flow_sde" and the learner\'s is "terminal"' in last
@@ -128,18 +123,13 @@ class Pretender(FakeActor):
 
 def test_a_run_whose_episodes_are_mostly_rejected_ends_with_words_and_keeps_what_it_learned(tmp_path):
     config = write_config(tmp_path, free_port(), algorithm={"rollout": {"max_staleness": 0}})
-    process = start(tmp_path / "log", f"--config_path={config}", "--save_freq=100")
-    honest = FakeActor(config)
-    try:
-        feed(honest, 1)
-        honest.wait_for_version(2)
-        honest.close()
-        pretender = Pretender(config)
-        pretender.episodes(4)
-        assert process.wait(60) == 1, (tmp_path / "log").read_text()[-2000:]
-        pretender.close()
-    finally:
-        process.kill()
+    with start(tmp_path / "log", f"--config_path={config}", "--save_freq=100") as learner:
+        with closing(FakeActor(config)) as honest:
+            feed(honest, 1)
+            honest.wait_for_version(2)
+        with closing(Pretender(config)) as pretender:
+            pretender.episodes(4)
+            assert learner.wait(60) == 1, (tmp_path / "log").read_text()[-2000:]
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert last.startswith("error: 4 episodes were rejected (gap: 4) while 0 could be used. ")
     assert (tmp_path / "output/checkpoints/last").readlink() == Path("000001")

@@ -22,15 +22,12 @@ def test_updates_are_made_of_mixed_groups_and_uniform_ones_are_counted(tmp_path)
         f"--algorithm=include {ROOT / 'configs' / 'presets' / 'grpo.json'}",
         "--algorithm.rollout.group_size=2",
     ]
-    learner = start(tmp_path / "learner.log", *flags)
     of_actor = ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
-    actor = Command("lerobot.rl.actor", [*flags, *of_actor], tmp_path / "actor.log")
-    try:
+    with (
+        start(tmp_path / "learner.log", *flags) as learner,
+        Command("lerobot.rl.actor", [*flags, *of_actor], tmp_path / "actor.log"),
+    ):
         assert learner.wait(timeout=240) == 0, (tmp_path / "learner.log").read_text()[-2000:]
-    finally:
-        for process in (learner, actor):
-            process.kill()
-            process.wait()
     rows = [json.loads(line) for line in (tmp_path / "output" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, UPDATES + 1))
     for row in rows:

@@ -53,15 +53,12 @@ def test_actor_and_learner_agree_on_log_probabilities(
     )
     policy = [f"--policy.path={tmp_path / 'base'}", f"--policy.dtype={encoder_dtype}"]
     shared = [f"--config_path={config}", *policy]
-    learner = start(tmp_path / "learner.log", *shared, "--steps=2", "--save_freq=0")
     of_actor = ["--env.discover_packages_path=bridge.plugin", f"--output_dir={tmp_path / 'actor'}"]
-    actor = Command("lerobot.rl.actor", [*shared, *of_actor], tmp_path / "actor.log")
-    try:
+    with (
+        start(tmp_path / "learner.log", *shared, "--steps=2", "--save_freq=0") as learner,
+        Command("lerobot.rl.actor", [*shared, *of_actor], tmp_path / "actor.log"),
+    ):
         assert learner.wait(240) == 0, (tmp_path / "learner.log").read_text()[-2000:]
-    finally:
-        for process in (learner, actor):
-            process.kill()
-            process.wait()
 
     rows = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]

@@ -53,22 +53,23 @@ def transitions(
     version: int = 7,
     truncated: bool = False,
     episode_seed: int = 17 + (4 << 16),
+    spec: EpisodeSpec = SPEC,
     **episode_of: int,
 ) -> list[dict]:
     """An episode whose last chunk ends after one step, with reward 1 there if it terminates."""
     rng = np.random.default_rng(seed)
-    observations = [observation(rng) for _ in range(chunks + 1)]
+    observations = [observation(rng, spec) for _ in range(chunks + 1)]
     halves = episode_seed & 0xFFFF, episode_seed >> 16
     episode = []
     for t in range(chunks):
         last = t == chunks - 1
-        executed = 1 if last else SPEC.n_action_steps
+        executed = 1 if last else spec.n_action_steps
         success = float(last and not truncated)
         rewards = [0.0] * (executed - 1) + [success]
         episode.append(
             {
                 "state": observations[t],
-                "action": torch.from_numpy(pack(record(rng, version, **episode_of)))[None],
+                "action": torch.from_numpy(pack(record(rng, version, spec, **episode_of)))[None],
                 "reward": sum(rewards),
                 "next_state": observations[t + 1],
                 "done": last and not truncated,
