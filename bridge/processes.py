@@ -46,13 +46,16 @@ class Command:
         """It was started and has not ended."""
         return self._process.poll() is None
 
-    def check(self) -> None:
+    def check(self, must_run: bool = False) -> None:
         """Raise if the process has failed.
+
+        Args:
+            must_run: to have ended with status 0 is a failure too; LeRobot's actor does so after errors.
 
         Raises:
             RuntimeError: with the last lines of its log.
         """
-        if self._process.poll() not in (None, 0):
+        if self._process.poll() not in ((None,) if must_run else (None, 0)):
             raise RuntimeError(
                 f"{self} failed ({self._process.returncode}); {self.log} ends:\n{tail(self.log)}"
             )

@@ -22,6 +22,7 @@ import numpy as np
 from pirl_jax.diagnosis.episodes import agreement, memory, noise_in_actions, signal
 from pirl_jax.diagnosis.finding import Finding
 from pirl_jax.diagnosis.trial import Trial, size_of_step
+from pirl_jax.files import tail
 from pirl_jax.learner import assignments_of, command, load, publish, serve
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
@@ -66,14 +67,17 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
             while len(received) < episodes:
                 episode = server.get(1.0)
                 try:
-                    actor.check()
+                    actor.check(must_run=True)
                 except RuntimeError as error:
                     raise ValueError(str(error)) from error
                 if episode is not None and episode.version == 1:
                     received.append(episode)
                     logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
                 elif time.monotonic() > deadline:
-                    raise ValueError(f"{len(received)} of {episodes} episodes within {patience:.0f} s.")
+                    raise ValueError(
+                        f"{len(received)} of {episodes} episodes within {patience:.0f} s; {actor.log} ends:\n"
+                        f"{tail(actor.log)}"
+                    )
     unnormalize = action_unnormalizer(cfg.policy, run.recipe)
     channels = policy_config(cfg.policy).real_action_dim
     findings = diagnose(

@@ -62,7 +62,7 @@ def load(cfg: Any) -> Run:
 
     policy_cfg, recipe, base = check(cfg)
     said = announced(base)
-    agreed_domain(said, None, getattr(cfg.env, "domain_id", None))
+    agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
     check_policy(said, policy_cfg)
     check_action_stats(said, recipe.dataset_stats)
     # The config, not the checkpoint, says how the policy is run: --policy.num_denoising_steps=… reaches both
@@ -107,7 +107,9 @@ def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
         restored = restored.replace(lr=start.lr)
     if "seed" in changed:
         restored = restored.replace(key=start.key)
-    return restored
+    # Groups begin at multiples of their size, which may be another now: numbers up to the next are left out.
+    size = cfg.algorithm.rollout.group_size
+    return restored.replace(episodes=-(-restored.episodes // size) * size)
 
 
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
@@ -144,7 +146,7 @@ def assignments_of(cfg: Any, window: int, settled: int) -> tuple[Assignments, Ca
     schedule = env.schedule() if env else Schedule(1)
     numbers = {name: number for number, name in enumerate(env.task_names if env else ())}
     group_size = cfg.algorithm.rollout.group_size
-    assignments = Assignments(window, cfg.seed or 0, group_size, schedule.choose, settled)
+    assignments = Assignments(window, cfg.seed, group_size, schedule.choose, settled)
     return assignments, lambda task, success: schedule.report(numbers.get(task, 0), success)
 
 
@@ -164,6 +166,7 @@ def serve(run: Run, assignments: Assignments) -> Any:
         decode=decoder(run.spec),
         assignments=assignments,
         agreement=run.agreement,
+        max_actors=run.recipe.max_actors,
         max_message_bytes=run.spec.max_message_bytes,
     )
 
@@ -225,27 +228,25 @@ def learn(cfg: Any) -> None:
                 stop=stop,
                 demonstrations=demonstrations,
             )
-            update, saved = None, None
+            update = None
             try:
                 for update in updates:
                     log.write(update.number, update.metrics | service_metrics(server.stats()))
-                    if cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
-                        saved = update
+                    if cfg.save_checkpoint and cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
                         writer.save(update.number, update.state, export)
             finally:
-                # The end of the run, or a signal or failure while episodes were awaited: what was learned is
-                # not lost.
-                if update is not None and update is not saved:
-                    writer.save(update.number, update.state, export)
-    logger.info("done: %s", output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST)
+                # The end of the run, a signal or a failure: what was learned is not lost.
+                if cfg.save_checkpoint and update is not None:
+                    checkpoint.save_last(writer, update.number, update.state, export)
+    last = output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST
+    logger.info("done: %s", last if cfg.save_checkpoint else "save_checkpoint=false, nothing was saved")
 
 
 def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
-    """Flatten the service's counters under ``actor/`` and ``dropped/``."""
+    """Flatten the service's counters, totals since this process began, under ``actor/``."""
     dropped = stats.pop("dropped")
-    return {f"actor/{name}": n for name, n in stats.items()} | {
-        f"dropped/{why}": n for why, n in dropped.items()
-    }
+    totals = stats | {f"dropped/{why}": n for why, n in dropped.items()}
+    return {f"actor/{name}": n for name, n in totals.items()}
 
 
 def command(run: Callable[[Any], None]) -> None:

@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from pirl_jax.supervised.step import SupervisedState, create, fit, make_step, me
 from pirl_jax.training import checkpoint
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.trained import summary
+from pirl_jax.typing import Params
+from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.trainable import trained_part
 
@@ -37,22 +40,13 @@ def train(cfg: Any) -> None:
         FloatingPointError: The loss is not finite.
     """
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
-    from bridge.weights.announced import agreed_domain, announced, check_policy
-    from bridge.weights.convert import load_params
     from bridge.weights.export import export_pretrained, policy_config
 
     if cfg.policy is None or cfg.policy.type != "xvla":
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
     dataset = load_dataset(cfg)
     config = policy_config(cfg.policy)
-    base = None
-    if cfg.policy.pretrained_path is None:
-        params = init_params(config, jax.random.key(cfg.seed))
-    else:
-        base = announced(cfg.policy.pretrained_path)
-        check_policy(base, cfg.policy)
-        _, params = load_params(cfg.policy.pretrained_path)
-    domain = agreed_domain(base, domain_ids(dataset, cfg.policy), None, cfg.domain_id)
+    params, domain = start_from(cfg, config, domain_ids(dataset, cfg.policy))
     recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
     group = partial(trained_part, recipe)
     logger.info(summary(params, group))
@@ -80,27 +74,52 @@ def train(cfg: Any) -> None:
             dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain
         )
         schedule = recipe.schedule(cfg.steps)
-        done = saved = logged = start
+        done = logged = start
         since = time.perf_counter()
         step = make_step(config, optimizer)
-        for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
-            state = current  # the one before was donated
-            if done == cfg.steps or (cfg.log_freq > 0 and done % cfg.log_freq == 0):
-                seconds = (time.perf_counter() - since) / (done - logged)
-                rates = {
-                    "train/lr": recipe.lr * schedule(jnp.asarray(done - 1)),
-                    "train/update_s": seconds,
-                    "train/samples_per_s": cfg.batch_size / seconds,
-                    "train/epoch": done * cfg.batch_size / dataset.num_frames,
-                }
-                metrics_file.write(done, metrics | rates)
-                logged, since = done, time.perf_counter()
-            if cfg.save_checkpoint and cfg.save_freq > 0 and done % cfg.save_freq == 0:
-                writer.save(done, state, export)
-                saved = done
-        if cfg.save_checkpoint and saved != done:
-            writer.save(done, state, export)
+        try:
+            for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
+                state = current  # the one before was donated
+                if done == cfg.steps or (cfg.log_freq > 0 and done % cfg.log_freq == 0):
+                    seconds = (time.perf_counter() - since) / (done - logged)
+                    rates = {
+                        "train/lr": recipe.lr * schedule(jnp.asarray(done - 1)),
+                        "train/update_s": seconds,
+                        "train/samples_per_s": cfg.batch_size / seconds,
+                        "train/epoch": done * cfg.batch_size / dataset.num_frames,
+                    }
+                    metrics_file.write(done, metrics | rates)
+                    logged, since = done, time.perf_counter()
+                if cfg.save_checkpoint and cfg.save_freq > 0 and done % cfg.save_freq == 0:
+                    writer.save(done, state, export)
+        finally:
+            if cfg.save_checkpoint and done > start:
+                checkpoint.save_last(writer, done, state, export)
     logger.info("done after %d steps: %s", done, output_dir)
+
+
+def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -> tuple[Params, int]:
+    """Return the parameters to begin with, of a checkpoint or drawn, and the domain to train.
+
+    Args:
+        cfg: the run's config.
+        config: of the network.
+        in_dataset: the ids in the dataset's domain column; None without one.
+
+    Raises:
+        ValueError: Checkpoint, dataset and config disagree; says on what.
+    """
+    from bridge.weights.announced import agreed_domain, announced, check_policy
+    from bridge.weights.convert import load_params
+
+    base = None
+    if cfg.policy.pretrained_path is None:
+        params = init_params(config, jax.random.key(cfg.seed))
+    else:
+        base = announced(cfg.policy.pretrained_path)
+        check_policy(base, cfg.policy)
+        _, params = load_params(cfg.policy.pretrained_path)
+    return params, agreed_domain(base, in_dataset, None, cfg.domain_id, num_domains=config.num_domains)
 
 
 def resumed(cfg: Any, start: SupervisedState) -> SupervisedState:

@@ -71,7 +71,7 @@ def train(
         while learner.running:
             time.sleep(2)
             for actor in actors:
-                actor.check()
+                actor.check(must_run=True)
             rows = read(output_dir / "metrics.jsonl")
             if rows:
                 row = rows[-1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import draccus
 from transformers import AutoTokenizer
@@ -31,6 +32,9 @@ class ActorSettings:
         *("disable_env_checker", "max_cached_envs"),
     )
     """Those in which an actor may differ from its learner, or that follow from others."""
+    length_field = "episode_length"
+    """Which of its fields bounds an episode."""
+    _chunks = cast(tuple[int, int] | None, None)
 
     @property
     def observation_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -60,6 +64,41 @@ class ActorSettings:
     def max_steps(self) -> int | None:
         """Control steps of the longest episode, if known."""
         return None
+
+    def bound_length(self, n_action_steps: int, max_chunks: int) -> None:
+        """Take the length that an episode may have at the learner, which drops longer ones.
+
+        Longer ones fail more often than not: what is left would succeed more often than the policy does.
+
+        Raises:
+            ValueError: Episodes may be longer.
+        """
+        self._chunks = n_action_steps, max_chunks
+        if self.max_steps is not None:
+            self.check_length(self.max_steps)
+
+    def check_length(self, steps: int | None) -> None:
+        """Check how long an episode may be, once that is known; None: for ever.
+
+        Raises:
+            ValueError: Longer than the learner takes.
+        """
+        if self._chunks is None:
+            return
+        n_action_steps, max_chunks = self._chunks
+        if steps is None:
+            raise ValueError(
+                f"the environment does not say when an episode ends. Set env.{self.length_field} to at most "
+                f"{n_action_steps * max_chunks} steps: algorithm.rollout.max_chunks={max_chunks} chunks of "
+                f"policy.n_action_steps={n_action_steps}, which is what the learner takes."
+            )
+        chunks = math.ceil(steps / n_action_steps)
+        if chunks > max_chunks:
+            raise ValueError(
+                f"Episodes of up to {steps} steps make {chunks} chunks of policy.n_action_steps="
+                f"{n_action_steps}, and the learner drops those of more than algorithm.rollout.max_chunks="
+                f"{max_chunks}. Raise it, or lower env.{self.length_field}."
+            )
 
     def take_defaults_from(self, policy: Any, seed: int | None) -> None:
         """Fill what is None from the run's policy config and seed, and check the rest against the policy.

@@ -63,6 +63,7 @@ class PiRLAlgorithm(RLAlgorithm):
         self._generator = torch.Generator()
         self._seed_noise(torch.initial_seed() % 2**63)
         self._assigned: Assignment | None = None
+        self._assigned_run = 0
         self.noise = config.noise
         self._mode = modes.MODES[config.noise.mode]
         self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
@@ -104,7 +105,7 @@ class PiRLAlgorithm(RLAlgorithm):
             denoise_step=step,
             version=self.version,
             number=0 if self._assigned is None else self._assigned.number,
-            run=self.run,
+            run=self.run if self._assigned is None else self._assigned_run,
         )
         return torch.from_numpy(pack(record))[None]
 
@@ -137,19 +138,23 @@ class PiRLAlgorithm(RLAlgorithm):
             return
         if assigned is self._assigned:  # not by its number, which may be handed out again
             return
-        run = self._channel.episodes.run
+        before, run = self.run, self._channel.episodes.run
         waited = time.monotonic()
         # A newer version does as well: the one that was assigned may have been replaced on its way.
         while self.run != run or self.version < assigned.version:
             message = self._channel.parameters.take(_POLL_S)
             if message is not None:
                 self.load_weights(bytes_to_state_dict(message))
+                if self.run not in (before, run):
+                    # The learner has been restarted since: what was assigned will never be pushed. This
+                    # episode is played for nothing, and the next is asked for from the new process.
+                    break
             elif self._channel.stop.is_set():
                 sys.exit(0)
             elif time.monotonic() - waited > _REMIND_S:
                 waited = time.monotonic()
                 log.warning("Waiting for version %d of the parameters.", assigned.version)
-        self._assigned = assigned
+        self._assigned, self._assigned_run = assigned, run
         self._seed_noise(assigned.noise_key)
 
     def _seed_noise(self, key: int) -> None:

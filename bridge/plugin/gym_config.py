@@ -13,6 +13,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from bridge.plugin import panda, transport
 from bridge.plugin.actor_settings import ActorSettings
+from bridge.plugin.assigned import refuse
 from bridge.plugin.chunk_env import ChunkEnv
 from bridge.plugin.recipe_config import language_features
 
@@ -67,6 +68,8 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
     own_fields = (*ActorSettings.own_fields, "task", "name")
     """The gym id under which LeRobot's actor makes it is counted in each process."""
 
+    length_field = "max_episode_steps"
+
     @property
     def observation_shapes(self) -> dict[str, tuple[int, ...]]:
         images = dict.fromkeys(self.image_keys.values(), self.image_shape)
@@ -97,6 +100,13 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
         # None, too, keeps the limit the environment was registered with.
         inner = gym.make(self.gym_id, max_episode_steps=self.max_episode_steps, **(self.gym_kwargs or {}))
         channel = transport.current()
+        try:
+            self.check_length(inner.spec.max_episode_steps if inner.spec else None)
+        except ValueError as error:
+            inner.close()
+            if channel is None:
+                raise
+            refuse(str(error))  # LeRobot's actor catches errors, and exits with 0
         return ChunkEnv(
             inner,
             image_keys=self.image_keys,

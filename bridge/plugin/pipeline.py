@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from functools import partial
 
@@ -30,7 +29,7 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
         algorithm.actor_name = str(cfg.env.actor_id)
-        _check_length(cfg.env, algorithm.policy_config.n_action_steps, algorithm.rollout.max_chunks)
+        cfg.env.bound_length(algorithm.policy_config.n_action_steps, algorithm.rollout.max_chunks)
     if isinstance(cfg.env, LiberoConfig):
         algorithm.env_action = partial(cfg.env.env_action, cfg.policy)
     algorithm.agreement = agreement(cfg)
@@ -40,16 +39,6 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         transport.install(f"{learner.learner_host}:{learner.learner_port}")
         if isinstance(cfg.env, LiberoConfig):
             cfg.env = cfg.env.for_actor()
-
-
-def _check_length(env: ActorSettings, n_action_steps: int, max_chunks: int) -> None:
-    chunks = math.ceil((env.max_steps or 0) / n_action_steps)
-    if chunks > max_chunks:
-        raise ValueError(
-            f"Episodes of up to {env.max_steps} steps make {chunks} chunks of policy.n_action_steps="
-            f"{n_action_steps}, and the learner drops those of more than algorithm.rollout.max_chunks="
-            f"{max_chunks}. Raise it, or lower env.episode_length."
-        )
 
 
 def _stop_at_old_names() -> None:

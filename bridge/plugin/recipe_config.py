@@ -39,6 +39,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     """Where the learner listens; the push frequency is not used."""
     concurrency: ConcurrencyConfig = field(default_factory=ConcurrencyConfig)
     """``threads`` on both sides; LeRobot's actor delivers nothing in ``processes`` mode."""
+    max_actors: int = 64
+    """Actors that the learner serves at once."""
     storage_device: str = "cpu"
     online_steps: int = 1_000_000_000
     """Chunks after which an actor stops by itself; stop it by SIGTERM instead."""

@@ -21,7 +21,8 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
     """Reject what this learner cannot train; return the policy's config, the recipe and the base checkpoint.
 
     Raises:
-        ValueError: Another algorithm, no base checkpoint, or an environment that tokenises differently.
+        ValueError: Another algorithm, no base checkpoint, no seed, or an environment that tokenises
+            differently.
     """
     recipe, policy = cfg.algorithm, cfg.policy
     if not isinstance(recipe, PiRLConfig):
@@ -36,6 +37,7 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
             "must load the same checkpoint: give --policy.path=<folder or hub id> "
             "(python -m pirl_jax.sft makes one)."
         )
+    check_seed(cfg.seed)
     tokenizer = getattr(cfg.env, "tokenizer_name", None)
     if tokenizer not in (None, policy.tokenizer_name):
         raise ValueError(
@@ -43,6 +45,16 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
             f"{policy.tokenizer_name!r}; leave env.tokenizer_name unset."
         )
     return policy, recipe, policy.pretrained_path
+
+
+def check_seed(seed: int | None) -> None:
+    """Check LeRobot's ``seed``, which may be absent there.
+
+    Raises:
+        ValueError: It is absent or negative.
+    """
+    if seed is None or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a number from 0 to 2^32 - 1: all is drawn from it; got {seed}.")
 
 
 def episode_spec(

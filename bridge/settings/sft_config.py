@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
+from bridge.settings.learner_config import check_seed
+
 
 @dataclass
 class SFTConfig(TrainPipelineConfig):
@@ -27,6 +29,7 @@ class SFTConfig(TrainPipelineConfig):
             FileExistsError: ``output_dir`` exists and ``resume`` is not set.
         """
         super().validate()
+        check_seed(self.seed)
         for name in ("steps", "batch_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")

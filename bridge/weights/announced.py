@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from bridge.weights.convert import CONFIG, PREPROCESSOR, resolve
 
 POSTPROCESSOR = "policy_postprocessor.json"
 _IMAGE_STEPS = ("xvla_image_to_float", "xvla_imagenet_normalize")
+_STATS_OF = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+"""LeRobot's normalisations and the statistics that each uses."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ def agreed_domain(
     dataset: Sequence[int] | None,
     environment: int | None,
     asked: int | None = None,
+    *,
+    num_domains: int,
 ) -> int:
     """Return the one domain id that all who name one agree on; 0 if nobody does.
 
@@ -78,9 +88,10 @@ def agreed_domain(
             its own.
         environment: the environment's id; None without an environment.
         asked: what the user asks for, over all others but a dataset's column.
+        num_domains: of the policy: ids are below it.
 
     Raises:
-        ValueError: They disagree; names the three.
+        ValueError: They disagree, and it names the three; or the policy has no such domain.
     """
     others = {"checkpoint": None if checkpoint is None else checkpoint.domain_id, "env": environment}
     if asked is not None:
@@ -89,6 +100,12 @@ def agreed_domain(
     if not named:
         named = set(dataset) if dataset is not None and len(dataset) == 1 else {0}
     if len(named) == 1 and (dataset is None or named <= set(dataset)):
+        for domain in (*named, *(dataset or ())):
+            if not 0 <= domain < num_domains:
+                raise ValueError(
+                    f"domain id {domain} is not one of the policy's: policy.num_domains={num_domains}, "
+                    "counted from 0. Mend the dataset's column, the checkpoint's, env.domain_id or domain_id."
+                )
         return named.pop()
     where = "" if checkpoint is None else f" ({checkpoint.source})"
     column = None if dataset is None else ", ".join(map(str, dataset))
@@ -163,13 +180,12 @@ def check_action_stats(checkpoint: Announced, stats: Mapping[str, Mapping[str, A
     """Compare the recipe's statistics of actions with those that the checkpoint un-normalises by.
 
     Raises:
-        ValueError: They differ, or the recipe has none.
+        ValueError: They differ, or the recipe has none of theirs.
     """
     ours = (stats or {}).get("action", {})
     for name, theirs in (checkpoint.action_stats or {}).items():
-        if name not in ours:
-            continue
-        if not np.allclose(np.asarray(ours[name], np.float64), theirs, rtol=1e-5, atol=1e-7):
+        close = partial(np.allclose, rtol=1e-5, atol=1e-7)
+        if name not in ours or not close(np.asarray(ours[name], np.float64), theirs):
             raise ValueError(
                 f"algorithm.dataset_stats.action.{name} is not what {POSTPROCESSOR} of {checkpoint.source} "
                 "un-normalises by. Copy the checkpoint's statistics into algorithm.dataset_stats."
@@ -196,5 +212,6 @@ def _config(folder: Path) -> dict[str, Any]:
 def _action_stats(folder: Path, step: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
     if step is None or "state_file" not in step or step["config"]["norm_map"].get("ACTION") == "IDENTITY":
         return None
+    used = _STATS_OF.get(step["config"]["norm_map"].get("ACTION"), ())
     tensors = load_file(folder / step["state_file"])
-    return {key.removeprefix("action."): value for key, value in tensors.items() if key.startswith("action.")}
+    return {name: tensors[f"action.{name}"] for name in used if f"action.{name}" in tensors}

@@ -43,19 +43,25 @@ class Recipe:
                 f"algorithm.objective.entropy_coef={self.objective.entropy_coef} needs noise.mode=flow_noise:"
                 f" with noise.mode={self.noise.mode} the entropy is constant. Set it to 0."
             )
-        if self.advantage.estimator != "group":
-            return
         rollout = self.rollout
+        if self.advantage.estimator != "group":
+            if rollout.group_return_range is not None:
+                raise ValueError(
+                    "algorithm.rollout.group_return_range is for advantage.estimator=group; with "
+                    f"{self.advantage.estimator} there are no groups. Unset it."
+                )
+            return
         if rollout.group_size < 2 or rollout.episodes_per_update % rollout.group_size:
             raise ValueError(
                 "algorithm.advantage.estimator=group needs algorithm.rollout.group_size ≥ 2 that divides "
                 f"rollout.episodes_per_update={rollout.episodes_per_update}; got {rollout.group_size}."
             )
-        if self.critic.warmup_updates:
-            raise ValueError(
-                f"algorithm.critic.warmup_updates={self.critic.warmup_updates} would do nothing: "
-                "advantage.estimator=group has no critic. Set it to 0, or advantage.estimator=gae."
-            )
+        for name in ("warmup_updates", "extra_steps"):
+            if value := getattr(self.critic, name):
+                raise ValueError(
+                    f"algorithm.critic.{name}={value} would do nothing: advantage.estimator=group has no "
+                    "critic. Set it to 0, or advantage.estimator=gae."
+                )
         if rollout.task_success_range is not None:
             raise ValueError(
                 "algorithm.rollout.task_success_range is for advantage.estimator=gae; with group, "

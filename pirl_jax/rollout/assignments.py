@@ -86,9 +86,10 @@ class Assignments:
         window: Episodes that may be open.
         seed: Of the run.
         group_size: Consecutive numbers of one seed, task and initial state.
-        choose: Seed → (task, place); asked once a group, in the order of the groups, from the run's first.
-            None: a single task.
-        first: The first number of this process: those below it are settled.
+        choose: Seed → (task, place); asked once a group, in the order of the groups, from the run's first,
+            when a group is admitted: by the thread that learns, so that what it has learned by then decides,
+            and not who asks when. None: a single task.
+        first: The first number of this process, of a group's first episode: those below it are settled.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class Assignments:
         self._window, self._seed, self._group_size = window, seed, group_size
         self._choose = choose or (lambda seed: (0, None))
         self._chosen: dict[int, tuple[int, int | None]] = {}
+        self._admitted = first // group_size
+        """Groups that have been chosen."""
         self._base = self._next = first
         self._dropped = 0
         self._version: int | None = None
@@ -111,7 +114,7 @@ class Assignments:
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
         self._changed = threading.Condition()
-        for group in range(first // group_size if choose else 0):  # as it was before the restart
+        for group in range(self._admitted if choose else 0):  # in turn, as before the restart
             self._choose(episode_seed(seed, group))
 
     def publish(self, version: int, settled: int) -> None:
@@ -127,12 +130,14 @@ class Assignments:
                 numbers.difference_update([number for number in numbers if number < settled])
             group = settled // self._group_size
             self._chosen = {key: chosen for key, chosen in self._chosen.items() if key >= group}
+            self._admit()
             self._changed.notify_all()
 
     def drop(self, count: int) -> None:
         """Make room for as many episodes more, which stand in for ones that were dropped in their turn."""
         with self._changed:
             self._dropped += count
+            self._admit()
             self._changed.notify_all()
 
     def next(self, actor: str, timeout: float) -> Assignment | None:
@@ -148,8 +153,6 @@ class Assignments:
             self._playing[number] = actor
             group = number // self._group_size
             seed = episode_seed(self._seed, group)
-            if group not in self._chosen:
-                self._chosen[group] = self._choose(seed)
             key = noise_key(self._seed, number)
             return Assignment(number, seed, key, *self._chosen[group], self._version)
 
@@ -206,10 +209,21 @@ class Assignments:
         """Episodes handed out that have not arrived."""
         return len(self._playing)
 
+    @property
+    def _end(self) -> int:
+        """The lowest number that is not admitted."""
+        return self._base + self._window + self._dropped
+
+    def _admit(self) -> None:
+        groups = -(-self._end // self._group_size)
+        for group in range(self._admitted, groups):
+            self._chosen[group] = self._choose(episode_seed(self._seed, group))
+        self._admitted = max(self._admitted, groups)
+
     def _may_start(self) -> bool:
         if self._version is None:
             return False
-        return bool(self._returned) or self._next < self._base + self._window + self._dropped
+        return bool(self._returned) or self._next < self._end
 
     def _fail(self, number: int) -> None:
         self._failures[number] += 1

@@ -156,6 +156,10 @@ def snapshot(tree: Any) -> Any:
     return jax.tree.map(_owned, tree)
 
 
+class CheckpointError(OSError):
+    """A checkpoint could not be written; says where and why."""
+
+
 class CheckpointWriter:
     """Writes a run's checkpoints in the background, one at a time.
 
@@ -164,6 +168,9 @@ class CheckpointWriter:
     the leftovers.
 
     An error in the background surfaces at the next :meth:`save`, :meth:`wait` or :meth:`close`.
+
+    Attributes:
+        saved: Step of the newest checkpoint that was begun; None before the first.
     """
 
     def __init__(self, output_dir: Path | str, total_steps: int):
@@ -177,6 +184,7 @@ class CheckpointWriter:
         self._total_steps = total_steps
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self.saved: int | None = None
         _sweep(self._output_dir / CHECKPOINTS)
 
     def save(self, step: int, state: Any, export: Callable[[Path, Any], None]) -> Path:
@@ -200,16 +208,23 @@ class CheckpointWriter:
             target=self._write, args=(folder, step, host_state, export), name=f"checkpoint-{folder.name}"
         )
         self._thread.start()
+        self.saved = step
         return folder
 
     def wait(self) -> None:
-        """Block until no checkpoint is being written; raise the error of one that failed."""
+        """Block until no checkpoint is being written.
+
+        Raises:
+            CheckpointError: It could not be written.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise RuntimeError(f"a checkpoint could not be written to {self._output_dir}: {error}") from error
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self._output_dir}: {error}"
+            ) from error
 
     def close(self) -> None:
         """Finish the checkpoint being written."""
@@ -238,6 +253,19 @@ class CheckpointWriter:
             shutil.rmtree(building, ignore_errors=True)
         else:
             logging.info("checkpoint %s written in %.1f s", folder, time.monotonic() - start)
+
+
+def save_last(writer: CheckpointWriter, step: int, state: Any, export: Callable[[Path, Any], None]) -> None:
+    """Save the state a run ended with, whyever it ended, unless it is saved or lost.
+
+    An update works in the memory of the state before it: if it fails half-way, neither is whole.
+    """
+    if step == writer.saved:
+        return
+    if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+        logging.error("step %d cannot be saved: what failed has used its memory", step)
+        return
+    writer.save(step, state, export)
 
 
 def _put_in_place(building: Path, folder: Path) -> None:

@@ -236,11 +236,14 @@ class Learner:
         self.parameters = self.episodes = self
         self.stop = threading.Event()
         self.current = None
+        self.waits = 0
 
     def assign(self, number, version, noise_key=0):
         self.current = Assignment(number, 1, noise_key, 0, None, version)
 
     def take(self, timeout):
+        self.waits += 1
+        assert self.waits < 100, "waits for ever"
         return state_to_bytes(self.pushes.pop(0)) if self.pushes else None
 
 
@@ -294,6 +297,20 @@ def test_a_version_of_the_runs_before_is_none_of_this_run():
     row()
     algorithm._channel.run = 10
     algorithm._channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
+    algorithm._channel.assign(0, 1)
+    record = row()
+    assert (record.run, record.version, record.number) == (10, 1, 0)
+
+
+def test_a_learner_that_is_restarted_before_it_has_pushed_what_it_assigned_holds_nobody_up():
+    """What the process before had assigned is played under its name, which the new one does not count."""
+    algorithm, row = playing()
+    algorithm._channel.assign(3, 5)
+    algorithm._channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
+    record = row()
+    assert (record.run, record.number) == (9, 3)
+    assert row().run == 9
+    algorithm._channel.run = 10
     algorithm._channel.assign(0, 1)
     record = row()
     assert (record.run, record.version, record.number) == (10, 1, 0)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import draccus
+import gymnasium as gym
 import pytest
 from draccus.utils import DraccusException
 from lerobot.configs import NormalizationMode, PreTrainedConfig
@@ -90,6 +91,27 @@ def test_an_unknown_key_is_refused(tmp_path):
     path = write_run_config(tmp_path, 50051, algorithm={"objective": {"clip_ration": 0.1}})
     with pytest.raises(Exception, match="clip_ration"):
         load(path)
+
+
+def test_episodes_longer_than_the_learner_takes_are_refused_even_if_only_the_environment_knows(tmp_path):
+    """Without them, short episodes would be all that is learned from, and those succeed more often."""
+
+    class Plain(gym.Env):
+        observation_space = action_space = gym.spaces.Box(-1, 1, (4,))
+
+    gym.register("Bounded-v0", Plain, max_episode_steps=41)
+    gym.register("Endless-v0", Plain)
+    for steps, words in ((41, "steps make 6 chunks"), (None, "does not say when an episode ends")):
+        env = {"gym_id": "Bounded-v0" if steps else "Endless-v0", "max_episode_steps": None}
+        path = write_run_config(tmp_path, 50051, env=env, algorithm={"rollout": {"max_chunks": 5}})
+        config = load(path)
+        config.validate()
+        with pytest.raises(ValueError, match=f"{words}.*env.max_episode_steps"):
+            config.env.make()
+    rollout = {"rollout": {"max_chunks": 5}}
+    path = write_run_config(tmp_path, 50051, env={"max_episode_steps": 41}, algorithm=rollout)
+    with pytest.raises(ValueError, match=r"6 chunks.*lower env.max_episode_steps"):
+        load(path).validate()
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ def test_a_bad_value_is_refused_by_name(section, settings, message):
             {"estimator": "group", "group_size": 2, "critic": CriticConfig(warmup_updates=3)},
             "algorithm.critic.warmup_updates=3 would do nothing",
         ),
+        (
+            {"estimator": "group", "group_size": 2, "critic": CriticConfig(extra_steps=3)},
+            "algorithm.critic.extra_steps=3 would do nothing",
+        ),
+        ({"group_return_range": (0.1, 0.9)}, "group_return_range is for advantage.estimator=group"),
         ({"entropy_coef": 0.005}, "algorithm.objective.entropy_coef=0.005 needs noise.mode=flow_noise"),
     ],
 )

@@ -146,6 +146,24 @@ def test_a_group_shares_seed_task_and_place_and_its_episodes_go_to_different_act
     assert len({assigned.noise_key for assigned in given}) == 4
 
 
+def test_what_is_played_does_not_depend_on_who_asks_when():
+    """A rule that looks at results is asked when numbers are admitted, between two updates."""
+    results = []
+
+    def choose(seed):
+        return len(results), None
+
+    assignments = published(window=2, choose=choose)
+    results += ["of an episode", "that ended early"]
+    assert [assignments.next("a", 0).task for _ in range(2)] == [0, 0]
+    assignments.publish(2, 1)
+    results += ["of another"]
+    assert assignments.next("a", 0).task == 2
+    assignments.drop(1)
+    results += ["of a last"]
+    assert assignments.next("a", 0).task == 3
+
+
 def test_a_restarted_learner_goes_on_where_it_was():
     """Same seeds and keys as without the restart; and rules that count have counted what was before."""
 

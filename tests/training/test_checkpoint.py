@@ -171,11 +171,37 @@ def test_a_failed_export_surfaces_at_the_next_call_and_leaves_last_alone(tmp_pat
     writer = checkpoint.CheckpointWriter(tmp_path, 10)
     writer.save(1, {"w": np.ones(2)}, no_export)
     writer.save(2, {"w": np.ones(2)}, failing)
-    with pytest.raises(RuntimeError, match="disk full"):
+    with pytest.raises(checkpoint.CheckpointError, match="disk full"):
         writer.save(3, {"w": np.ones(2)}, no_export)
     writer.save(3, {"w": np.ones(2)}, no_export)
     writer.close()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000001", "000003", "last"]
+
+
+def test_the_state_of_the_end_is_saved_if_the_save_before_it_failed(tmp_path):
+    """What a full disk held up at the save before may fit by the end."""
+
+    def failing(folder: Path, state) -> None:
+        raise OSError("disk full")
+
+    with checkpoint.CheckpointWriter(tmp_path, 10) as writer:
+        writer.save(1, {"w": np.ones(2)}, failing)
+        with pytest.raises(checkpoint.CheckpointError):
+            writer.save(2, {"w": np.ones(2)}, no_export)
+        checkpoint.save_last(writer, 2, {"w": np.ones(2)}, no_export)
+        assert writer.saved == 2
+        checkpoint.save_last(writer, 2, {"w": np.zeros(2)}, no_export)  # it is saved already
+    state = checkpoint.load(tmp_path / "checkpoints" / "last" / "training_state" / "orbax")
+    np.testing.assert_array_equal(state["w"], 1.0)
+
+
+def test_a_state_whose_memory_the_failed_update_has_used_is_not_saved_and_that_is_said(tmp_path, caplog):
+    state = {"w": jnp.ones(3), "n": jnp.zeros(2)}
+    state["w"].delete()
+    with checkpoint.CheckpointWriter(tmp_path, 10) as writer:
+        checkpoint.save_last(writer, 3, state, no_export)
+    assert "step 3 cannot be saved" in caplog.text
+    assert not list((tmp_path / "checkpoints").glob("0*"))
 
 
 KILLED = """

@@ -24,7 +24,7 @@ from toy_run import (
     toy_policy,
 )
 
-from pirl_jax.recipe import CriticConfig, NoiseConfig
+from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode
@@ -214,7 +214,7 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(caplog):
             toy_policy(),
             critic,
             FROZEN,
-            make_recipe(GROUPED, critic=CriticConfig(extra_steps=3)),
+            GROUPED,
             fresh_state(GROUPED),
             total_steps=1,
             receive=receive,

@@ -92,7 +92,7 @@ def test_a_damaged_processor_is_named(tmp_path):
 )
 def test_the_domain_is_the_one_that_all_name(checkpoint, dataset, environment, asked, agreed):
     base = Announced("base", domain_id=checkpoint)
-    assert agreed_domain(base, dataset, environment, asked) == agreed
+    assert agreed_domain(base, dataset, environment, asked, num_domains=3) == agreed
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,20 @@ def test_the_domain_is_the_one_that_all_name(checkpoint, dataset, environment, a
     ],
 )
 def test_who_disagrees_on_the_domain_is_named(checkpoint, dataset, environment, asked, named):
+    base = Announced("folder/base", domain_id=checkpoint)
     with pytest.raises(ValueError, match=named) as refused:
-        agreed_domain(Announced("folder/base", domain_id=checkpoint), dataset, environment, asked)
+        agreed_domain(base, dataset, environment, asked, num_domains=4)
     assert "folder/base" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "dataset", "environment"),
+    [(3, None, None), (None, [3], None), (None, None, -1), (0, [0, 3], None), (0, [-1, 0], None)],
+)
+def test_a_domain_that_the_policy_does_not_have_is_refused(checkpoint, dataset, environment):
+    """JAX would read NaN past the last one, and count negative ones from the end."""
+    with pytest.raises(ValueError, match=r"domain id (3|-1) is not one of the policy's"):
+        agreed_domain(Announced("base", domain_id=checkpoint), dataset, environment, num_domains=3)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +139,9 @@ def test_other_statistics_of_actions_are_refused(tmp_path):
     mapping = {"VISUAL": NormalizationMode.IDENTITY, "ACTION": NormalizationMode.MEAN_STD}
     _, said = exported(tmp_path / "x", normalization_mapping=mapping)
     check_action_stats(said, STATS)
-    check_action_stats(said, {"action": {"mean": torch.tensor(STATS["action"]["mean"])}})
+    check_action_stats(said, {"action": {name: torch.tensor(x) for name, x in STATS["action"].items()}})
+    with pytest.raises(ValueError, match=r"algorithm.dataset_stats.action.std is not what"):
+        check_action_stats(said, {"action": {"mean": STATS["action"]["mean"], "min": [0.0] * 4}})
     other = {"action": {**STATS["action"], "std": [1.0, 2.0, 3.0, 4.5]}}
     with pytest.raises(ValueError, match=r"algorithm.dataset_stats.action.std is not what"):
         check_action_stats(said, other)

@@ -1,0 +1,34 @@
+"""What the learner's command decides before anything runs."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+from toy_run import RECIPE, fresh_state
+
+import bridge.settings.resumed
+from bridge.settings.learner_config import check_seed
+from pirl_jax import learner
+from pirl_jax.training import checkpoint
+
+
+@pytest.mark.parametrize(("size", "begins"), [(1, 30), (8, 32), (15, 30)])
+def test_a_resumed_run_goes_on_with_a_whole_group(monkeypatch, size, begins):
+    """Thirty episodes are settled, and the size of groups may be another now."""
+    restored = fresh_state(RECIPE).replace(episodes=jnp.int32(30))
+    monkeypatch.setattr(checkpoint, "restore", lambda folder, start: restored)
+    monkeypatch.setattr(bridge.settings.resumed, "changes", lambda cfg: {})
+    rollout = SimpleNamespace(group_size=size)
+    cfg = SimpleNamespace(checkpoint_path="run", algorithm=SimpleNamespace(rollout=rollout))
+    assert int(learner.resumed(cfg, fresh_state(RECIPE)).episodes) == begins
+
+
+def test_counters_since_the_start_are_not_taken_for_those_of_an_update():
+    stats = {"messages": 3, "dropped": {"gap": 1}}
+    assert learner.service_metrics(stats) == {"actor/messages": 3, "actor/dropped/gap": 1}
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**32])
+def test_a_seed_from_which_nothing_can_be_drawn_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed must be a number from 0 to .*; got {seed}"):
+        check_seed(seed)
