@@ -34,6 +34,9 @@ from bridge.libero.cameras import Cameras  # noqa: E402
 
 log = logging.getLogger(__name__)
 
+_BUILDS_BY_FIRST_EPISODE = 3
+"""By LIBERO's constructor, by LeRobot's ``_ensure_env``, and by the first reset."""
+
 
 class LiberoTasks(gym.Env):
     """Plays LIBERO tasks. ``reset`` says which in ``info``: ``task`` (index) and ``init_state``.
@@ -171,8 +174,14 @@ class _Task:
 
     def __init__(self, env: libero.LiberoEnv) -> None:
         self.env: Any = env
+        # A task's scene is the same in each episode. To compile it anew takes twenty times as long as all
+        # else, and each time LIBERO appends its samplers of drawers and doors once more, so that one seed
+        # would place the furniture differently after every episode.
+        env.hard_reset = False
         env._ensure_env()
         self._domain: Any = self.env._env.env
+        # As often as LeRobot has built the scene by its first episode: a seed draws the furniture as there.
+        self._domain.object_property_initializers *= _BUILDS_BY_FIRST_EPISODE
         self._cameras = Cameras(self._domain)
 
     @property
@@ -181,17 +190,11 @@ class _Task:
         return 0 if self.env._init_states is None else len(self.env._init_states)
 
     def reset(self, seed: int, init_state: int) -> Mapping[str, Any]:
-        self._cameras.make_current()  # for the context that a hard reset frees
         # The one thing of an episode that robosuite leaves to the compilation of a new scene.
         for robot in self._domain.robots:
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
         self.env.init_state_id = init_state
-        observation = self.env.reset(seed=seed)[0]
-        # A task's scene is the same in each episode. To compile it anew takes twenty times as long as all
-        # else, and each time LIBERO appends its samplers of drawers and doors once more, so that one seed
-        # would place the furniture differently after every episode.
-        self._domain.hard_reset = False
-        return observation
+        return self.env.reset(seed=seed)[0]
 
     def drawn(self, observation: Mapping[str, Any]) -> Mapping[str, Any]:
         names = self.env.camera_name_mapping
