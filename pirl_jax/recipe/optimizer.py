@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pirl_jax.recipe import ranges
 
@@ -13,6 +14,9 @@ class OptimizerConfig:
 
     num_epochs: int = 4
     minibatch_size: int = 2048
+    microbatch_size: int | Literal["auto"] = "auto"
+    """Points of a minibatch that are in work at a time, which bounds memory and changes nothing else:
+    gradients are added up; a step, its clipping, its KL and its metrics are of the minibatch."""
     lr: float = 5e-6
     lr_warmup_steps: int = 0
     """Policy steps over which lr rises from 0. Adam's first step has the full length in every parameter,

@@ -77,6 +77,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "optimizer": {
         "num_epochs": COUNT,
         "minibatch_size": COUNT,
+        "microbatch_size": COUNT,
         "lr": NOT_NEGATIVE,
         "lr_warmup_steps": NOT_NEGATIVE,
         "betas": BELOW_ONE,
@@ -94,7 +95,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     },
     "push": {},
 }
-"""Section → field → what each of its numbers must be. None, where a field may be None, is not a number."""
+"""Section → field → what each of its numbers must be, where it is a number: neither None nor a word."""
 
 ASCENDING = frozenset(
     {("noise", "std_range"), ("rollout", "group_return_range"), ("rollout", "task_success_range")}
@@ -115,6 +116,10 @@ def check(section: str, config: Any) -> None:
             check_choice(name, value, typing.get_args(choices[field.name]))
         allowed = RANGES[section].get(field.name)
         if allowed is None or value is None:
+            continue
+        if isinstance(value, str):
+            words = [word for kind in typing.get_args(choices[field.name]) for word in typing.get_args(kind)]
+            check_choice(name, value, words)
             continue
         for part, number in _numbers(value):
             if number not in allowed:

@@ -18,7 +18,7 @@ from pirl_jax.update.critic import Evaluate, ValueFunction, make_evaluate
 from pirl_jax.update.critic_steps import CriticBatch, make_critic_update
 from pirl_jax.update.estimate import make_batch
 from pirl_jax.update.method import Method
-from pirl_jax.update.minibatch import observed
+from pirl_jax.update.objective import observed
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import make_update
 

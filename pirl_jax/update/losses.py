@@ -1,10 +1,13 @@
 """PPO's two losses, one point a chunk, and what is worth knowing about them.
 
 Every function takes ``weight``, 1 for a point that counts and 0 for padding; padding must hold finite
-numbers.
+numbers. The losses take ``total`` besides where the points are a part of a minibatch: they are then that
+part's share of its mean, and the shares of all parts add up to it, gradients included.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +21,25 @@ MAX_LOG_RATIO = 20.0
 """Beyond it one outlier would overflow, and turn the whole minibatch's gradient into NaN."""
 
 
+class Total(NamedTuple):
+    """Sums of the weights over a whole minibatch."""
+
+    chunks: Float[Array, ""]
+    ratios: Float[Array, ""]
+    """Of what ratios are taken of: chunks, or executed steps (``ObjectiveConfig.aggregation``)."""
+
+
+def total(step_mask: Bool[Array, "B H"], weight: Float[Array, " B"], aggregation: str) -> Total:
+    """Return the sums over a minibatch."""
+    return Total(jnp.sum(weight), jnp.sum(_units(step_mask, weight, aggregation)))
+
+
 @typed
-def weighted_mean(x: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:
-    """Mean over the points that count; 0 when none does."""
-    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+def weighted_mean(
+    x: Float[Array, "*B"], weight: Float[Array, "*B"], total: Float[Array, ""] | None = None
+) -> Float[Array, ""]:
+    """Mean over the points that count; 0 when none does. With ``total``, their share of a larger mean."""
+    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight) if total is None else total, 1.0)
 
 
 @typed
@@ -51,6 +69,7 @@ def policy_loss(
     step_mask: Bool[Array, "B H"],
     weight: Float[Array, " B"],
     objective: ObjectiveConfig,
+    total: Total | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Decoupled PPO's clipped surrogate (Hilton et al. 2022, eq. 7; Schulman et al. 2017, eq. 7):
 
@@ -71,13 +90,14 @@ def policy_loss(
         step_mask: chunk steps that count (``modes.scored_steps``).
         weight: 1 for a point that counts.
         objective: ``aggregation``, ``clip_ratio``, ``dual_clip`` and ``max_behaviour_weight``.
+        total: of the minibatch that the points are a part of; None: they are all of it.
 
     Returns:
         The loss, and ``approx_kl`` (of whole chunks: the k3 estimate E[w·(ρ - 1 - log ρ)] of
         KL(π_proximal ‖ π), Schulman 2020), ``clip_fraction`` (of ratios without a gradient because they were
         clipped), ``ratio_mean`` and ``behaviour_weight``.
     """
-    units = _units(step_mask, weight, objective.aggregation)
+    units, whole = _units(step_mask, weight, objective.aggregation), total and total.ratios
 
     def log_ratio(numerator: Array, denominator: Array, aggregation: str) -> Array:
         steps = jnp.where(step_mask, numerator - denominator, 0.0)
@@ -100,11 +120,11 @@ def policy_loss(
     chunks = log_ratio(log_prob, proximal, "chunk")
     kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
     values = (
-        weighted_mean(kl[:, 0], weight),
-        *(weighted_mean(x, units) for x in (held_back.astype(ratio.dtype), ratio, importance)),
+        weighted_mean(kl[:, 0], weight, total and total.chunks),
+        *(weighted_mean(x, units, whole) for x in (held_back.astype(ratio.dtype), ratio, importance)),
     )
     metrics: dict[str, Array] = dict(zip(POLICY_METRICS, values, strict=True))
-    return -weighted_mean(importance * surrogate, units), metrics
+    return -weighted_mean(importance * surrogate, units, whole), metrics
 
 
 def _units(step_mask: Array, weight: Array, aggregation: str) -> Array:
@@ -133,11 +153,12 @@ def value_loss(
     value_clip: float,
     huber_delta: float,
     share: Float[Array, " B"] | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the old value (πRL)."""
     clipped = old_values + jnp.clip(values - old_values, -value_clip, value_clip)
     worse = jnp.maximum(huber(values - targets, huber_delta), huber(clipped - targets, huber_delta))
-    return weighted_mean(by_share(worse, share), weight)
+    return weighted_mean(by_share(worse, share), weight, total)
 
 
 @typed

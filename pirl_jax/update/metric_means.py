@@ -15,7 +15,10 @@ def zeros(*names: str) -> Metrics:
 def add_if(condition: Array, sums: Metrics, metrics: Metrics) -> Metrics:
     """Return the sums with ``metrics`` added where the condition, a scalar, holds."""
     terms = {**metrics, "n": jnp.float32(1)}
-    return {name: total + jnp.where(condition, terms[name], 0.0) for name, total in sums.items()}
+    return {
+        name: total + jnp.where(condition, terms[name], 0.0).astype(total.dtype)
+        for name, total in sums.items()
+    }
 
 
 def means(sums: Metrics) -> Metrics:

@@ -8,45 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pirl_jax.likelihood import flow, gripper
-from pirl_jax.likelihood.stochastic import Observed
-from pirl_jax.optim import clip_by_global_norm, descend, select, warmup
-from pirl_jax.typing import Array, Bool, Float, Metrics, Params, PRNGKeyArray
+from pirl_jax.optim import clip_by_global_norm, descend, select, summed_gradient, warmup
+from pirl_jax.typing import Array, Bool, Float, Metrics, Params
 from pirl_jax.update import losses
-from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic_steps import apply_critic_step
-from pirl_jax.update.demonstrations import Demonstrations, drawn_loss
 from pirl_jax.update.method import Method
+from pirl_jax.update.objective import Minibatch, critic_objective, imitation_objective, policy_objective
 from pirl_jax.update.state import TrainState, adamw, trained_leaves
-
-
-class FixedPolicies(NamedTuple):
-    """What the policies that stay fixed during an update say of each point."""
-
-    proximal: Float[Array, "N H"]
-    """Log-density of each chunk step under the policy that ratios are taken to."""
-    reference: flow.Distribution | None
-    """Distributions of the noised steps under the policy that the run began with."""
-
-
-class Draw(NamedTuple):
-    """The demonstrations of one step."""
-
-    demonstrations: Demonstrations
-    key: PRNGKeyArray
-    """Draws the frames, and the loss's own noise and times."""
-    coef: Float[Array, ""]
-    """Weight of their loss."""
-
-
-class Minibatch(NamedTuple):
-    """The rows of one step."""
-
-    points: Batch
-    fixed: FixedPolicies
-    weight: Float[Array, " B"]
-    """1 for a point that counts and 0 for a repeated one that fills the shape."""
-    draw: Draw | None = None
 
 
 class Half(NamedTuple):
@@ -67,85 +35,42 @@ class Report(NamedTuple):
     """None without a critic: a group's advantages need none, and there are no targets to fit one to."""
 
 
-def observed(points: Batch) -> Observed:
-    """Return the observations of a batch's points."""
-    return Observed(points.features, points.proprio, points.domain_id)
+def policy_gradient(
+    method: Method, params: Params, rows: Minibatch
+) -> tuple[Float[Array, ""], Metrics, Params]:
+    """Return loss, metrics and gradient of a minibatch, computed ``Method.microbatch`` points at a time.
 
+    The parts' shares add up to what the whole gives at once, in the memory of one part.
+    """
+    total = losses.total(rows.points.step_mask, rows.weight, method.objective.aggregation)
+    trained = trained_leaves(params, method.group)
 
-def distribution(method: Method, params: Params, points: Batch) -> flow.Distribution:
-    """Return what the points' noised steps are drawn from under the policy of these parameters."""
-    return method.policy.distribution(
-        params, observed(points), points.latents, points.denoise_step, points.level
-    )
+    def held(params: Params) -> Params:
+        if trained is None:
+            return params
+        return jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, trained)
 
+    def share(params: Params, part: Minibatch) -> tuple[Float[Array, ""], Metrics]:
+        return policy_objective(method, held(params), part, total)
 
-def policy_objective(method: Method, params: Params, rows: Minibatch) -> tuple[Float[Array, ""], Metrics]:
-    """Return the loss of the policy: PPO's, and what the recipe adds to it (``ObjectiveConfig``)."""
-    config, points, weight = method.objective, rows.points, rows.weight
-    chain = method.policy.chain
-    current = distribution(method, params, points)
-    loss, metrics = losses.policy_loss(
-        flow.log_density(chain, current, points.latents),
-        rows.fixed.proximal,
-        points.old_log_prob,
-        points.advantages,
-        points.step_mask,
-        weight,
-        config,
-    )
-    if rows.fixed.reference is not None:
-        divergence = flow.kl(chain, current, rows.fixed.reference, points.latents)
-        chunks = losses.chunk_log_prob(divergence, points.step_mask)
-        kl = losses.weighted_mean(losses.by_share(chunks, points.share), weight)
-        loss, metrics = loss + config.reference_kl_coef * kl, metrics | {"reference_kl": kl}
-    entropy = flow.entropy(chain, current.std, points.step_mask.shape[1])
-    entropy = losses.chunk_log_prob(entropy, points.step_mask)
-    metrics |= {"entropy": losses.weighted_mean(entropy, weight)}
-    if config.entropy_coef:
-        numbers = current.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
-        bonus = losses.by_share(entropy / numbers, points.share)
-        loss -= config.entropy_coef * losses.weighted_mean(bonus, weight)
-    if current.gripper_logits is not None:
-        outcome = flow.drawn_grippers(chain, points.latents)
-        coins = gripper.entropy(current.gripper_logits, outcome, chain.noise)
-        coins = losses.weighted_mean(losses.chunk_log_prob(coins, points.step_mask), weight)
-        metrics |= {"gripper_entropy": coins}
-    if rows.draw is not None:
-        assert method.supervised_loss is not None
-        drawn = rows.draw.demonstrations, rows.draw.key
-        plain = drawn_loss(method.supervised_loss, method.demonstrations.batch_size, params, *drawn)
-        loss, metrics = loss + rows.draw.coef * plain, metrics | {"demonstrations_loss": plain}
-    return loss, metrics
-
-
-def critic_objective(method: Method, params: Params, rows: Minibatch) -> Float[Array, ""]:
-    """Return the loss of the critic (``CriticConfig``)."""
-    config, points = method.critic, rows.points
-    assert method.value is not None
-    assert points.critic_input is not None
-    return config.value_coef * losses.value_loss(
-        method.value(params, points.critic_input, points.proprio),
-        points.old_values,
-        points.value_targets,
-        rows.weight,
-        config.value_clip,
-        config.huber_delta,
-        points.share,
-    )
+    size = method.microbatch or len(rows.weight)
+    parts = len(rows.weight) // size
+    cut = jax.tree.map(lambda x: x.reshape(parts, size, *x.shape[1:]), rows._replace(draw=None))
+    (loss, metrics), grads = summed_gradient(share, params, cut)
+    if (draw := rows.draw) is not None:
+        imitate = jax.value_and_grad(lambda p: imitation_objective(method, held(p), draw), has_aux=True)
+        (more, their_metrics), their_grads = imitate(params)
+        loss, metrics = loss + more, metrics | their_metrics
+        grads = jax.tree.map(jnp.add, grads, their_grads)
+    return loss, metrics, grads
 
 
 def policy_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[TrainState, Half]:
     """Move the policy, unless loss or gradient is not finite or the approximate KL exceeds ``target_kl``."""
     optimizer = method.optimizer
     trained = trained_leaves(state.params, method.group)
-
-    def objective(params: Params) -> tuple[Float[Array, ""], Metrics]:
-        if trained is not None:
-            params = jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, trained)
-        return policy_objective(method, params, rows)
-
     with jax.named_scope("policy_step"):
-        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, metrics, grads = policy_gradient(method, state.params, rows)
         grads, grad_norm = clip_by_global_norm(grads, optimizer.grad_clip_norm)
         direction, opt_state = adamw(optimizer, trained).update(grads, state.opt_state, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

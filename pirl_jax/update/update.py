@@ -17,7 +17,8 @@ from pirl_jax.update import losses, metric_means
 from pirl_jax.update.batch import Batch, in_blocks
 from pirl_jax.update.demonstrations import Demonstrations, coef_at
 from pirl_jax.update.method import Method
-from pirl_jax.update.minibatch import Draw, FixedPolicies, Minibatch, Report, distribution, minibatch_step
+from pirl_jax.update.minibatch import Report, minibatch_step
+from pirl_jax.update.objective import Draw, FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
 
 LR_STEP = 1.5
@@ -93,7 +94,7 @@ def _update(
     optimizer = method.optimizer
     size = min(optimizer.minibatch_size, batch.old_log_prob.shape[0])
     with jax.named_scope("fixed_policies"):
-        fixed = _fixed_policies(method, state, batch, size)
+        fixed = _fixed_policies(method, state, batch, method.microbatch or size)
     rows = _Rows(
         batch,
         jnp.asarray(n_valid, jnp.int32),
@@ -143,7 +144,7 @@ def _fixed_policies(method: Method, state: TrainState, batch: Batch, size: int) 
 
 def _start(method: Method, state: TrainState, rows: _Rows, size: int, idle: Bool[Array, ""]) -> _Progress:
     def first() -> Report:
-        chosen = jnp.zeros(size, jnp.int32)
+        chosen = jnp.zeros(_slots(method, size), jnp.int32)
         cut = _minibatch(rows, chosen, chosen == 0, rows.key)
         return minibatch_step(method, state, cut, ~idle)[1]
 
@@ -159,18 +160,25 @@ def _start(method: Method, state: TrainState, rows: _Rows, size: int, idle: Bool
     )
 
 
+def _slots(method: Method, size: int) -> int:
+    """Return the rows of a minibatch of ``size`` points: microbatches are of one size."""
+    microbatch = method.microbatch or size
+    return -(-size // microbatch) * microbatch
+
+
 def _epoch(method: Method, rows: _Rows, size: int, index: Array, progress: _Progress) -> _Progress:
     n_valid = rows.n_valid
     num_minibatches = (n_valid + size - 1) // size
+    slots = _slots(method, size)
     order = _permutation(jax.random.fold_in(rows.key, index), rows.batch.old_log_prob.shape[0], n_valid)
     # dynamic_slice clamps its start: without this margin the last minibatch would repeat points.
-    order = jnp.concatenate([order, jnp.zeros(size, order.dtype)])
+    order = jnp.concatenate([order, jnp.zeros(slots, order.dtype)])
 
     def minibatch(i: Array, progress: _Progress) -> _Progress:
         start, stop = (j * n_valid // num_minibatches for j in (i, i + 1))
-        counts = jnp.arange(size) < stop - start
+        counts = jnp.arange(slots) < stop - start
         # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
-        chosen = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, size), order[0])
+        chosen = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, slots), order[0])
         # Epochs fold their index into the key, value-only steps the number of epochs: this is the next one.
         key = jax.random.fold_in(rows.key, method.optimizer.num_epochs + 1)
         cut = _minibatch(rows, chosen, counts, jax.random.fold_in(key, index * num_minibatches + i))
@@ -198,6 +206,7 @@ def _minibatch(
 def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progress:
     """Return the progress after a step."""
     policy, critic = report
+    kl = jnp.where(policy.finite, policy.metrics["approx_kl"], 0.0)
     skipped = progress.skipped_steps + (~progress.stopped & ~policy.finite)
     critic_sums = progress.critic_sums
     if critic is not None:
@@ -208,7 +217,7 @@ def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progre
         stopped=progress.stopped | (policy.finite & ~policy.applied),
         policy_sums=metric_means.add_if(policy.finite, progress.policy_sums, policy.metrics),
         critic_sums=critic_sums,
-        kl_sum=progress.kl_sum + jnp.where(policy.finite, policy.metrics["approx_kl"], 0.0),
+        kl_sum=progress.kl_sum + kl.astype(jnp.float32),
         kl_n=progress.kl_n + policy.finite,
         policy_steps=progress.policy_steps + policy.applied,
         skipped_steps=skipped,

@@ -59,8 +59,9 @@ class Encoder(nn.Module):
             Embedding(cfg.vocab_size, cfg.d_model, name="embed_tokens").first(0)
         x = x + positions.first(x.shape[1], offset=POSITION_OFFSET).astype(x.dtype)
         x = LayerNorm(name="layernorm_embedding")(x)
+        layer = nn.remat(EncoderLayer)  # as in the head (``transformer.py``)
         for index in range(cfg.encoder_layers):
-            x = EncoderLayer(cfg, name=f"layers_{index}")(x)
+            x = layer(cfg, name=f"layers_{index}")(x)
         return x
 
 

@@ -112,8 +112,10 @@ class SoftPromptedTransformer(nn.Module):
             prompts = hub(domain_id).reshape(batch, cfg.len_soft_prompts, cfg.hidden_size)
             x = jnp.concatenate([x, prompts.astype(x.dtype)], axis=1)
 
+        # A backward pass keeps each block's input and computes the rest of it again.
+        block = nn.remat(Block)
         for index in range(cfg.depth):
-            x = Block(cfg.num_heads, cfg.mlp_ratio, name=f"blocks_{index}")(x)
+            x = block(cfg.num_heads, cfg.mlp_ratio, name=f"blocks_{index}")(x)
         x = LayerNorm(name="norm")(x[:, :horizon])
         if hidden:
             return x

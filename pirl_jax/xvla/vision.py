@@ -176,10 +176,11 @@ class VisionTower(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h2 w2 D"]:
+        block = nn.remat(Block)  # as in the head (``transformer.py``)
         for stage in range(len(self.config.embed_dim)):
             x = ConvEmbed(self.config, stage, name=f"convs_{stage}")(x)
             for index in range(self.config.depths[stage]):
-                x = Block(self.config, stage, name=f"blocks_{stage}_{index}")(x)
+                x = block(self.config, stage, name=f"blocks_{stage}_{index}")(x)
         return x
 
 

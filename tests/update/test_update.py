@@ -147,6 +147,46 @@ def test_update_equals_an_independent_float64_ppo(mode, aggregation, decoupled):
 REPLAYS = [("terminal", "last"), ("terminal", "full"), ("flow_noise", "last")]
 
 
+@pytest.mark.parametrize("aggregation", ["chunk", "action"])
+@pytest.mark.parametrize("microbatch_size", [1, 3, 7])
+def test_microbatches_are_the_same_update_in_less_memory(microbatch_size, aggregation):
+    """In float64, with everything that an objective may hold, and minibatches that do not divide evenly."""
+    whole, cut = (
+        recipe(
+            mode="flow_noise",
+            entropy_coef=0.1,
+            reference_kl_coef=0.3,
+            decoupled=True,
+            aggregation=aggregation,
+            minibatch_size=7,
+            num_epochs=3,
+            microbatch_size=size,
+        )
+        for size in ("auto", microbatch_size)
+    )
+    with jax.enable_x64(True):
+
+        def updated(config):
+            def double(x):
+                return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+            state = jax.tree.map(double, new_state(config))
+            batch = jax.tree.map(double, collect(new_state(config).params, config, 20, seed=1))
+            batch = batch.replace(share=jnp.linspace(0.5, 1.5, 20))
+            return update_of(config)(state, padded(batch), 20)
+
+        (state, metrics), (expected, their_metrics) = updated(cut), updated(whole)
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(expected.params), strict=True
+    ):
+        assert leaf.dtype == jnp.float64
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-12, err_msg=jax.tree_util.keystr(path))
+    assert metrics.keys() == their_metrics.keys()
+    assert metrics["train/policy_steps"] == 9
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, their_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(("mode", "replay"), REPLAYS)
 def test_decoupled_ratio_is_one_before_the_first_step_whoever_acted(mode, replay):
     config = recipe(num_epochs=1, minibatch_size=CAPACITY, mode=mode, replay=replay, decoupled=True)
