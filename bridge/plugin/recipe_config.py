@@ -40,6 +40,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     concurrency: ConcurrencyConfig = field(default_factory=ConcurrencyConfig)
     """``threads`` on both sides; LeRobot's actor delivers nothing in ``processes`` mode."""
     storage_device: str = "cpu"
+    """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000
     """Chunks after which an actor stops by itself; stop it by SIGTERM instead."""
     dataset_stats: dict[str, dict[str, list[float]]] | None = None
