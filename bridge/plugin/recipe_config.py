@@ -51,7 +51,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     agreement = cast(Any, staticmethod(dict))
     """Returns what learner and actors must agree on (``agreement.agreement``)."""
     env_action = cast(Any, None)
-    """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
+    """Turns the policy's actions [H, A] into the environment's [H, R]; None: they are the environment's."""
     _policy_config = None
 
     @classmethod

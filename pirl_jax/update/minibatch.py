@@ -23,7 +23,7 @@ from pirl_jax.update.state import TrainState, adamw, trained_leaves
 class FixedPolicies(NamedTuple):
     """What the policies that stay fixed during an update say of each point."""
 
-    proximal: Float[Array, "N H"]
+    proximal: Float[Array, "B H"]
     """Log-density of each chunk step under the policy that ratios are taken to."""
     reference: flow.Distribution | None
     """Distributions of the noised steps under the policy that the run began with."""
@@ -95,11 +95,11 @@ def policy_objective(method: Method, params: Params, rows: Minibatch) -> tuple[F
     )
     if rows.fixed.reference is not None:
         divergence = flow.kl(chain, current, rows.fixed.reference, points.latents)
-        chunks = losses.chunk_log_prob(divergence, points.step_mask)
+        chunks = losses.over_steps(divergence, points.step_mask)
         kl = losses.weighted_mean(losses.by_share(chunks, points.share), weight)
         loss, metrics = loss + config.reference_kl_coef * kl, metrics | {"reference_kl": kl}
     entropy = flow.entropy(chain, current.std, points.step_mask.shape[1])
-    entropy = losses.chunk_log_prob(entropy, points.step_mask)
+    entropy = losses.over_steps(entropy, points.step_mask)
     metrics |= {"entropy": losses.weighted_mean(entropy, weight)}
     if config.entropy_coef:
         numbers = current.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
@@ -108,7 +108,7 @@ def policy_objective(method: Method, params: Params, rows: Minibatch) -> tuple[F
     if current.gripper_logits is not None:
         outcome = flow.drawn_grippers(chain, points.latents)
         coins = gripper.entropy(current.gripper_logits, outcome, chain.noise)
-        coins = losses.weighted_mean(losses.chunk_log_prob(coins, points.step_mask), weight)
+        coins = losses.weighted_mean(losses.over_steps(coins, points.step_mask), weight)
         metrics |= {"gripper_entropy": coins}
     if rows.draw is not None:
         assert method.supervised_loss is not None
