@@ -54,6 +54,16 @@ class Florence2(nn.Module):
         tokens: Int[Array, "B N"],
         image_mask: Bool[Array, "B V"] | None,
     ) -> Features:
+        """Encode images and instructions, in the dtype of ``images``.
+
+        Args:
+            images: ImageNet-normalised, of the size that the tower takes; the first view is the primary one.
+            tokens: Instruction token ids, padding included; those out of range give NaN.
+            image_mask: False where a sample lacks a view; None: all are present.
+
+        Raises:
+            ValueError: If an input is larger than the position tables.
+        """
         batch, views = images.shape[:2]
         visual = self.encode_images(images.reshape(-1, *images.shape[2:]))
         visual = visual.reshape(batch, views, *visual.shape[1:])
