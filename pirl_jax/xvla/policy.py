@@ -45,10 +45,6 @@ class XVLAFlowPolicy:
         return self.config.chunk_size
 
     @property
-    def n_action_steps(self) -> int:
-        return self.config.n_action_steps
-
-    @property
     def dim_action(self) -> int:
         return self.config.dim_action
 
