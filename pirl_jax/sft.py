@@ -38,8 +38,8 @@ def train(cfg: Any) -> None:
     """
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
     from bridge.weights.announced import agreed_domain, announced, check_policy
-    from bridge.weights.convert import load_params
     from bridge.weights.export import export_pretrained, policy_config
+    from bridge.weights.folder import load_params
 
     if cfg.policy is None or cfg.policy.type != "xvla":
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
