@@ -1,4 +1,4 @@
-"""The demo's commands as real processes: started, watched, stopped; each logs to a file of its own."""
+"""The demo's and the doctor's commands as real processes: started, watched, stopped, each with a log."""
 
 from __future__ import annotations
 

@@ -144,8 +144,9 @@ def diagnose(
 def _trial_parts(
     policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe, episodes: int
 ) -> tuple[Parts, Method]:
-    """Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
+    """Return the parts of a trial update on ``episodes`` episodes, and what its minibatch steps do.
 
+    Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
     Neither the policy nor its learning rate is kept waiting, and demonstrations are left out.
     """
     trial = dataclasses.replace(

@@ -56,8 +56,8 @@ def load(cfg: Any) -> Run:
     from bridge.plugin.agreement import fingerprint
     from bridge.settings.learner_config import check, episode_spec
     from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_policy
-    from bridge.weights.convert import load_params
     from bridge.weights.export import policy_config
+    from bridge.weights.folder import load_params
     from bridge.weights.state_dict import check_params, to_torch_state
 
     policy_cfg, recipe, base = check(cfg)

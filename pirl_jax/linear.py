@@ -30,6 +30,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B in"]) -> Float[Array, "*B out"]:
+        """Map the last axis of ``x``, in its dtype, from ``in`` to ``out`` features."""
         weight = self.param("weight", self.weight_init, (self.features, x.shape[-1]))
         y = jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
         if self.use_bias:

@@ -1,6 +1,7 @@
 """AdamW as torch has it, whose learning rate is data.
 
-Both follow torch: decoupled weight decay, and clipping as in ``torch.nn.utils.clip_grad_norm_``.
+Weight decay and gradient clipping follow torch: decoupled from the moments, and as in
+``torch.nn.utils.clip_grad_norm_``.
 """
 
 from __future__ import annotations

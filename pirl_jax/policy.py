@@ -28,11 +28,6 @@ class FlowPolicy(Protocol):
         ...
 
     @property
-    def n_action_steps(self) -> int:
-        """Steps of it that the robot executes, at most H."""
-        ...
-
-    @property
     def dim_action(self) -> int:
         """A, action channels as the model sees them."""
         ...

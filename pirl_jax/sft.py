@@ -2,7 +2,7 @@
 
 LeRobot's training config and dialect (``dataset.repo_id``, ``policy.type=xvla``, ``--a.b=c``,
 ``--resume=true``) plus ``vlm_lr_scale``; LeRobot's optimiser groups, learning-rate schedule and checkpoints.
-Meets ``bridge`` inside ``main()``.
+Meets ``bridge`` inside functions only.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -
         ValueError: Checkpoint, dataset and config disagree; says on what.
     """
     from bridge.weights.announced import agreed_domain, announced, check_policy
-    from bridge.weights.convert import load_params
+    from bridge.weights.folder import load_params
 
     base = None
     if cfg.policy.pretrained_path is None:

@@ -26,7 +26,7 @@ from pirl_jax.update import critic as critics
 from pirl_jax.update.state import TrainState
 from pirl_jax.xvla.config import TextConfig, VisionConfig, XVLAConfig
 from pirl_jax.xvla.init import init_params
-from pirl_jax.xvla.model import Features, sample_times
+from pirl_jax.xvla.model import XVLAFeatures, sample_times
 from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 H, A, P, K, WIDTH, TOKENS = 4, 2, 3, 4, 16, 2
@@ -98,7 +98,7 @@ class Task(NamedTuple):
     """[P, H, A]"""
     bias: Any
     """[A]"""
-    features: Features
+    features: XVLAFeatures
     """Of one observation, batch 1: the instruction and the image never change."""
 
     def optimum(self, proprio):
@@ -115,11 +115,11 @@ def make_task(seed: int) -> Task:
     return Task(
         weights=jnp.asarray(rng.normal(0, 0.5, (P, H, A)), jnp.float32),
         bias=jnp.asarray(BIAS * rng.choice([-1, 1], A), jnp.float32),
-        features=Features(tokens, jnp.zeros((1, 0, WIDTH))),
+        features=XVLAFeatures(tokens, jnp.zeros((1, 0, WIDTH))),
     )
 
 
-def features_of(task: Task, B: int) -> Features:
+def features_of(task: Task, B: int) -> XVLAFeatures:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (B, *x.shape[1:])), task.features)
 
 

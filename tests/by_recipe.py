@@ -55,7 +55,6 @@ class FunctionPolicy:
     summary_dim: int
     num_denoising_steps: int
     chunk_size: int
-    n_action_steps: int
     dim_action: int
     channel_groups: Mapping[str, tuple[int, ...]]
     critic_input_dims: Mapping[str, int] = dataclasses.field(default_factory=dict)

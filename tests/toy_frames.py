@@ -63,5 +63,4 @@ def data(start=0):
             proprio=proprio,
             domain_id=rng.integers(0, 2, BATCH).astype(np.int32),
             action=np.repeat(target[:, None], 4, axis=1).astype(np.float32),
-            action_is_pad=np.zeros((BATCH, 4), bool),
         )

@@ -57,7 +57,6 @@ def toy_policy() -> FunctionPolicy:
         summary_dim=2,
         num_denoising_steps=K,
         chunk_size=H,
-        n_action_steps=H,
         dim_action=A,
         channel_groups={"joints": (0,)},
     )

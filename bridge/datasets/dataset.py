@@ -84,8 +84,8 @@ def batches(
 ) -> Iterator[Frames]:
     """Yield batches for ever; the same arguments give the same batches.
 
-    Action chunks that reach past an episode's end repeat its last action, marked in ``action_is_pad``:
-    LeRobot's semantics. X-VLA's own loss does not look at the mark.
+    Action chunks that reach past an episode's end repeat its last action: LeRobot's semantics, without its
+    mark, which X-VLA's own loss does not look at.
 
     Args:
         dataset: From ``load_dataset``.
@@ -157,7 +157,6 @@ class _Columns:
             proprio=_proprio(rows, self._policy, len(frames)),
             domain_id=_domain_id(rows, self._policy, len(frames), self._domain_id),
             action=action,
-            action_is_pad=wanted > last,
         )
 
 
@@ -228,7 +227,6 @@ def _read(
             proprio=_proprio(rows, policy, len(rows["index"])),
             domain_id=_domain_id(rows, policy, len(rows["index"]), domain_id),
             action=rows[ACTION].numpy().astype(np.float32),
-            action_is_pad=rows[f"{ACTION}_is_pad"].numpy(),
         )
 
 

@@ -125,7 +125,7 @@ class Evaluator:
 def evaluate(
     pretrained: Path | str, seeds: Sequence[int], workers: int = 2, noise_seed: int = 0
 ) -> Evaluation:
-    """Evaluate one policy folder once; see ``Evaluator``."""
+    """Evaluate one policy folder once; see ``Evaluator``. For tests, which measure single policies."""
     with Evaluator(workers) as evaluator:
         return evaluator(pretrained, seeds, noise_seed)
 

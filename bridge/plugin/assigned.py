@@ -90,7 +90,7 @@ class AssignedEpisodes:
                 reminded = time.monotonic()
                 log.info("Waiting for the learner to want another episode.")
 
-    def settled(self) -> None:
+    def acknowledged(self) -> None:
         """Note that the oldest episode that was not acknowledged now is, or has been given up."""
         if self._held:
             self._held.popleft()

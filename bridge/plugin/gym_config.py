@@ -72,11 +72,13 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
 
     @property
     def observation_shapes(self) -> dict[str, tuple[int, ...]]:
+        """As in the base class; no state where ``state_dim`` is 0."""
         images = dict.fromkeys(self.image_keys.values(), self.image_shape)
         return {**images, **({OBS_STATE: (self.state_dim,)} if self.state_dim else {})}
 
     @property
     def max_steps(self) -> int | None:
+        """``max_episode_steps``: None also where the environment has a limit of its own."""
         return self.max_episode_steps
 
     def take_defaults_from(self, policy: Any, seed: int | None) -> None:

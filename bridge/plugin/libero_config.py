@@ -64,6 +64,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
         return tuple(task.label for task in self.tasks)
 
     def schedule(self) -> schedule.Schedule:
+        """Return the rule that ``task_sampling`` and ``init_state_rule`` name, over the tasks."""
         return schedule.Schedule(len(self.tasks), self.task_sampling, self.init_state_rule)
 
     @property
@@ -73,6 +74,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
 
     @property
     def max_steps(self) -> int:
+        """``episode_length``, else the longest limit of the suites."""
         if self.episode_length is not None:
             return self.episode_length
         return max(SUITES[name].max_steps for name in suite_names(self.task))
@@ -88,6 +90,7 @@ class LiberoConfig(ActorSettings, LiberoEnv):
 
     @property
     def observation_shapes(self) -> dict[str, tuple[int, ...]]:
+        """As in the base class: every camera's images have one shape."""
         image_shape = (3, self.observation_height, self.observation_width)
         return {**dict.fromkeys(self.image_keys.values(), image_shape), OBS_STATE: (STATE_DIM,)}
 

@@ -72,7 +72,7 @@ def make_processors(
 
 
 def action_unnormalizer(policy_config: Any, config: PiRLConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the function that takes post-processed actions [..., E] to the environment's units."""
+    """Return the function that takes post-processed actions [..., R] to the environment's units."""
     mode = policy_config.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
     if mode is NormalizationMode.IDENTITY:
         return lambda action: action

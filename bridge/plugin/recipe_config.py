@@ -42,6 +42,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     max_actors: int = 64
     """Actors that the learner serves at once."""
     storage_device: str = "cpu"
+    """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000
     """Chunks after which an actor stops by itself; stop it by SIGTERM instead."""
     dataset_stats: dict[str, dict[str, list[float]]] | None = None
@@ -52,7 +53,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     agreement = cast(Any, staticmethod(dict))
     """Returns what learner and actors must agree on (``agreement.agreement``)."""
     env_action = cast(Any, None)
-    """Turns the policy's actions [H, A] into the environment's [H, E]; None: they are the environment's."""
+    """Turns the policy's actions [H, A] into the environment's [H, R]; None: they are the environment's."""
     _policy_config = None
 
     @classmethod

@@ -92,7 +92,7 @@ def sample(
     x1 = draw()
     states = [x1]  # at times 1 … 0: entry K - k is step k's input
     log_prob = torch.zeros(shape[:2], device=proprio.device)
-    for transition in modes.schedule(config, K, step):
+    for transition in modes.transitions(config, K, step):
         x_t = states[-1]
         t = torch.full((shape[0],), transition.t, device=proprio.device)
         proprio_m, x_t_m = model.action_space.preprocess(proprio, x_t)

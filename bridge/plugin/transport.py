@@ -248,7 +248,7 @@ class LearnerChannel:
                 return
             spool.drop_first()
             if name == "SendTransitions":
-                self.episodes.settled()
+                self.episodes.acknowledged()
 
     def _send(self, call: Callable[..., Any], name: str, message: list[Any]) -> bool:
         """Send one message until it is acknowledged or refused; False if the actor stopped first."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bridge.weights.convert import CONFIG, PREPROCESSOR, resolve
+from bridge.weights.folder import CONFIG, PREPROCESSOR, resolve
 
 POSTPROCESSOR = "policy_postprocessor.json"
 _IMAGE_STEPS = ("xvla_image_to_float", "xvla_imagenet_normalize")
@@ -50,7 +50,7 @@ def announced(source: Path | str) -> Announced:
     """Read the processors of a checkpoint's folder, or of a model on the hub.
 
     Raises:
-        bridge.weights.convert.WeightsError: There is no such checkpoint.
+        bridge.weights.state_dict.WeightsError: There is no such checkpoint.
         ValueError: A processor's file is damaged.
     """
     folder = resolve(source)

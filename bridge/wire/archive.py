@@ -25,7 +25,7 @@ class TransitionError(ValueError):
 
     Attributes:
         reason: A short code to count by: `undecodable`, `too_large`, `empty`, `too_long`, `missing`, `type`,
-            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `task`, `boundary`.
+            `shape`, `nan`, `record`, `executed`, `reward`, `version`, `number`, `task`, `boundary`.
     """
 
     def __init__(self, reason: str, text: str):

@@ -124,7 +124,7 @@ class Inbox:
         self._episodes: queue.Queue[Episode] = queue.Queue()
         self._counts = counts
         self._stopping = stopping
-        self._settled = threading.Condition()
+        self._handled = threading.Condition()
         self._in_flight: set[str] = set()
         self._known: OrderedDict[str, None] = OrderedDict()
 
@@ -149,29 +149,29 @@ class Inbox:
         for another call, this one waits for the outcome.
         """
         if message_id is None:
-            self._settle(message, message_id, peer)
+            self._handle(message, message_id, peer)
             return True
-        with self._settled:
+        with self._handled:
             while message_id in self._in_flight:
                 if self._stopping.is_set():
                     return False
-                self._settled.wait(_POLL_S)
+                self._handled.wait(_POLL_S)
             if message_id in self._known:
                 self._counts.add(duplicates=1)
                 return True
             self._in_flight.add(message_id)
-        settled = False
+        handled = False
         try:
-            self._settle(message, message_id, peer)
-            settled = True
+            self._handle(message, message_id, peer)
+            handled = True
         finally:
-            with self._settled:
+            with self._handled:
                 self._in_flight.discard(message_id)
-                if settled:
+                if handled:
                     self._known[message_id] = None
                 if len(self._known) > _KNOWN_IDS:
                     self._known.popitem(last=False)
-                self._settled.notify_all()
+                self._handled.notify_all()
         return True
 
     def lose(self, message_id: str | None) -> None:
@@ -179,7 +179,7 @@ class Inbox:
         if message_id is not None:
             self._lose(message_id.rpartition("-")[0])
 
-    def _settle(self, message: bytes, message_id: str | None, peer: str) -> None:
+    def _handle(self, message: bytes, message_id: str | None, peer: str) -> None:
         try:
             episode = self._decode(message)
         except TransitionError as error:

@@ -5,7 +5,7 @@ untouched. So the vector carries more than the action: the noise that made it, i
 of the weights, and which episode of which run it belongs to. NumPy only; the actor and the learner both
 import this file.
 
-    row = [magic, format, Hx, E, L, H, A, k, version lo, version hi, number lo, number hi, run lo, run hi,
+    row = [magic, format, Hx, R, L, H, A, k, version lo, version hi, number lo, number hi, run lo, run hi,
            feature key lo, feature key hi, crc lo, crc hi,
            env_action, latents, log_prob]
 
@@ -44,7 +44,7 @@ class RecordDims(NamedTuple):
     n_action_steps: int
     """Hx: steps of the chunk that are executed."""
     env_action_dim: int
-    """E: channels of an executed action."""
+    """R: channels of an executed action."""
     num_latents: int
     """L: latents kept of the denoising chain."""
     chunk_size: int
@@ -64,7 +64,7 @@ class Record:
     """One decision of the policy.
 
     Attributes:
-        env_action: What the environment executes, after post-processing, float32 [Hx, E].
+        env_action: What the environment executes, after post-processing, float32 [Hx, R].
         latents: States of the denoising chain (``pirl_jax.likelihood.modes.num_latents``), float32 [L, H, A].
         log_prob: Log-density of each chunk step's noise, summed over scored channels, float32 [H].
         denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K.
@@ -124,7 +124,7 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
     """Read a row back; exact inverse of :func:`pack`.
 
     Args:
-        row: float32 [R] or [1, R].
+        row: float32 [row_size] or [1, row_size].
         dims: Sizes the reader expects; None accepts what the header says.
 
     Raises:
@@ -166,10 +166,10 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
         raise RecordError("The row holds NaN or infinity.")
     if dims is not None and found != dims:
         raise RecordError(f"The row is of {found}; expected {dims}. Do actor and learner share one config?")
-    Hx, E, L, H, A = found
-    env_action, latents, log_prob = np.split(row[HEADER_SIZE:], [Hx * E, Hx * E + L * H * A])
+    Hx, R, L, H, A = found
+    env_action, latents, log_prob = np.split(row[HEADER_SIZE:], [Hx * R, Hx * R + L * H * A])
     return Record(
-        env_action=env_action.reshape(Hx, E),
+        env_action=env_action.reshape(Hx, R),
         latents=latents.reshape(L, H, A),
         log_prob=log_prob,
         denoise_step=integers[7],

@@ -41,8 +41,8 @@ _Parameters: Any = services_pb2.Parameters  # type: ignore[attr-defined]
 class LearnerServer:
     """Receives episodes from actors and broadcasts parameters to them.
 
-    A context manager: the port is bound on entry and released on exit. One thread trains (`get` or
-    `episodes`, and `publish`); everything else runs on gRPC's threads, decoding included.
+    A context manager: the port is bound on entry and released on exit. One thread trains (`get`
+    and `publish`); everything else runs on gRPC's threads, decoding included.
 
     A message that cannot be used (broken, oversized, never assigned, cut off) is dropped alone: it is
     counted by its reason, logged once per reason and minute, and neither its stream nor its neighbours
@@ -154,11 +154,6 @@ class LearnerServer:
     def get(self, timeout: float | None = None) -> Episode | None:
         """Return the oldest episode; None after `timeout` seconds without one, or once the server stops."""
         return self._inbox.get(timeout)
-
-    def episodes(self) -> Iterator[Episode]:
-        """Yield episodes as they come, until the server stops."""
-        while (episode := self.get()) is not None:
-            yield episode
 
     def publish(self, version: int, level: float, tensors: Mapping[str, Any]) -> None:
         """Serialise the parameters once and send them to every actor, present and future.

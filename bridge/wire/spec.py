@@ -32,7 +32,7 @@ class EpisodeSpec:
     n_action_steps: int
     """Chunk steps the actor executes at most, ≤ H."""
     env_action_dim: int
-    """E, channels of the action the environment receives."""
+    """R, channels of the action the environment receives."""
     action_dim: int
     """A, channels of the action as the model sees it."""
     num_latents: int

@@ -209,7 +209,10 @@ def log_prob(
     level: Float[Array, " B"] | None = None,
     log_multiplier: LogMultiplier | None = None,
 ) -> Float[Array, "B H"]:
-    """``log_density`` of ``distribution``: sum over executed steps for the chunk's log-likelihood."""
+    """``log_density`` of ``distribution``: sum over executed steps for the chunk's log-likelihood.
+
+    For tests, which compare the two with references in one call.
+    """
     drawn_from = distribution(chain, predict, latents, denoise_step, level, log_multiplier)
     return log_density(chain, drawn_from, latents)
 
@@ -257,7 +260,8 @@ def sample(
 ) -> Chunk:
     """Sample a chunk with its noised steps beginning at ``denoise_step``, channel by channel on the scale.
 
-    Grippers that are drawn need the one noised step to be the last.
+    Grippers that are drawn need the one noised step to be the last. For tests, which act with it in the
+    place of the torch actor.
     """
     B, H, _ = eps0.shape
     K, scored, factor, plain = chain.K, chain.scored, chain.factor(H), chain.plain(eps0.dtype)

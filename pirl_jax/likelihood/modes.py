@@ -228,7 +228,7 @@ def noised_step(noise: NoiseConfig, k: int, K: int, parametrization: str = "data
     return DenoisingStep(*map(float, noised_coefficients(noise, k, K, noise.level, parametrization)))
 
 
-def schedule(
+def transitions(
     noise: NoiseConfig, K: int, step: int | None = None, parametrization: str = "data"
 ) -> tuple[DenoisingStep, ...]:
     """The K transitions in sampling order, k = K … 1.

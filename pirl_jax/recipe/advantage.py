@@ -16,7 +16,9 @@ class AdvantageConfig:
     """``gae`` with the critic (PPO), or ``group`` without one (GRPO): an episode's return relative to those
     of the same initial state."""
     gamma: float = 0.99
+    """Discount a chunk, not a control step."""
     gae_lambda: float = 0.95
+    """``gae``: λ, also a chunk: 0 trusts the critic, 1 the episode's own return."""
     bootstrap_truncation: bool = True
     """``gae``: an episode that a time limit ends goes on being worth what the critic makes of its last
     observation. False: it is worth nothing more, as in πRL's LIBERO runs."""

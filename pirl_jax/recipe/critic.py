@@ -17,7 +17,9 @@ class CriticConfig:
     last hidden states over the chunk's tokens (V_expert), at x_t = 0, t = 1 and the parameters that an update
     begins with: a function of the observation alone, for one head call an observation and update."""
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
+    """Widths of the MLP's hidden layers."""
     lr: float = 1e-4
+    """AdamW's learning rate of the critic, constant; its other numbers are ``OptimizerConfig``'s."""
     extra_steps: int = 0
     """Value-only minibatch steps after each update, on the same rollouts."""
     warmup_updates: int = 0

@@ -13,6 +13,7 @@ class ObjectiveConfig:
     """PPO's clipped objective and what is added to it."""
 
     clip_ratio: float = 0.2
+    """ε: a probability ratio beyond 1 ± ε has no gradient that would drive it further."""
     dual_clip: float | None = None
     """Ratio above which a chunk with a negative advantage pulls no more, e.g. 3; None: it pulls harder and
     harder."""

@@ -13,18 +13,25 @@ class OptimizerConfig:
     """Epochs of minibatches, AdamW, and what holds the steps near the policy that acted."""
 
     num_epochs: int = 4
+    """Passes of an update over its chunks."""
     minibatch_size: int = 2048
+    """Chunks of a step, of policy and critic alike; also observations that are evaluated at a time."""
     microbatch_size: int | Literal["auto"] = "auto"
     """Points of a minibatch that are in work at a time, which bounds memory and changes nothing else:
     gradients are added up; a step, its clipping, its KL and its metrics are of the minibatch."""
     lr: float = 5e-6
+    """The policy's; the critic's is ``CriticConfig.lr``."""
     lr_warmup_steps: int = 0
     """Policy steps over which lr rises from 0. Adam's first step has the full length in every parameter,
     whatever the gradient: unwarmed, it alone may pass ``target_kl``."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of policy and critic: decay of AdamW's averages of the gradient and of its square, a step."""
     eps: float = 1e-8
+    """Of policy and critic: added to the root of the averaged squares."""
     weight_decay: float = 0.0
+    """Of policy and critic: decoupled, times the learning rate."""
     grad_clip_norm: float = 1.0
+    """Of policy and critic, each for itself: largest norm of a step's gradient."""
     target_kl: float | None = None
     """Stop the epochs of an update once a minibatch's approximate KL exceeds this."""
     adaptive_lr: bool = False

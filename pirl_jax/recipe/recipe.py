@@ -18,7 +18,11 @@ from pirl_jax.recipe.rollout import RolloutConfig
 
 @dataclass
 class Recipe:
-    """Chunk-level PPO for flow policies, with πRL's settings as defaults (arXiv 2510.25889, LIBERO)."""
+    """Chunk-level PPO for flow policies (πRL, arXiv 2510.25889).
+
+    Sizes, gamma, lambda, clip, lr and epochs are piRL's; all its settings: configs/presets/pirl_paper.json.
+    Each section is explained by its class.
+    """
 
     trainable: Literal["head", "soft_prompts"] = "head"
     """What is trained, less what the policy's own flags freeze (``train_policy_transformer=false``, …)."""

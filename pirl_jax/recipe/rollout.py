@@ -12,6 +12,7 @@ class RolloutConfig:
     """Which episodes make an update."""
 
     episodes_per_update: int = 512
+    """Episodes that an update learns from, after those are dropped that teach nothing."""
     max_chunks: int = 64
     """Longest episode in chunks; longer ones are rejected."""
     max_staleness: int = 2

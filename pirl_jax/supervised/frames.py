@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pirl_jax.typing import Bool, Float, Int, UInt8
+from pirl_jax.typing import Float, Int, UInt8
 
 
 class Frames(NamedTuple):
@@ -18,6 +18,5 @@ class Frames(NamedTuple):
     """Padded to the network's proprioception."""
     domain_id: Int[np.ndarray, " B"]
     action: Float[np.ndarray, "B H n"]
-    """The robot's channels; the model pads them to its own."""
-    action_is_pad: Bool[np.ndarray, "B H"]
-    """Steps past the episode's end, which repeat its last action. X-VLA's loss counts them like others."""
+    """The robot's channels; the model pads them to its own. Steps past the episode's end repeat its last
+    action, and X-VLA's loss counts them like others."""

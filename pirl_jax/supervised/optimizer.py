@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from pirl_jax.optim import adamw_direction, clip_like_torch
 from pirl_jax.typing import Array, PyTree
-from pirl_jax.xvla import trainable
 
 VLM_LR_SCALE = 0.1
 """X-VLA trains its vision-language model at a tenth of the learning rate and of the weight decay."""
@@ -21,7 +20,7 @@ VLM_LR_SCALE = 0.1
 
 @dataclass(frozen=True)
 class SupervisedOptimizer:
-    """X-VLA's supervised training: LeRobot's ``XVLAAdamWConfig``, scheduler and freezing in one."""
+    """X-VLA's supervised training: LeRobot's ``XVLAAdamWConfig``, scheduler and freezing flags in one."""
 
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -61,17 +60,11 @@ class SupervisedOptimizer:
             train_soft_prompts=config.train_soft_prompts,
         )
 
-    def is_frozen(self, name: str) -> bool:
-        """Whether LeRobot's flags freeze the parameter of this dotted name (``xvla.trainable``)."""
-        return trainable.is_frozen(self, name)
-
     def group(self, name: str) -> str:
-        """``vlm``, ``soft_prompts``, ``other`` or ``frozen``.
+        """``vlm``, ``soft_prompts`` or ``other``.
 
         LeRobot looks for the substring "vlm": the head's own ``vlm_proj`` is in the group too.
         """
-        if self.is_frozen(name):
-            return "frozen"
         if "vlm" in name.lower():
             return "vlm"
         return "soft_prompts" if "soft_prompt" in name.lower() else "other"
@@ -96,10 +89,11 @@ class SupervisedOptimizer:
         return multiplier
 
     def build(self, params: PyTree, num_training_steps: int) -> optax.GradientTransformation:
-        """Build the optimiser of ``params`` (nested dict with top keys ``vlm`` and ``transformer``).
+        """Build the optimiser of ``params``: those that are trained (``xvla.trainable.trained_part``).
 
-        Frozen parameters get zero updates, no moments and no part in the gradient's norm, whatever their
-        gradient.
+        Args:
+            params: Nested dict with top keys ``vlm`` and ``transformer``, or one of them.
+            num_training_steps: Steps of the whole training, to which the schedule shrinks.
         """
         schedule = self.schedule(num_training_steps)
         soft_prompt_scale = (
@@ -118,14 +112,10 @@ class SupervisedOptimizer:
             "vlm": adamw(self.lr * self.vlm_lr_scale, self.weight_decay * self.vlm_lr_scale),
             "soft_prompts": adamw(self.lr * soft_prompt_scale, self.weight_decay),
             "other": adamw(self.lr, self.weight_decay),
-            "frozen": optax.set_to_zero(),
         }
-        labels = self.labels(params)
-        frozen = jax.tree.map(lambda label: label == "frozen", labels)
         return optax.chain(
-            optax.masked(optax.set_to_zero(), frozen),
             clip_like_torch(self.grad_clip_norm),
-            optax.partition(groups, labels),
+            optax.partition(groups, self.labels(params)),
         )
 
     def labels(self, params: PyTree) -> PyTree:

@@ -104,7 +104,7 @@ def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path
 
     Args:
         wandb_config: LeRobot's ``WandBConfig``: ``enable``, ``project``, ``entity``, ``notes``, ``run_id``,
-        ``mode``.
+            ``mode``.
         config: the run's settings, to be stored with it.
         folder: where wandb keeps its files.
 

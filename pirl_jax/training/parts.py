@@ -29,7 +29,9 @@ class Parts:
 
     recipe: Recipe
     score: Callable[[Episode, Behaviour], ScoredEpisode]
+    """``(episode, the policy that acted) -> `` its observations encoded and its log-densities recomputed."""
     evaluate: Evaluate
+    """The critic, see ``critic.make_evaluate``."""
     update: Callable[..., tuple[TrainState, Metrics]]
     """``(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated."""
     critic_update: Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]] | None

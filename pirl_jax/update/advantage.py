@@ -58,7 +58,7 @@ def gae(
 
 
 @typed
-def group_relative(returns: Float[Array, "G S"], min_std: float) -> Float[Array, "G S"]:
+def group_relative(returns: Float[Array, "groups members"], min_std: float) -> Float[Array, "groups members"]:
     """Compute GRPO's advantages: (R - mean)/std within each group (Shao et al. 2024, §4.1.2).
 
     Args:

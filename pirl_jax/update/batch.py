@@ -13,27 +13,27 @@ from pirl_jax.typing import Array, Bool, Float, Int, PyTree
 
 
 class Batch(flax.struct.PyTreeNode):
-    """N decision points, the valid ones first. What the rest holds is never looked at."""
+    """B decision points, the valid ones first. What the rest holds is never looked at."""
 
     features: PyTree
-    proprio: Float[Array, "N P"]
-    domain_id: Int[Array, " N"]
-    latents: Float[Array, "N L H A"]
-    denoise_step: Int[Array, " N"]
-    level: Float[Array, " N"]
+    proprio: Float[Array, "B P"]
+    domain_id: Int[Array, " B"]
+    latents: Float[Array, "B L H A"]
+    denoise_step: Int[Array, " B"]
+    level: Float[Array, " B"]
     """Noise level of the policy that acted. Not a parameter: ratios have it in both of their densities."""
-    step_mask: Bool[Array, "N H"]
+    step_mask: Bool[Array, "B H"]
     """Chunk steps that enter the likelihood (``modes.scored_steps``)."""
-    old_log_prob: Float[Array, "N H"]
+    old_log_prob: Float[Array, "B H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
-    advantages: Float[Array, " N"]
-    """Multiplied by the weight that each point has in the policy loss (``Recipe.loss_weighting``). The loss
-    is proportional to the advantages, so the weights need no place of their own in it."""
-    value_targets: Float[Array, " N"]
-    old_values: Float[Array, " N"]
-    critic_input: Float[Array, "N D"] | None = None
-    """What the critic sees of each observation (``values.py``); None without a critic."""
-    share: Float[Array, " N"] | None = None
+    advantages: Float[Array, " B"]
+    """Multiplied by the weight that each point has in the policy loss (``ObjectiveConfig.loss_weighting``).
+    The loss is proportional to the advantages, so the weights need no place of their own in it."""
+    value_targets: Float[Array, " B"]
+    old_values: Float[Array, " B"]
+    critic_input: Float[Array, "B D"] | None = None
+    """What the critic sees of each observation (``update/critic.py``); None without a critic."""
+    share: Float[Array, " B"] | None = None
     """The weight that each point has in the value loss and in the KL to the reference policy; None: 1."""
 
 

@@ -20,7 +20,7 @@ from pirl_jax.update.state import TrainState
 ValueFunction = Callable[[Params, Array, Array], Array]
 """``(critic params, inputs [B D], proprio [B P]) -> values [B]``."""
 Evaluate = Callable[[TrainState, Observed], tuple[Array, Array]]
-"""``(state, N observations) -> (the critic's inputs [N D], values [N])``."""
+"""``(state, B observations) -> (the critic's inputs [B D], values [B])``."""
 
 
 class Critic(nn.Module):

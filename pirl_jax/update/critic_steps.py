@@ -16,12 +16,12 @@ from pirl_jax.update.state import TrainState, adamw
 
 
 class CriticBatch(flax.struct.PyTreeNode):
-    """What the value-only steps need of N observations, the valid ones first."""
+    """What the value-only steps need of B observations, the valid ones first."""
 
-    critic_input: Float[Array, "N D"]
-    proprio: Float[Array, "N P"]
-    value_targets: Float[Array, " N"]
-    share: Float[Array, " N"] | None = None
+    critic_input: Float[Array, "B D"]
+    proprio: Float[Array, "B P"]
+    value_targets: Float[Array, " B"]
+    share: Float[Array, " B"] | None = None
     """As in ``Batch``."""
 
 

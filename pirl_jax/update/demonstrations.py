@@ -18,13 +18,13 @@ _ENCODED_AT_ONCE = 32
 
 
 class Demonstrations(flax.struct.PyTreeNode):
-    """M frames with the action chunks that follow them."""
+    """F frames with the action chunks that follow them."""
 
     features: Features
-    """``[M, …]``, what the frozen encoder makes of the observations."""
-    proprio: Float[Array, "M P"]
-    domain_id: Int[Array, " M"]
-    action: Float[Array, "M H n"]
+    """``[F, …]``, what the frozen encoder makes of the observations."""
+    proprio: Float[Array, "F P"]
+    domain_id: Int[Array, " F"]
+    action: Float[Array, "F H n"]
 
 
 def encode(policy: FlowPolicy, frozen: Params, frames: Frames) -> Demonstrations:

@@ -55,9 +55,9 @@ def equal_shares(counts: Int[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
 
 
 @typed
-def chunk_log_prob(log_prob: Float[Array, "B H"], step_mask: Bool[Array, "B H"]) -> Float[Array, " B"]:
-    """Log-density of a chunk: the sum over the steps that count (πRL, chunk level)."""
-    return jnp.sum(jnp.where(step_mask, log_prob, 0.0), axis=-1)
+def over_steps(values: Float[Array, "B H"], step_mask: Bool[Array, "B H"]) -> Float[Array, " B"]:
+    """Sum of what each chunk step contributes, over those that count."""
+    return jnp.sum(jnp.where(step_mask, values, 0.0), axis=-1)
 
 
 @typed

@@ -18,7 +18,7 @@ from pirl_jax.update.method import Method
 class FixedPolicies(NamedTuple):
     """What the policies that stay fixed during an update say of each point."""
 
-    proximal: Float[Array, "N H"]
+    proximal: Float[Array, "B H"]
     """Log-density of each chunk step under the policy that ratios are taken to."""
     reference: flow.Distribution | None
     """Distributions of the noised steps under the policy that the run began with."""
@@ -82,7 +82,7 @@ def policy_objective(
     )
 
     def mean(values: Float[Array, "B H"]) -> Float[Array, ""]:
-        return losses.weighted_mean(losses.chunk_log_prob(values, points.step_mask), weight, total.chunks)
+        return losses.weighted_mean(losses.over_steps(values, points.step_mask), weight, total.chunks)
 
     if rows.fixed.reference is not None:
         divergence = flow.kl(chain, current, rows.fixed.reference, points.latents)

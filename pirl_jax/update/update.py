@@ -64,7 +64,7 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
     minibatches of (within one) equal size; the trip count is data, so one compilation serves every
-    ``n_valid`` ≤ N. What a minibatch does is ``minibatch_step``.
+    ``n_valid`` ≤ B. What a minibatch does is ``minibatch_step``.
 
     * **KL stop**: a minibatch whose approximate KL exceeds ``target_kl`` is not applied and ends the
       *policy's* steps of this update. The critic goes on to the last epoch: its regression has nothing to do
@@ -249,7 +249,7 @@ def _adapted_lr(
     return jnp.where(measured, adapted, lr).astype(lr.dtype)
 
 
-def _permutation(key: PRNGKeyArray, capacity: int, n_valid: Int[Array, ""]) -> Int[Array, " N"]:
+def _permutation(key: PRNGKeyArray, capacity: int, n_valid: Int[Array, ""]) -> Int[Array, " B"]:
     """Random order of the first ``n_valid`` indices, the others behind them."""
     draws = jnp.where(
         jnp.arange(capacity) < n_valid, jax.random.uniform(key, (capacity,), jnp.float32), jnp.inf

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pirl_jax.typing import Array
+from pirl_jax.typing import Array, Params
 from pirl_jax.xvla.config import VisionConfig, XVLAConfig
-from pirl_jax.xvla.model import XVLA, Params
+from pirl_jax.xvla.model import XVLA
 from pirl_jax.xvla.vision import sinusoids
 
 

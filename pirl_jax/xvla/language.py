@@ -22,6 +22,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Let every token attend to all S of them; shapes stay."""
         heads = self.config.encoder_attention_heads
         q, k, v = (
             Linear(x.shape[-1], name=name)(x).reshape(*x.shape[:-1], heads, -1)
@@ -37,6 +38,7 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Run the layer; shapes stay."""
         cfg = self.config
         x = LayerNorm(name="self_attn_layer_norm")(x + SelfAttention(cfg, name="self_attn")(x))
         hidden = Linear(cfg.encoder_ffn_dim, name="fc1")(x)
@@ -51,6 +53,14 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Run the encoder; shapes stay.
+
+        Args:
+            x: Embedded tokens, without positions.
+
+        Raises:
+            ValueError: If S is more than ``max_position_embeddings``.
+        """
         cfg = self.config
         rows = cfg.max_position_embeddings + POSITION_OFFSET
         positions = Embedding(rows, cfg.d_model, name="embed_positions")
@@ -80,4 +90,9 @@ class LanguageModel(nn.Module):
         return embedded * math.sqrt(self.config.d_model) if self.config.scale_embedding else embedded
 
     def __call__(self, embedded: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Encode embedded tokens; shapes stay.
+
+        Raises:
+            ValueError: If S is more than ``max_position_embeddings``.
+        """
         return self.encoder(embedded)

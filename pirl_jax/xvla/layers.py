@@ -27,6 +27,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise each vector on the last axis; shape and dtype stay."""
         weight = self.param("weight", zeros, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         dtype = jnp.promote_types(x.dtype, jnp.float32)
@@ -46,6 +47,7 @@ class Embedding(nn.Module):
         self.weight = self.param("weight", zeros, (self.rows, self.features))
 
     def __call__(self, index: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+        """Look rows up, in the table's dtype."""
         return jnp.take(self.weight, index, axis=0, mode="fill")
 
     def first(self, count: int, *, offset: int = 0) -> Float[Array, "count D"]:
@@ -73,6 +75,12 @@ class DomainLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T in"], domain_id: Int[Array, " B"]) -> Float[Array, "B T out"]:
+        """Map each row by the weights of its embodiment, in the dtype of ``x``.
+
+        Args:
+            x: Of each row T tokens.
+            domain_id: The row's embodiment, below ``num_domains``; others give NaN.
+        """
         inputs = x.shape[-1]
         fc = Embedding(self.num_domains, inputs * self.features, name="fc")
         bias = Embedding(self.num_domains, self.features, name="bias")
@@ -90,6 +98,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w in"]) -> Float[Array, "B h2 w2 out"]:
+        """Convolve; h2 = ⌊(h + 2·padding - kernel)/stride⌋ + 1, and w2 alike."""
         weight = self.param("weight", zeros, (self.features, x.shape[-1], self.kernel, self.kernel))
         bias = self.param("bias", zeros, (self.features,))
         y = jax.lax.conv_general_dilated(
@@ -110,6 +119,7 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Convolve each channel by itself; shapes stay."""
         _, h, w, channels = x.shape
         weight = self.param("weight", zeros, (channels, 1, 3, 3)).astype(x.dtype)
         bias = self.param("bias", zeros, (channels,)).astype(x.dtype)
@@ -189,6 +199,11 @@ class Activation(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+        """Apply the function to each number.
+
+        Raises:
+            ValueError: If ``kind`` is no name of transformers'.
+        """
         if self.kind == "prelu":
             weight = self.param("weight", zeros, (1,)).astype(x.dtype)
             return jnp.where(x >= 0, x, weight * x)

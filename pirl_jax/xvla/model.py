@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from pirl_jax.linear import full_precision
-from pirl_jax.typing import Array, Bool, Float, Int, typed
+from pirl_jax.typing import Array, Bool, Float, Int, Params, typed
 from pirl_jax.xvla.actions import action_space, prepare_targets
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import resize_with_pad
@@ -18,14 +18,11 @@ from pirl_jax.xvla.language import LanguageModel
 from pirl_jax.xvla.transformer import SoftPromptedTransformer
 from pirl_jax.xvla.vision import Projector, VisionTower
 
-Params = dict[str, Any]
-"""Nested dictionaries of arrays: ``vlm`` and ``transformer`` at the top, torch's names and layouts below."""
-
 BUFFERS = ("pos_idx_to_embed", "beta", "eps")
 """Names of leaves that are buffers in torch: part of the tree, never trained and never decayed."""
 
 
-class Features(NamedTuple):
+class XVLAFeatures(NamedTuple):
     """What the head sees of an observation: it depends on the images and the instruction only."""
 
     vlm: Float[Array, "B S D"]
@@ -53,7 +50,17 @@ class Florence2(nn.Module):
         images: Float[Array, "B V C h w"],
         tokens: Int[Array, "B N"],
         image_mask: Bool[Array, "B V"] | None,
-    ) -> Features:
+    ) -> XVLAFeatures:
+        """Encode images and instructions, in the dtype of ``images``.
+
+        Args:
+            images: ImageNet-normalised, of the size that the tower takes; the first view is the primary one.
+            tokens: Instruction token ids, padding included; those out of range give NaN.
+            image_mask: False where a sample lacks a view; None: all are present.
+
+        Raises:
+            ValueError: If an input is larger than the position tables.
+        """
         batch, views = images.shape[:2]
         visual = self.encode_images(images.reshape(-1, *images.shape[2:]))
         visual = visual.reshape(batch, views, *visual.shape[1:])
@@ -63,7 +70,7 @@ class Florence2(nn.Module):
         visual = jnp.pad(visual, ((0, 0), (0, missing), (0, 0), (0, 0)))
         embedded = self.language_model.embed(tokens).astype(visual.dtype)
         encoded = self.language_model(jnp.concatenate([visual[:, 0], embedded], axis=1))
-        return Features(vlm=encoded, aux=visual[:, 1:].reshape(batch, -1, visual.shape[-1]))
+        return XVLAFeatures(vlm=encoded, aux=visual[:, 1:].reshape(batch, -1, visual.shape[-1]))
 
 
 class XVLA(nn.Module):
@@ -81,7 +88,7 @@ class XVLA(nn.Module):
         images: Float[Array, "B V C h w"],
         tokens: Int[Array, "B N"],
         image_mask: Bool[Array, "B V"] | None = None,
-    ) -> Features:
+    ) -> XVLAFeatures:
         """Encode observations, in ``config.dtype``.
 
         Args:
@@ -93,7 +100,7 @@ class XVLA(nn.Module):
                 present.
 
         Returns:
-            Features in the VLM's compute dtype.
+            XVLAFeatures in the VLM's compute dtype.
 
         Raises:
             ValueError: If there is no view, or an input is larger than the position tables.
@@ -112,7 +119,7 @@ class XVLA(nn.Module):
     @typed
     def predict(
         self,
-        features: Features,
+        features: XVLAFeatures,
         x_t: Float[Array, "B H A"],
         t: Float[Array, " B"],
         proprio: Float[Array, "B P"],
@@ -135,7 +142,7 @@ class XVLA(nn.Module):
     @typed
     def hidden(
         self,
-        features: Features,
+        features: XVLAFeatures,
         x_t: Float[Array, "B H A"],
         t: Float[Array, " B"],
         proprio: Float[Array, "B P"],
@@ -146,7 +153,7 @@ class XVLA(nn.Module):
 
     def _head(
         self,
-        features: Features,
+        features: XVLAFeatures,
         x_t: Array,
         t: Array,
         proprio: Array,
@@ -191,7 +198,7 @@ class XVLA(nn.Module):
     @typed
     def head_loss(
         self,
-        features: Features,
+        features: XVLAFeatures,
         proprio: Float[Array, "B P"],
         domain_id: Int[Array, " B"],
         action: Float[Array, "B H2 n"],
@@ -220,7 +227,7 @@ class XVLA(nn.Module):
 def generate_actions(
     model: XVLA,
     params: Params,
-    features: Features,
+    features: XVLAFeatures,
     noise: Float[Array, "B H A"],
     proprio: Float[Array, "B P"],
     domain_id: Int[Array, " B"],
@@ -230,7 +237,7 @@ def generate_actions(
 
     Args:
         model: The network.
-        params: Its parameters.
+        params: Its parameters: ``vlm`` and ``transformer`` at the top, torch's names and layouts below.
         features: Output of ``encode``.
         noise: Standard normal, in the model's action shape.
         proprio: As in ``predict``.

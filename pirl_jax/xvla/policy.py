@@ -16,7 +16,7 @@ from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
-from pirl_jax.xvla.model import XVLA, Features, sample_times
+from pirl_jax.xvla.model import XVLA, XVLAFeatures, sample_times
 from pirl_jax.xvla.trainable import Selection, rl_part
 
 FLOW_HEAD = "transformer"
@@ -43,10 +43,6 @@ class XVLAFlowPolicy:
     @property
     def chunk_size(self) -> int:
         return self.config.chunk_size
-
-    @property
-    def n_action_steps(self) -> int:
-        return self.config.n_action_steps
 
     @property
     def dim_action(self) -> int:
@@ -79,11 +75,17 @@ class XVLAFlowPolicy:
     def group(self, name: str) -> str | None:
         return rl_part(self.config, self.selection, name)
 
-    def encode(self, frozen: Params, images: Array, tokens: Array) -> Features:
+    def encode(self, frozen: Params, images: Array, tokens: Array) -> XVLAFeatures:
         return self._apply(frozen, normalize_images(images), tokens, method="encode")
 
     def predict(
-        self, trainable: Params, features: Features, x_t: Array, t: Array, proprio: Array, domain_id: Array
+        self,
+        trainable: Params,
+        features: XVLAFeatures,
+        x_t: Array,
+        t: Array,
+        proprio: Array,
+        domain_id: Array,
     ) -> Array:
         head = {FLOW_HEAD: trainable[FLOW_HEAD]}
         return self._apply(head, features, x_t, t, proprio, domain_id, method="predict")
@@ -91,7 +93,7 @@ class XVLAFlowPolicy:
     def supervised_loss(
         self,
         trainable: Params,
-        features: Features,
+        features: XVLAFeatures,
         proprio: Array,
         domain_id: Array,
         action: Array,
@@ -105,7 +107,7 @@ class XVLAFlowPolicy:
         return jnp.stack(list(parts.values())).sum()
 
     def critic_input(
-        self, kind: str, trainable: Params, features: Features, proprio: Array, domain_id: Array
+        self, kind: str, trainable: Params, features: XVLAFeatures, proprio: Array, domain_id: Array
     ) -> Array:
         if kind == "vlm":
             return _pooled(features)
@@ -118,12 +120,12 @@ class XVLAFlowPolicy:
     def prepare_proprio(self, state: np.ndarray) -> np.ndarray:
         return np.asarray(prepare_proprio(jnp.asarray(state), self.config.dim_proprio))
 
-    def summarize(self, features: Features, proprio: Array) -> Array:
+    def summarize(self, features: XVLAFeatures, proprio: Array) -> Array:
         return jnp.concatenate([_pooled(features), proprio], axis=-1)
 
     def _apply(self, params: Params, *inputs: Any, method: str) -> Any:
         return cast(Any, self._model.apply({"params": params}, *inputs, method=method))
 
 
-def _pooled(features: Features) -> Array:
+def _pooled(features: XVLAFeatures) -> Array:
     return features.vlm.astype(jnp.float32).mean(axis=1)

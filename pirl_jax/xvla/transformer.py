@@ -25,6 +25,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Let every token attend to all S of them; shapes stay."""
         dim = x.shape[-1]
         qkv = Linear(3 * dim, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
@@ -38,6 +39,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Transform each token by itself; shapes stay."""
         hidden = jax.nn.gelu(Linear(self.hidden, name="fc1")(x), approximate=True)
         return Linear(x.shape[-1], name="fc2")(hidden)
 
@@ -50,6 +52,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Run the block; shapes stay."""
         x = x + Attention(self.num_heads, name="attn")(LayerNorm(name="norm1")(x))
         return x + Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp")(LayerNorm(name="norm2")(x))
 

@@ -27,6 +27,7 @@ class ConvEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w in"]) -> Float[Array, "B h2 w2 C"]:
+        """Return a map that the stage's stride has shrunk, of its width C."""
         cfg, i = self.config, self.stage
         norm = LayerNorm(name="norm")
         conv = Conv(
@@ -47,6 +48,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        """Transform each token by itself; shapes stay."""
         width = int(self.config.embed_dim[self.stage] * self.config.mlp_ratio)
         hidden = Linear(width, name="fc1")(x)
         hidden = Activation(self.config.activation_function, name="activation_fn")(hidden)
@@ -67,6 +69,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Let every token attend to those of its window; shapes stay."""
         cfg = self.config
         _, h, w, channels = x.shape
         size, heads = cfg.window_size, cfg.num_heads[self.stage]
@@ -128,6 +131,7 @@ class ChannelAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Let every channel attend to those of its group; shapes stay."""
         cfg = self.config
         batch, h, w, channels = x.shape
         groups = cfg.num_groups[self.stage]
@@ -150,6 +154,7 @@ class HalfBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Run the half block; shapes stay."""
         attend = {"window_attn": WindowAttention, "channel_attn": ChannelAttention}[self.kind]
         x = x + DepthwiseConv(name="conv1")(x)
         x = x + attend(self.config, self.stage, name=self.kind)(LayerNorm(name="norm1")(x))
@@ -165,6 +170,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Run the block; shapes stay."""
         x = HalfBlock(self.config, self.stage, "window_attn", name="spatial_block")(x)
         return HalfBlock(self.config, self.stage, "channel_attn", name="channel_block")(x)
 
@@ -176,6 +182,7 @@ class VisionTower(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h2 w2 D"]:
+        """Return the last stage's map of ImageNet-normalised images, D = ``embed_dim[-1]`` wide."""
         block = nn.remat(Block)  # as in the head (``transformer.py``)
         for stage in range(len(self.config.embed_dim)):
             x = ConvEmbed(self.config, stage, name=f"convs_{stage}")(x)
@@ -191,6 +198,11 @@ class PositionEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "h w D"]:
+        """Return the embedding of each place of a map, in its dtype; only the map's shape is read.
+
+        Raises:
+            ValueError: If h or w is more than ``max_position_embeddings``.
+        """
         _, h, w, dim = x.shape
         positions = self.config.max_position_embeddings
         columns = Embedding(positions, dim - dim // 2, name="column_embeddings").first(w)
@@ -206,6 +218,7 @@ class TemporalEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, " D"]:
+        """Return the embedding that all places of a map share, in its dtype."""
         shape = (self.config.max_temporal_embeddings, x.shape[-1])
         table = self.param("pos_idx_to_embed", zeros, shape)
         return jax.lax.stop_gradient(table)[0].astype(x.dtype)
@@ -226,6 +239,11 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B S W"]:
+        """Return S = 1 + h·w tokens, ``projection_dim`` wide.
+
+        Raises:
+            ValueError: If h or w is more than ``max_position_embeddings``.
+        """
         x = x + PositionEmbedding(self.config, name="image_position_embed")(x)
         x = x + TemporalEmbedding(self.config, name="visual_temporal_embed")(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])

@@ -77,21 +77,21 @@ def test_batches_hold_what_lerobot_loads(cfg):
     for index in range(len(dataset)):
         item = dataset[index]
         by_image[(item[IMAGE_KEY] * 255).round().to(torch.uint8).numpy().tobytes()] = item
-    seen = 0
+    seen, past_the_end = 0, False
     for batch in take(dataset, cfg.policy, 4):
         assert batch.images.shape == (8, 1, 3, 16, 16)
         assert batch.action.shape == (8, 8, 4)
         for row in range(8):
             item = by_image[batch.images[row, 0].tobytes()]
             np.testing.assert_array_equal(batch.action[row], item[ACTION])
-            np.testing.assert_array_equal(batch.action_is_pad[row], item["action_is_pad"])
             np.testing.assert_array_equal(batch.proprio[row], [*item[OBS_STATE], 0, 0])
             np.testing.assert_array_equal(
                 batch.tokens[row], step._tokenize_text([item["task"]])["input_ids"][0]
             )
             seen += 1
+            past_the_end |= bool(item["action_is_pad"].any())
     assert seen == 32
-    assert any(batch.action_is_pad.any() for batch in take(dataset, cfg.policy, 4))
+    assert past_the_end
 
 
 def test_an_epoch_shows_every_frame_once(cfg):

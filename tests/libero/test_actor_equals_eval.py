@@ -15,8 +15,8 @@ from lerobot.scripts.lerobot_eval import rollout
 from tiny_libero import CHUNK, LENGTH, SIZE, write_libero_config
 
 from bridge import plugin
-from bridge.weights.convert import params_from_state
 from bridge.weights.export import export_pretrained, policy_config
+from bridge.weights.state_dict import params_from_state
 from bridge.wire.record import unpack
 
 SEED, NOISE_SEED = 11, 4

@@ -11,7 +11,7 @@ from pirl_jax.recipe import NoiseConfig
 
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_chain_goes_from_one_to_zero_without_gaps(K):
-    steps = modes.schedule(NoiseConfig(), K)
+    steps = modes.transitions(NoiseConfig(), K)
     assert len(steps) == K
     assert steps[0].t == 1.0
     assert steps[-1].s == 0.0
@@ -21,7 +21,7 @@ def test_chain_goes_from_one_to_zero_without_gaps(K):
 
 @pytest.mark.parametrize("K", [1, 2, 5, 7, 10, 33])
 def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
-    for step, k in zip(modes.schedule(NoiseConfig(), K), range(K, 0, -1)):
+    for step, k in zip(modes.transitions(NoiseConfig(), K), range(K, 0, -1)):
         # LeRobot: t = torch.full((B,), i / steps); x_t = x1 * t + action * (1 - t)
         s = np.full(1, (k - 1) / K, np.float32)
         assert np.float32(step.noise_coef) == s
@@ -29,7 +29,7 @@ def test_zero_noise_weights_are_those_of_a_float32_time_tensor(K):
 
 
 def test_terminal_noises_only_the_last_step():
-    steps = modes.schedule(NoiseConfig(level=0.3), 4, step=1)
+    steps = modes.transitions(NoiseConfig(level=0.3), 4, step=1)
     assert [step.std for step in steps] == [0.0, 0.0, 0.0, 0.3]
     assert (steps[-1].noise_coef, steps[-1].action_coef) == (0.0, 1.0)
     assert modes.MODES["terminal"].sample_step(np.random.default_rng(0), 4) == 1
@@ -40,7 +40,7 @@ def test_flow_noise_noises_every_step_around_the_anchored_mean(K):
     config = NoiseConfig(mode="flow_noise", level=0.3)
     mode = modes.MODES["flow_noise"]
     step = mode.sample_step(np.random.default_rng(0), K)
-    noised, plain = modes.schedule(config, K, step), modes.schedule(config, K)
+    noised, plain = modes.transitions(config, K, step), modes.transitions(config, K)
     assert (step, mode.num_noised(K)) == (K, K)
     assert [s.std for s in noised] == K * [0.3]
     assert [s._replace(std=0.0) for s in noised] == list(plain)
@@ -70,7 +70,7 @@ def test_the_level_falls_linearly_and_stays():
 
 def test_a_step_that_the_mode_never_noises_is_refused():
     with pytest.raises(ValueError, match=r"noises one of the steps \(1,\) of 4; got step 2"):
-        modes.schedule(NoiseConfig(), 4, step=2)
+        modes.transitions(NoiseConfig(), 4, step=2)
 
 
 def test_unknown_mode_is_refused_with_the_known_ones():

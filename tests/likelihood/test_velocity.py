@@ -74,7 +74,7 @@ def test_zero_noise_is_eulers_sampler_bit_for_bit_in_float32(K):
     for i in range(K):
         x = x + np.float32(dt) * head(x, np.full(B, 1.0 + i * dt, np.float32))
     mixed = eps0
-    for step in modes.schedule(NoiseConfig(), K, parametrization="velocity"):
+    for step in modes.transitions(NoiseConfig(), K, parametrization="velocity"):
         v = head(mixed, np.full(B, step.t, np.float32))
         coefs = map(np.float32, (step.noise_coef, step.action_coef, step.x_coef))
         terms = [x * c for x, c in zip((eps0, v, mixed), coefs)]

@@ -42,7 +42,7 @@ def test_the_schedule_is_lerobots_loop_bit_for_bit_in_torch(network, K):
     velocity, x1 = torch_velocity(network), torch.from_numpy(network["noise"])
     expected = euler_integrate(velocity, x1, K)
     x = x1
-    for step in modes.schedule(NoiseConfig(), K, parametrization="velocity"):
+    for step in modes.transitions(NoiseConfig(), K, parametrization="velocity"):
         v = velocity(x, torch.full((B,), step.t))
         x = x1 * step.noise_coef + v * step.action_coef + x * step.x_coef
     assert torch.equal(x, expected)

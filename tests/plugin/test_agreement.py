@@ -7,7 +7,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
 from bridge.plugin.agreement import agreement, fingerprint
-from bridge.weights.convert import load_params
+from bridge.weights.folder import load_params
 from bridge.weights.state_dict import to_torch_state
 
 

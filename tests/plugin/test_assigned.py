@@ -143,7 +143,7 @@ def test_what_an_actor_no_longer_holds_is_played_again():
     with learner() as (server, _):
         actor = Actor(server.port).register()
         assert [actor.episodes.next().number for _ in range(2)] == [0, 1]
-        actor.episodes.settled()
+        actor.episodes.acknowledged()
         assert actor.episodes.next().number == 0
         assert actor.episodes.next().number == 2
 

@@ -1,6 +1,7 @@
 """The supervised step: learns, leaves the frozen alone, and continues bit for bit."""
 
 import threading
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from pirl_jax.supervised import step as sft
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.training import checkpoint
 from pirl_jax.xvla.init import init_params
+from pirl_jax.xvla.trainable import is_frozen
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def trainer(params):
     recipe = SupervisedOptimizer(
         lr=3e-3, warmup_steps=0, decay_lr=3e-3, vlm_lr_scale=1.0, freeze_language_encoder=True
     )
-    trainable, frozen = sft.split(params, recipe.is_frozen)
+    trainable, frozen = sft.split(params, partial(is_frozen, recipe))
     optimizer = recipe.build(trainable, 1000)
     return lambda seed=0: sft.create(trainable, optimizer, seed), frozen, sft.make_step(CONFIG, optimizer)
 
@@ -77,7 +79,7 @@ def test_frozen_parameters_are_no_state(trainer, params):
 
 @pytest.mark.parametrize("flags", [{}, {"freeze_vision_encoder": True}, {"train_policy_transformer": False}])
 def test_split_and_merge_are_inverse(params, flags):
-    trainable, frozen = sft.split(params, SupervisedOptimizer(**flags).is_frozen)
+    trainable, frozen = sft.split(params, partial(is_frozen, SupervisedOptimizer(**flags)))
     assert jax.tree.structure(sft.merge(trainable, frozen)) == jax.tree.structure(params)
     assert len(jax.tree.leaves(trainable)) + len(jax.tree.leaves(frozen)) == len(jax.tree.leaves(params))
     assert bool(frozen) == bool(flags)

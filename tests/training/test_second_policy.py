@@ -24,7 +24,7 @@ from pirl_jax.update import critic
 class LinearVelocityPolicy:
     """v = x_t - (proprio·W + b): its chain runs from noise towards proprio·W + b."""
 
-    num_denoising_steps, chunk_size, n_action_steps, dim_action = 3, 2, 2, 2
+    num_denoising_steps, chunk_size, dim_action = 3, 2, 2
     channel_groups: Mapping[str, tuple[int, ...]] = {"joints": (0, 1)}
     gripper_logits: tuple[int, ...] = ()
     parametrization = "velocity"

@@ -20,7 +20,7 @@ from pirl_jax.rollout.collect import Collected
 from pirl_jax.training import parts
 from pirl_jax.update import critic as critics
 from pirl_jax.xvla.init import init_params
-from pirl_jax.xvla.model import Features
+from pirl_jax.xvla.model import XVLAFeatures
 from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 ROWS = 11
@@ -46,7 +46,7 @@ def xvla():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_v_vlm_sees_the_mean_vlm_token_in_float32(xvla, dtype):
     policy, trainable, features, proprio, domain_id = xvla
-    features = Features(*(part.astype(dtype) for part in features))
+    features = XVLAFeatures(*(part.astype(dtype) for part in features))
     seen = policy.critic_input("vlm", trainable, features, proprio, domain_id)
     assert seen.dtype == jnp.float32
     np.testing.assert_allclose(seen, np.asarray(features.vlm, np.float64).mean(1), rtol=1e-5, atol=1e-6)

@@ -154,10 +154,10 @@ def test_only_what_the_clip_holds_back_counts_as_clipped(log_ratio, advantage, f
     assert float(metrics["clip_fraction"]) == fraction == (float(gradient[0, 0]) == 0)
 
 
-def test_chunk_log_prob_sums_executed_steps_only():
+def test_over_steps_sums_the_steps_that_count_only():
     per_step = jnp.array([[1.0, 2.0, jnp.nan], [4.0, jnp.inf, jnp.nan]])
     mask = jnp.array([[True, True, False], [True, False, False]])
-    np.testing.assert_array_equal(losses.chunk_log_prob(per_step, mask), [3.0, 4.0])
+    np.testing.assert_array_equal(losses.over_steps(per_step, mask), [3.0, 4.0])
 
 
 def test_explained_variance_equals_its_definition():

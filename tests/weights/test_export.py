@@ -23,8 +23,10 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config, write_run_config
 
 from bridge import plugin
-from bridge.weights.convert import convert, load_params, params_from_state
+from bridge.weights.convert import convert
 from bridge.weights.export import export_pretrained, policy_config
+from bridge.weights.folder import load_params
+from bridge.weights.state_dict import params_from_state
 from pirl_jax.training import checkpoint
 
 FRONT = "observation.images.front"

@@ -21,8 +21,8 @@ from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from safetensors.torch import load_file, save_file
 from tiny import florence_config, tiny_policy_config
 
-from bridge.weights import convert as weights
-from bridge.weights import keymap, state_dict
+from bridge.weights import convert, keymap, state_dict
+from bridge.weights import folder as folders
 from bridge.weights.export import policy_config
 from pirl_jax.training import checkpoint
 
@@ -54,7 +54,7 @@ def lerobot_folder(tmp_path_factory) -> Path:
 
 
 def run(*arguments, capsys) -> tuple[int, str, str]:
-    status = weights.main([str(argument) for argument in arguments])
+    status = convert.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -102,8 +102,8 @@ def test_round_trip_gives_lerobots_own_file_byte_for_byte(tmp_path, capsys, over
 
 
 def test_stock_lerobot_loads_what_comes_back(tmp_path, lerobot_folder):
-    weights.convert(lerobot_folder, tmp_path / "orbax")
-    weights.convert(tmp_path / "orbax", tmp_path / "back")
+    convert.convert(lerobot_folder, tmp_path / "orbax")
+    convert.convert(tmp_path / "orbax", tmp_path / "back")
     folders = (lerobot_folder, tmp_path / "back")
     want, got = (XVLAPolicy.from_pretrained(folder).state_dict() for folder in folders)
     assert want.keys() == got.keys()
@@ -115,11 +115,11 @@ def test_each_tensor_keeps_its_own_dtype(tmp_path, lerobot_folder):
     state = load_file(lerobot_folder / "model.safetensors")
     mixed = {key: t.bfloat16() if ".vlm." in key else t for key, t in state.items()}
     save_file(mixed, tmp_path / "mixed" / "model.safetensors")
-    _, params = weights.load_params(tmp_path / "mixed")
+    _, params = folders.load_params(tmp_path / "mixed")
     assert params["vlm"]["language_model"]["shared"]["weight"].dtype == ml_dtypes.bfloat16
     assert params["transformer"]["pos_emb"].dtype == np.float32
-    weights.convert(tmp_path / "mixed", tmp_path / "orbax")
-    weights.convert(tmp_path / "orbax", tmp_path / "back")
+    convert.convert(tmp_path / "mixed", tmp_path / "orbax")
+    convert.convert(tmp_path / "orbax", tmp_path / "back")
     back = load_file(tmp_path / "back" / "model.safetensors")
     assert back.keys() == mixed.keys()
     assert all(back[key].dtype == mixed[key].dtype and torch.equal(back[key], mixed[key]) for key in mixed)
@@ -135,10 +135,10 @@ def test_the_vendored_layout_is_translated_as_lerobot_translates_it(tmp_path, le
     assert all(torch.equal(lerobots[key], native[key]) for key in native)
 
     save_file({key: tensor.clone() for key, tensor in old.items()}, folder / "model.safetensors")
-    weights.convert(folder, tmp_path / "native", to="lerobot")
+    convert.convert(folder, tmp_path / "native", to="lerobot")
     assert files(tmp_path / "native") == files(lerobot_folder)
-    weights.convert(folder, tmp_path / "orbax")
-    weights.convert(tmp_path / "orbax", tmp_path / "back")
+    convert.convert(folder, tmp_path / "orbax")
+    convert.convert(tmp_path / "orbax", tmp_path / "back")
     assert files(tmp_path / "back") == files(lerobot_folder)
 
 
@@ -148,7 +148,7 @@ def test_either_name_of_the_tied_embedding_will_do(tmp_path, lerobot_folder, kep
     state = load_file(lerobot_folder / "model.safetensors")
     table = state.pop(EMBED)
     save_file(state | {key: table.clone() for key in kept}, tmp_path / "x" / "model.safetensors")
-    _, params = weights.load_params(tmp_path / "x")
+    _, params = folders.load_params(tmp_path / "x")
     np.testing.assert_array_equal(params["vlm"]["language_model"]["shared"]["weight"], table.numpy())
     assert "embed_tokens" not in params["vlm"]["language_model"]["encoder"]
 
@@ -157,17 +157,17 @@ def test_tied_embeddings_that_differ_are_refused(tmp_path, lerobot_folder):
     shutil.copytree(lerobot_folder, tmp_path / "x")
     state = load_file(lerobot_folder / "model.safetensors")
     save_file(state | {SHARED: state[EMBED] + 1}, tmp_path / "x" / "model.safetensors")
-    with pytest.raises(weights.WeightsError, match=r"embed_tokens\.weight and .*shared\.weight differ"):
-        weights.load_params(tmp_path / "x")
+    with pytest.raises(state_dict.WeightsError, match=r"embed_tokens\.weight and .*shared\.weight differ"):
+        folders.load_params(tmp_path / "x")
 
 
 def test_a_policy_in_memory_converts_without_a_copy():
     policy = XVLAPolicy(tiny_policy_config())
-    params = weights.params_from_state(policy.state_dict(), policy_config(policy.config))
+    params = state_dict.params_from_state(policy.state_dict(), policy_config(policy.config))
     with torch.no_grad():
         policy.model.transformer.pos_emb.fill_(3)
     np.testing.assert_array_equal(params["transformer"]["pos_emb"], 3)
-    state = weights.to_torch_state(params)
+    state = state_dict.to_torch_state(params)
     assert state["model.transformer.pos_emb"].data_ptr() == policy.model.transformer.pos_emb.data_ptr()
     assert set(policy.state_dict()) - set(state) == {EMBED}
 
@@ -175,7 +175,7 @@ def test_a_policy_in_memory_converts_without_a_copy():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_push_views_jax_memory_and_survives_donation(dtype):
     params = {"transformer": {"pos_emb": jnp.arange(64, dtype=dtype).reshape(1, 8, 8) + 0}, "vlm": {}}
-    tensor = weights.to_torch_state(params)["model.transformer.pos_emb"]
+    tensor = state_dict.to_torch_state(params)["model.transformer.pos_emb"]
     assert tensor.data_ptr() == params["transformer"]["pos_emb"].unsafe_buffer_pointer()
     jax.block_until_ready(jax.jit(lambda p: jax.tree.map(lambda x: x * 0, p), donate_argnums=0)(params))
     assert tensor.sum() == 64 * 63 / 2
@@ -184,7 +184,7 @@ def test_a_push_views_jax_memory_and_survives_donation(dtype):
 def test_a_push_can_be_partial_and_rounded_as_jax_rounds():
     values = jax.random.normal(jax.random.key(0), (1, 50, 7))
     params = {"transformer": {"pos_emb": values, "norm": {"bias": values[0, 0]}}, "vlm": {"anything": values}}
-    state = weights.to_torch_state(params, subset=("transformer",), dtype=torch.bfloat16)
+    state = state_dict.to_torch_state(params, subset=("transformer",), dtype=torch.bfloat16)
     assert set(state) == {"model.transformer.pos_emb", "model.transformer.norm.bias"}
     rounded = np.asarray(values.astype(jnp.bfloat16)).view(np.int16)
     np.testing.assert_array_equal(state["model.transformer.pos_emb"].view(torch.int16).numpy(), rounded)
@@ -280,7 +280,7 @@ def test_a_corrupted_checkpoint_gives_one_clear_line_and_no_output(tmp_path, cap
 def test_a_corrupted_orbax_folder_gives_one_clear_line_and_no_output(
     tmp_path, capsys, lerobot_folder, damage
 ):
-    weights.convert(lerobot_folder, tmp_path / "x")
+    convert.convert(lerobot_folder, tmp_path / "x")
     folder = tmp_path / "x" / "params"
     if damage == "truncated data":
         largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -310,7 +310,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, capsys, lerobot_folder
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights.checkpoint, "save", full)
+    monkeypatch.setattr(folders.checkpoint, "save", full)
     status, out, err = run(lerobot_folder, tmp_path / "out", capsys=capsys)
     assert (status, out) == (1, "")
     assert "No space left on device" in err
@@ -319,7 +319,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, capsys, lerobot_folder
 
 def test_an_existing_destination_is_replaced_only_on_request(tmp_path, capsys, lerobot_folder):
     out_folder = tmp_path / "out"
-    weights.convert(lerobot_folder, out_folder)
+    convert.convert(lerobot_folder, out_folder)
     (out_folder / "old").write_text("")
     status, _, err = run(lerobot_folder, out_folder, capsys=capsys)
     assert status == 1
@@ -338,16 +338,16 @@ def test_an_existing_destination_is_replaced_only_on_request(tmp_path, capsys, l
 
 
 def test_a_failed_overwrite_keeps_the_old_checkpoint(tmp_path, capsys, lerobot_folder, monkeypatch):
-    weights.convert(lerobot_folder, tmp_path / "out")
+    convert.convert(lerobot_folder, tmp_path / "out")
 
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights.checkpoint, "save", full)
+    monkeypatch.setattr(folders.checkpoint, "save", full)
     status, _, _ = run(lerobot_folder, tmp_path / "out", "--overwrite", capsys=capsys)
     assert status == 1
     monkeypatch.undo()
-    weights.load_params(tmp_path / "out")
+    folders.load_params(tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -358,8 +358,8 @@ def test_a_hub_id_is_downloaded(tmp_path, lerobot_folder, monkeypatch):
         asked.update(repo_id=repo_id, **kwargs)
         return str(lerobot_folder)
 
-    monkeypatch.setattr(weights, "snapshot_download", snapshot_download)
-    to, _ = weights.convert("lerobot/xvla-base", tmp_path / "out", revision="v1")
+    monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
+    to, _ = convert.convert("lerobot/xvla-base", tmp_path / "out", revision="v1")
     assert to == "orbax"
     assert asked["repo_id"] == "lerobot/xvla-base"
     assert asked["revision"] == "v1"
@@ -369,7 +369,7 @@ def test_without_a_network_a_hub_id_gives_one_clear_line(tmp_path, capsys, monke
     def snapshot_download(*args, **kwargs):
         raise LocalEntryNotFoundError("Cannot reach the hub.\nAnd more.")
 
-    monkeypatch.setattr(weights, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
     status, _, err = run("lerobot/xvla-base", tmp_path / "out", capsys=capsys)
     assert status == 1
     assert "the Hugging Face hub cannot provide it (Cannot reach the hub)" in err
@@ -385,7 +385,7 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path, capsys, source)
 
 def test_a_training_checkpoint_stands_for_its_policy(tmp_path, lerobot_folder):
     shutil.copytree(lerobot_folder, tmp_path / "000010" / "pretrained_model")
-    config, params = weights.load_params(tmp_path / "000010")
+    config, params = folders.load_params(tmp_path / "000010")
     assert config.chunk_size == 8
     assert set(params) == {"vlm", "transformer"}
 
@@ -398,7 +398,7 @@ def test_a_tokenizer_travels_along_and_is_found_where_it_arrives(tmp_path, lerob
     step_config = {"tokenizer_name": "/elsewhere", "max_length": 4}
     step = {"registry_name": "tokenizer_processor", "config": step_config}
     (source / "policy_preprocessor.json").write_text(json.dumps({"name": "p", "steps": [step]}))
-    weights.convert(source, tmp_path / "out")
+    convert.convert(source, tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer" / "tokenizer.json").exists()
     pipeline = json.loads((tmp_path / "out" / "policy_preprocessor.json").read_text())
     here = str(tmp_path / "out" / "tokenizer")
@@ -409,17 +409,17 @@ def test_a_tokenizer_travels_along_and_is_found_where_it_arrives(tmp_path, lerob
 MEMORY = """
 import sys
 from pathlib import Path
-from bridge.weights import convert as weights, state_dict
+from bridge.weights import convert, folder, state_dict
 
 def status(name):
     line = next(line for line in open("/proc/self/status") if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 source, out = sys.argv[1:]
-state_dict.expected_tensors(weights.read_config(Path(source)))  # tracing is no part of the bound
+state_dict.expected_tensors(folder.read_config(Path(source)))  # tracing is no part of the bound
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
-weights.convert(source, out)
+convert.convert(source, out)
 print(status("VmHWM") - before)
 """
 

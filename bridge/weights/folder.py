@@ -1,0 +1,220 @@
+"""X-VLA checkpoint folders: LeRobot's (``model.safetensors``) and Orbax (``params/``).
+
+Both carry ``config.json`` and the processors' files, so a policy survives the way there and back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from bridge.weights.state_dict import (
+    Progress,
+    SafetensorsFile,
+    Tree,
+    WeightsError,
+    check_params,
+    params_from_state,
+    write_safetensors,
+)
+from pirl_jax.training import checkpoint
+from pirl_jax.xvla.config import XVLAConfig
+
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+PARAMS = "params"
+PREPROCESSOR = "policy_preprocessor.json"
+TOKENIZER = "tokenizer"
+
+FORMATS = ("orbax", "lerobot")
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]
+_HUB_IGNORED = ["checkpoints/*", "training_state/*"]
+
+
+def load_params(
+    source: Path | str, revision: str | None = None, progress: Progress | None = None
+) -> tuple[XVLAConfig, Tree]:
+    """Read an X-VLA checkpoint.
+
+    Args:
+        source: A LeRobot or Orbax checkpoint folder, a training checkpoint holding ``pretrained_model/``, or
+            a model id on the Hugging Face hub.
+        revision: Hub revision.
+        progress: Told after each tensor.
+
+    Returns:
+        The architecture and the parameter tree (NumPy, dtypes as stored).
+
+    Raises:
+        WeightsError: The checkpoint is absent, damaged, or does not fit its own config.
+    """
+    folder = resolve(source, revision)
+    config = read_config(folder)
+    if format_of(folder) == "lerobot":
+        return config, params_from_state(SafetensorsFile(folder / MODEL), config, progress)
+    try:
+        stored = checkpoint.load(folder / PARAMS)
+    except Exception as error:  # tensorstore raises what it likes on damaged files
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{folder / PARAMS} is damaged ({reason}). Copy or convert it again.") from error
+    return config, check_params(stored, config, progress)
+
+
+def save_params(
+    params: Tree, source: Path | str, out: Path | str, to: str = "lerobot", overwrite: bool = False
+) -> None:
+    """Write a checkpoint folder, atomically: it appears complete or not at all.
+
+    Args:
+        params: Complete parameter tree.
+        source: Folder whose ``config.json``, processor files and tokenizer are carried along.
+        out: The new folder.
+        to: ``"lerobot"`` for a folder that ``XVLAPolicy.from_pretrained`` loads, ``"orbax"`` for ours.
+        overwrite: Replace ``out`` if it is a checkpoint.
+
+    Raises:
+        WeightsError: ``params`` does not fit the config, or ``out`` exists.
+    """
+    source, out = Path(source), Path(out).absolute()
+    check_params(params, read_config(source))
+    with _new_folder(out, overwrite) as folder:
+        _carry_along(source, folder, out)
+        if to == "lerobot":
+            write_safetensors(folder / MODEL, params)
+        else:
+            checkpoint.save(folder / PARAMS, params)
+
+
+def resolve(source: Path | str, revision: str | None = None) -> Path:
+    """Return the local folder of a checkpoint, downloading it if ``source`` is a hub id.
+
+    Raises:
+        WeightsError: There is neither such a folder nor such a model within reach.
+    """
+    folder = Path(source)
+    if (folder / checkpoint.PRETRAINED_MODEL).is_dir():
+        folder = folder / checkpoint.PRETRAINED_MODEL
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise WeightsError(f"{source} is a file; give the checkpoint's folder.")
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise WeightsError(
+            f"there is no folder {source}; give a checkpoint's folder or a hub id such as org/name."
+        )
+    try:
+        return Path(
+            snapshot_download(
+                str(source), revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise WeightsError(
+            f"there is no folder {source}, and the Hugging Face hub cannot provide it ({reason}). Check "
+            "the name and the connection, or download the model elsewhere and give its folder."
+        ) from error
+
+
+def read_config(folder: Path) -> XVLAConfig:
+    """Read a checkpoint folder's architecture.
+
+    Raises:
+        WeightsError: ``config.json`` is missing, unreadable or describes no X-VLA.
+    """
+    file = folder / CONFIG
+    try:
+        return XVLAConfig.from_dict(json.loads(file.read_text()))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{file} is missing; give a folder that LeRobot saved a policy to.") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise WeightsError(f"{file} does not describe an X-VLA policy: {error}") from error
+
+
+def format_of(folder: Path) -> str:
+    """Return ``"lerobot"`` or ``"orbax"``.
+
+    Raises:
+        WeightsError: The folder holds neither kind of weights.
+    """
+    if (folder / MODEL).exists():
+        return "lerobot"
+    if (folder / PARAMS).is_dir():
+        return "orbax"
+    raise WeightsError(
+        f"{folder} holds neither {MODEL} (LeRobot) nor {PARAMS}/ (Orbax): it is no X-VLA checkpoint."
+    )
+
+
+@contextmanager
+def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder beside ``out`` that becomes ``out`` at the end, or vanishes on any failure."""
+    check_destination(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    displaced = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        building.mkdir()
+        yield building
+        if out.exists():
+            os.replace(out, displaced)
+        os.replace(building, out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        if displaced.exists() and not out.exists():
+            os.replace(displaced, out)
+        raise
+    shutil.rmtree(displaced, ignore_errors=True)
+
+
+def check_destination(out: Path, overwrite: bool) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        WeightsError: ``out`` exists and may not be replaced, or is not a checkpoint.
+    """
+    if not out.exists():
+        return
+    if not overwrite:
+        raise WeightsError(
+            f"{out} already exists. Pass --overwrite to replace it, or choose another destination."
+        )
+    if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists()):
+        raise WeightsError(
+            f"{out} is not a checkpoint, so --overwrite does not replace it. Choose another destination."
+        )
+
+
+def _carry_along(source: Path, folder: Path, final: Path) -> None:
+    """Copy everything but the weights; a tokenizer that travels along is referred to where it will be."""
+    for path in source.iterdir():
+        if path.is_file() and path.name != MODEL and not path.name.startswith("."):
+            shutil.copyfile(path, folder / path.name)
+    if (source / TOKENIZER).is_dir():
+        shutil.copytree(source / TOKENIZER, folder / TOKENIZER)
+        repoint_tokenizer(folder, final / TOKENIZER)
+
+
+def repoint_tokenizer(folder: Path, tokenizer: Path) -> None:
+    """Make a LeRobot folder's config and preprocessor load their tokenizer from a path.
+
+    LeRobot takes a tokenizer's name relative to the working directory, so the path has to be absolute.
+    """
+    config = json.loads((folder / CONFIG).read_text())
+    config["tokenizer_name"] = str(tokenizer.absolute())
+    (folder / CONFIG).write_text(json.dumps(config, indent=4))
+    file = folder / PREPROCESSOR
+    if file.exists():
+        pipeline = json.loads(file.read_text())
+        for step in pipeline.get("steps", []):
+            if step.get("registry_name") == "tokenizer_processor":
+                step["config"]["tokenizer_name"] = str(tokenizer.absolute())
+        file.write_text(json.dumps(pipeline, indent=2))
