@@ -16,8 +16,8 @@ from lerobot.datasets.factory import make_dataset
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
-from transformers import AutoTokenizer
 
+from bridge.wire.tokens import token_ids
 from pirl_jax.supervised.frames import Frames
 
 logger = logging.getLogger(__name__)
@@ -115,16 +115,15 @@ def batches(
 
 
 def tokenize(tasks: list[str], policy: XVLAConfig) -> np.ndarray:
-    """Return token ids, int32 [len(tasks), N], as LeRobot's ``TokenizerProcessorStep`` makes them."""
-    tokens = AutoTokenizer.from_pretrained(policy.tokenizer_name)(
+    """Return the tasks' token ids, int32 [len(tasks), N]."""
+    ids = token_ids(
         tasks,
-        max_length=policy.tokenizer_max_length,
-        truncation=True,
-        padding=policy.pad_language_to,
-        padding_side=policy.tokenizer_padding_side,
-        return_tensors="np",
+        policy.tokenizer_name,
+        policy.tokenizer_max_length,
+        policy.pad_language_to,
+        policy.tokenizer_padding_side,
     )
-    return tokens["input_ids"].astype(np.int32)
+    return np.array(ids, np.int32)
 
 
 class _Columns:

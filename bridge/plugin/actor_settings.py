@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import draccus
-from transformers import AutoTokenizer
 
 from bridge.libero.schedule import Schedule
+from bridge.wire.tokens import token_ids
 
 
 @dataclass
@@ -124,18 +124,17 @@ class ActorSettings:
             )
 
     def tokenize(self, instructions: Iterable[str]) -> list[list[int]]:
-        """Return each instruction's token ids, as LeRobot's TokenizerProcessorStep makes them.
+        """Return each instruction's token ids.
 
         Raises:
             ValueError: No tokenizer is known.
         """
         if self.tokenizer_name is None:
             raise ValueError("env.tokenizer_name is not set: the instruction cannot become token ids.")
-        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_name)
-        return tokenizer(
-            list(instructions),
-            max_length=self.tokenizer_max_length,
-            truncation=True,
-            padding=self.tokenizer_padding or "max_length",
-            padding_side=self.tokenizer_padding_side or "right",
-        )["input_ids"]
+        return token_ids(
+            instructions,
+            self.tokenizer_name,
+            self.tokenizer_max_length,
+            self.tokenizer_padding or "max_length",
+            self.tokenizer_padding_side or "right",
+        )

@@ -16,6 +16,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from torch import Tensor
 
 from bridge.plugin.actor_settings import ActorSettings
+from pirl_jax.trees import leaves
 
 RECIPE_SECTIONS = ("trainable", "noise", "rollout", "push", "dataset_stats")
 """Of ``algorithm``: those that decide how an actor acts. The others are the learner's own."""
@@ -77,8 +78,4 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            key: leaf for name, item in value.items() for key, leaf in _flat(f"{prefix}.{name}", item).items()
-        }
-    return {prefix: value}
+    return {".".join(path): leaf for path, leaf in leaves({prefix: value})}

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
 
-from bridge.plugin.recipe_config import OBS_DOMAIN_ID
-from bridge.wire.protocol import STEP_INFO_HEADER
+from bridge.wire.protocol import OBS_DOMAIN_ID, STEP_INFO_HEADER
 from bridge.wire.record import unpack
 from pirl_jax.rollout.assignments import Assignment, episode_seed
 

@@ -15,12 +15,12 @@ from lerobot.policies.gaussian_actor.configuration_gaussian_actor import ActorLe
 from lerobot.rl.algorithms.configs import RLAlgorithmConfig
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
+from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import Recipe
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
 SUPPORTED_POLICIES = ("xvla",)
-OBS_DOMAIN_ID = "observation.domain_id"
 
 _MARK = "_pirl_recipe"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+
+from pirl_jax.trees import leaves
 
 _NOT_COMPARED = ("resume", "checkpoint_path", "output_dir", "policy.input_features", "policy.output_features")
 """They differ in every resumed run, or are derived."""
@@ -21,8 +23,8 @@ def changes(cfg: Any) -> dict[str, tuple[Any, Any]]:
         cfg: a validated training config of LeRobot's with ``resume=true``.
     """
     file = Path(cfg.checkpoint_path) / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
-    saved = dict(_leaves(json.loads(file.read_text())))
-    now = dict(_leaves(json.loads(json.dumps(cfg.to_dict(), default=str))))
+    saved = _settings(json.loads(file.read_text()))
+    now = _settings(json.loads(json.dumps(cfg.to_dict(), default=str)))
     return {
         name: (saved[name], value)
         for name, value in now.items()
@@ -37,9 +39,6 @@ def _is_setting(name: str, saved: Any, now: Any) -> bool:
     return name.startswith("algorithm.") or not (isinstance(saved, str) or isinstance(now, str))
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted name → value."""
+    return {".".join(path): value for path, value in leaves(config)}

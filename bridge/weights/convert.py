@@ -12,7 +12,8 @@ from pathlib import Path
 import jax
 
 from bridge.weights.folder import FORMATS, check_destination, format_of, load_params, resolve, save_params
-from bridge.weights.state_dict import Progress, Tree, leaves
+from bridge.weights.state_dict import Progress, Tree
+from pirl_jax.trees import leaves
 
 
 def convert(

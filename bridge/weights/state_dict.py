@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bridge.weights import keymap
+from pirl_jax import trees
 from pirl_jax.likelihood.modes import NOISE_HEAD
+from pirl_jax.trees import leaves, nest
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.init import init_params
 
@@ -108,17 +110,17 @@ def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Pr
     expected = expected_tensors(config)
     sources = _sources(state, expected)
     _check_names(set(sources), set(expected), sources)
-    params: Tree = {}
+    params: list[tuple[trees.Path, np.ndarray]] = []
     for done, (key, (path, shape)) in enumerate(expected.items(), start=1):
         source = sources[key]
         array = to_numpy(state[source])
         if source in keymap.TRANSPOSED:
             array = np.ascontiguousarray(array.T)
         _check_tensor(source, array, shape)
-        _insert(params, path, array)
+        params.append((path, array))
         if progress:
             progress(done, len(expected))
-    return params
+    return nest(params)
 
 
 def to_torch_state(
@@ -202,15 +204,6 @@ def expected_tensors(config: XVLAConfig) -> dict[str, tuple[tuple[str, ...], tup
     return {keymap.to_torch_key(path): (path, leaf.shape) for path, leaf in leaves(tree)}
 
 
-def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Iterate over the leaves of nested dicts with their paths."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, (*prefix, name))
-        else:
-            yield (*prefix, name), value
-
-
 def _sources(state: Mapping[str, Any], expected: Collection[str]) -> dict[str, str]:
     """Return the key in ``state`` of every native key, tied embeddings restored as LeRobot's loader does."""
     vendored = keymap.is_vendored(state)
@@ -270,9 +263,3 @@ def _check_tensor(name: str, array: Any, shape: tuple[int, ...]) -> None:
         raise WeightsError(
             f"{name} holds {bad} NaN or infinite values; the checkpoint is damaged or diverged."
         )
-
-
-def _insert(tree: Tree, path: tuple[str, ...], leaf: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = leaf

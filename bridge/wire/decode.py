@@ -11,14 +11,13 @@ import numpy as np
 import torch
 
 from bridge.wire.archive import TransitionError, load_transitions
-from bridge.wire.protocol import STEP_INFO_HEADER
+from bridge.wire.protocol import OBS_DOMAIN_ID, STEP_INFO_HEADER
 from bridge.wire.record import Record, RecordError, unpack
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.rollout.episode import Episode, Observations
 
 STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
-DOMAIN_KEY = "observation.domain_id"
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,9 @@ def _decode_observations(states: Sequence[Mapping[str, Any]], spec: EpisodeSpec)
     if not np.isfinite(proprio).all():
         raise TransitionError("nan", f"{STATE_KEY} is not finite.")
     tokens = stack(TOKENS_KEY, (spec.num_tokens,), np.int64)
-    domain_id = stack(DOMAIN_KEY, (), np.int64)
+    domain_id = stack(OBS_DOMAIN_ID, (), np.int64)
     if tokens.min() < 0 or domain_id.min() < 0:
-        raise TransitionError("type", f"{TOKENS_KEY} and {DOMAIN_KEY} must not be negative.")
+        raise TransitionError("type", f"{TOKENS_KEY} and {OBS_DOMAIN_ID} must not be negative.")
     return Observations(images=np.stack(images, axis=1), tokens=tokens, domain_id=domain_id, proprio=proprio)
 
 

@@ -23,6 +23,9 @@ ACTOR_KEY = "pirl-actor"
 STEP_INFO_HEADER = ("executed", "success", "seed_low", "seed_high", "task", "init_state")
 """A chunk's ``discrete_penalty``, which LeRobot's actor passes on: these numbers, then each step's reward."""
 
+OBS_DOMAIN_ID = "observation.domain_id"
+"""Observation key of the embodiment, beside those that LeRobot has."""
+
 PACKAGE_VERSION = version("pirl-jax")
 
 SERVICE = "pirl.Assignments"

@@ -15,6 +15,7 @@ import optax
 
 from pirl_jax.optim import masters, movement
 from pirl_jax.supervised.frames import Frames
+from pirl_jax.trees import leaves, nest
 from pirl_jax.typing import Array, Int, PRNGKeyArray, PyTree
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
@@ -45,13 +46,10 @@ def split(params: PyTree, is_frozen: Callable[[str], bool]) -> tuple[PyTree, PyT
         params: Nested dict of arrays.
         is_frozen: Decides by a parameter's dotted name.
     """
-    parts: tuple[PyTree, PyTree] = ({}, {})
-    for path, leaf in _leaves(params):
-        node = parts[is_frozen(".".join(path))]
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = leaf
-    return parts
+    parts: tuple[list, list] = ([], [])
+    for path, leaf in leaves(params):
+        parts[is_frozen(".".join(path))].append((path, leaf))
+    return nest(parts[0]), nest(parts[1])
 
 
 def merge(trainable: PyTree, frozen: PyTree) -> PyTree:
@@ -132,11 +130,3 @@ def fit(
                 "values in the dataset."
             )
         yield done + 1, state, metrics
-
-
-def _leaves(params: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, node in params.items():
-        if isinstance(node, dict):
-            yield from _leaves(node, (*path, name))
-        else:
-            yield (*path, name), node

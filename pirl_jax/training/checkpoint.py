@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from pirl_jax.trees import nest
+
 CHECKPOINTS = "checkpoints"
 LAST = "last"
 PRETRAINED_MODEL = "pretrained_model"
@@ -60,7 +62,7 @@ def save(folder: Path | str, tree: Any) -> None:
     leaves = {names: _to_host(leaf) for names, leaf in _named_leaves(tree)}
     # Orbax refuses arrays without elements; `restore` makes them anew from the shape.
     with _context():
-        ocp.save(str(folder), _nest({names: leaf for names, leaf in leaves.items() if leaf.size}))
+        ocp.save(str(folder), nest((names, leaf) for names, leaf in leaves.items() if leaf.size))
 
 
 def describe(folder: Path | str) -> dict[Names, jax.ShapeDtypeStruct]:
@@ -91,7 +93,7 @@ def load(folder: Path | str) -> dict[str, Any]:
         names: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for names, leaf in leaves.items()
     }
     with _context():
-        return ocp.load(str(folder), _nest(abstract))
+        return ocp.load(str(folder), nest(abstract.items()))
 
 
 def restore(folder: Path | str, like: Any) -> Any:
@@ -309,16 +311,6 @@ def _context() -> ocp.Context:
 def _named_leaves(tree: Any) -> list[tuple[Names, Any]]:
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf) for path, leaf in paths]
-
-
-def _nest(leaves: Mapping[Names, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for (*parents, last), leaf in leaves.items():
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[last] = leaf
-    return tree
 
 
 def _is_key(leaf: Any) -> bool:

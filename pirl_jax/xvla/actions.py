@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pirl_jax.typing import Array, Float, typed
-from pirl_jax.xvla.config import XVLAConfig
+from pirl_jax.xvla.config import ACTION_DIMS, REAL_ACTION_DIMS, XVLAConfig
 
 
 def _mse(pred: Array, target: Array) -> Array:
@@ -81,57 +81,48 @@ def _replace(x: Array, channels: tuple[int, ...], function: Callable[[Array], Ar
     return jnp.where(chosen, function(x), x)
 
 
-def _ee6d(name: str, gripper: LossTerm, *, logits: bool) -> ActionSpace:
-    grippers = (9, 19) if logits else ()
+def _fixed(name: str, *loss_terms: LossTerm, logits: tuple[int, ...] = ()) -> ActionSpace:
+    """Return a space of the config's sizes; ``logits`` are gripper channels that the network does not see."""
     return ActionSpace(
-        name=name,
-        dim_action=20,
-        real_dim=20,
-        loss_terms=(
-            LossTerm("position_loss", ((0, 1, 2), (10, 11, 12)), 500.0),
-            LossTerm("rotate6D_loss", (tuple(range(3, 9)), tuple(range(13, 19))), 10.0),
-            gripper,
-        ),
-        zeroed=grippers,
-        sigmoid=grippers,
+        name, ACTION_DIMS[name], REAL_ACTION_DIMS[name], loss_terms, zeroed=logits, sigmoid=logits
     )
 
 
-def _joints_only(name: str, dim_action: int, real_dim: int) -> ActionSpace:
-    real = tuple(range(real_dim))
-    return ActionSpace(name, dim_action, real_dim, (LossTerm("joints_loss", (real,), 1.0),))
+def _joints(channels: tuple[int, ...]) -> LossTerm:
+    return LossTerm("joints_loss", (channels,), 1.0)
 
 
-_JOINTS_14 = (*range(6), *range(7, 13))
+_EE6D = (
+    LossTerm("position_loss", ((0, 1, 2), (10, 11, 12)), 500.0),
+    LossTerm("rotate6D_loss", (tuple(range(3, 9)), tuple(range(13, 19))), 10.0),
+)
 
 FIXED_SPACES: dict[str, ActionSpace] = {
-    "ee6d": _ee6d("ee6d", LossTerm("gripper_loss", ((9,), (19,)), 0.5, _bce_with_logits), logits=True),
-    "agibot_ee6d": _ee6d("agibot_ee6d", LossTerm("gripper_loss", ((9, 19),), 10.0), logits=False),
-    "joint": ActionSpace(
-        name="joint",
-        dim_action=14,
-        real_dim=14,
-        loss_terms=(
-            LossTerm("joints_loss", (_JOINTS_14,), 1.0),
-            LossTerm("gripper_loss", ((6,), (13,)), 0.05, _bce_with_logits),
+    space.name: space
+    for space in (
+        _fixed(
+            "ee6d",
+            *_EE6D,
+            LossTerm("gripper_loss", ((9,), (19,)), 0.5, _bce_with_logits),
+            logits=(9, 19),
         ),
-        zeroed=(6, 13),
-        sigmoid=(6, 13),
-    ),
-    "franka_joint7": _joints_only("franka_joint7", 20, 7),
-    "so101_bimanual": ActionSpace(
-        name="so101_bimanual",
-        dim_action=20,
-        real_dim=12,
-        loss_terms=(
-            LossTerm("joints_loss", (tuple(range(12)),), 1.0),
+        _fixed("agibot_ee6d", *_EE6D, LossTerm("gripper_loss", ((9, 19),), 10.0)),
+        _fixed(
+            "joint",
+            _joints((*range(6), *range(7, 13))),
+            LossTerm("gripper_loss", ((6,), (13,)), 0.05, _bce_with_logits),
+            logits=(6, 13),
+        ),
+        _fixed("franka_joint7", _joints(tuple(range(7)))),
+        _fixed(
+            "so101_bimanual",
+            _joints(tuple(range(12))),
             LossTerm("gripper_loss", ((5, 11),), 1.0),
             LossTerm("left_arm_loss", (tuple(range(6)),), 1.0),
             LossTerm("right_arm_loss", (tuple(range(6, 12)),), 1.0),
+            logits=(5, 11),
         ),
-        zeroed=(5, 11),
-        sigmoid=(5, 11),
-    ),
+    )
 }
 """Every action space whose dimensions do not depend on the robot."""
 
@@ -139,7 +130,8 @@ FIXED_SPACES: dict[str, ActionSpace] = {
 def action_space(config: XVLAConfig) -> ActionSpace:
     """Return the action space a policy was trained in."""
     if config.action_mode == "auto":
-        return _joints_only("auto", config.dim_action, config.real_action_dim)
+        terms = (_joints(tuple(range(config.real_action_dim))),)
+        return ActionSpace("auto", config.dim_action, config.real_action_dim, terms)
     return FIXED_SPACES[config.action_mode]
 
 

@@ -45,6 +45,7 @@ def test_what_the_actor_shares_with_the_learner_imports_without_jax():
         [
             "pirl_jax",
             "pirl_jax.recipe",
+            "pirl_jax.trees",
             "pirl_jax.likelihood.modes",
             "pirl_jax.xvla.channels",
             "pirl_jax.likelihood.gripper",

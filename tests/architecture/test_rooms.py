@@ -2,10 +2,11 @@
 
 import rooms
 
-GROUND = {"typing", "files", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "linear", "optim"}
 LEARNER = {
     "typing": set(),
     "files": set(),
+    "trees": set(),
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
@@ -27,14 +28,18 @@ BRIDGE = {
     "libero": {"bridge/datasets"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),
-        *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/xvla"),
+        *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/trees", "pirl_jax/xvla"),
     },
-    "weights": {"bridge/plugin", "pirl_jax/likelihood", "pirl_jax/training", "pirl_jax/xvla"},
+    "weights": {
+        "bridge/plugin",
+        *(f"pirl_jax/{room}" for room in ("likelihood", "training", "trees", "xvla")),
+    },
     "settings": {
         "bridge/plugin",
         "bridge/wire",
         "pirl_jax/likelihood",
         "pirl_jax/recipe",
+        "pirl_jax/trees",
         "pirl_jax/xvla",
     },
     "figures": set(),
