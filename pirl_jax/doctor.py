@@ -151,7 +151,9 @@ def _trial_parts(
     """
     trial = dataclasses.replace(
         recipe,
-        rollout=dataclasses.replace(recipe.rollout, episodes_per_update=episodes, group_size=1),
+        rollout=dataclasses.replace(
+            recipe.rollout, episodes_per_update=episodes, group_size=1, group_return_range=None
+        ),
         advantage=dataclasses.replace(recipe.advantage, estimator="gae"),
         critic=dataclasses.replace(recipe.critic, warmup_updates=0),
         optimizer=dataclasses.replace(recipe.optimizer, lr_warmup_steps=0),

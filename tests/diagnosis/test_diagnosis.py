@@ -10,7 +10,7 @@ import pytest
 from by_recipe import make_recipe
 from toy_run import CRITIC, FROZEN, PARAMS, RECIPE, A, H, K, critic, episode, fresh_state, toy_policy
 
-from pirl_jax.doctor import diagnose
+from pirl_jax.doctor import _trial_parts, diagnose
 from pirl_jax.likelihood import flow, noise_head
 from pirl_jax.likelihood.modes import MODES
 from pirl_jax.recipe import NoiseConfig
@@ -148,3 +148,13 @@ def test_an_update_that_goes_too_far_is_noticed_and_the_state_is_left_alone():
     assert "one update of this recipe" in bad(found)
     assert float(PARAMS["w"]) == pytest.approx(0.3)
     assert float(CRITIC["v"]) == pytest.approx(0.7)
+
+
+def test_a_recipe_of_groups_is_tried_without_them():
+    """Also where it has settings that a recipe without groups would refuse."""
+    grouped = make_recipe(
+        HEALTHY, estimator="group", group_size=2, episodes_per_update=4, group_return_range=(0.1, 0.9)
+    )
+    parts, method = _trial_parts(toy_policy(), critic, FROZEN, grouped, 3)
+    assert parts.recipe.rollout.episodes_per_update == 3
+    assert method.value is not None
