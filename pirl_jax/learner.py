@@ -5,6 +5,7 @@ config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); th
 """
 
 import logging
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.training import checkpoint, loop
-from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.training.metrics import FILE_NAME, MetricsWriter, wandb_sinks
 from pirl_jax.training.parts import assemble, trained_group
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
@@ -214,6 +215,10 @@ def learn(cfg: Any) -> None:
             checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
             MetricsWriter(output_dir, int(train_state.updates), trackers) as log,
         ):
+            logger.info(
+                "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
+                "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
+            )
             updates = loop.run(
                 assemble(policy, critic.value_function(recipe.critic.hidden_dims), encoder, recipe),
                 recipe,
@@ -238,8 +243,19 @@ def learn(cfg: Any) -> None:
                 # The end of the run, a signal or a failure: what was learned is not lost.
                 if cfg.save_checkpoint and update is not None:
                     checkpoint.save_last(writer, update.number, update.state, export)
+    logger.info(last_words(output_dir))
+
+
+def last_words(output_dir: Path) -> str:
+    """Say where a run's newest checkpoint is. A folder in which there is nothing goes: it would be in the way
+    of the same command."""
     last = output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST
-    logger.info("done: %s", last if cfg.save_checkpoint else "save_checkpoint=false, nothing was saved")
+    if last.exists():
+        return f"done: {last}"
+    metrics = output_dir / FILE_NAME
+    if metrics.exists() and not metrics.read_text():
+        shutil.rmtree(output_dir)
+    return "done: there is no checkpoint (it was stopped before the first, or save_checkpoint=false)"
 
 
 def service_metrics(stats: dict[str, Any]) -> dict[str, float]:

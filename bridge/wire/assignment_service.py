@@ -160,7 +160,7 @@ class AssignmentService:
             names = [self._actors.pop(key).name for key in gone]
         for key, name in zip(gone, names):
             count = self._assignments.keep(key, ())
-            logger.warning("Actor %s is gone; %d episodes of its are played again by others.", name, count)
+            logger.warning("Actor %s is gone; what it was playing (%d) is played again.", name, count)
 
 
 def _shown(agreement: Mapping[str, Any], name: str) -> str:

@@ -32,3 +32,14 @@ def test_counters_since_the_start_are_not_taken_for_those_of_an_update():
 def test_a_seed_from_which_nothing_can_be_drawn_is_refused(seed):
     with pytest.raises(ValueError, match=f"seed must be a number from 0 to .*; got {seed}"):
         check_seed(seed)
+
+
+def test_a_run_without_a_checkpoint_says_so_and_leaves_nothing_in_the_way(tmp_path):
+    for rows, stays in (("", False), ('{"step": 1}\n', True)):
+        output_dir = tmp_path / f"run{stays}"
+        output_dir.mkdir()
+        (output_dir / "metrics.jsonl").write_text(rows)
+        assert learner.last_words(output_dir).startswith("done: there is no checkpoint")
+        assert output_dir.exists() == stays
+    (tmp_path / "run" / "checkpoints" / "last").mkdir(parents=True)
+    assert learner.last_words(tmp_path / "run") == f"done: {tmp_path / 'run' / 'checkpoints' / 'last'}"
