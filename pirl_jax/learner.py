@@ -108,9 +108,11 @@ def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
         restored = restored.replace(lr=start.lr)
     if "seed" in changed:
         restored = restored.replace(key=start.key)
-    # Groups begin at multiples of their size, which may be another now: numbers up to the next are left out.
-    size = cfg.algorithm.rollout.group_size
-    return restored.replace(episodes=-(-restored.episodes // size) * size)
+    if "algorithm.rollout.group_size" in changed:
+        # Groups begin at multiples of their size: numbers up to the next are left out.
+        size = cfg.algorithm.rollout.group_size
+        restored = restored.replace(episodes=-(-restored.episodes // size) * size)
+    return restored
 
 
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:

@@ -27,6 +27,8 @@ from bridge.wire.record import Record, pack
 from pirl_jax.likelihood import modes
 from pirl_jax.rollout.assignments import Assignment
 
+_NO_RUN = 0
+"""No learner's process has this id, so that its episodes are dropped."""
 _POLL_S = 0.2
 _REMIND_S = 60.0
 
@@ -146,8 +148,10 @@ class PiRLAlgorithm(RLAlgorithm):
             if message is not None:
                 self.load_weights(bytes_to_state_dict(message))
                 if self.run not in (before, run):
-                    # The learner has been restarted since: what was assigned will never be pushed. This
-                    # episode is played for nothing, and the next is asked for from the new process.
+                    # Of another process of the learner than had assigned the episode: one of the two is gone,
+                    # and what was assigned may never be pushed. The episode is played as no process's, for
+                    # nothing; the next is asked for from the one that is there.
+                    run = _NO_RUN
                     break
             elif self._channel.stop.is_set():
                 sys.exit(0)

@@ -83,7 +83,8 @@ def assemble(chunks: Iterable[Any], max_bytes: int, counts: Counts, peer: str) -
                 parts, skipping = [], True
             if not skipping:
                 size += len(chunk.data)
-                parts.append(chunk.data)
+                if chunk.data:
+                    parts.append(chunk.data)
                 if size > max_bytes:
                     counts.drop("oversize", f"{peer} sent a message longer than {max_bytes} bytes.")
                     parts, skipping = [], True

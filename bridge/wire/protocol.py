@@ -121,5 +121,10 @@ def _check(name: str, value: Any, expected: Any) -> None:
             _check(f"{name}[]", item, get_args(expected)[0])
     if isinstance(value, int) and not 0 <= value < 1 << 63:
         raise ProtocolError(f"{name} is out of range: {value}.")
+    if isinstance(value, dict):
+        for key in value:
+            _check(f"a name in {name}", key, str)
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         raise ProtocolError(f"{name} is over {_MAX_TEXT} characters long.")
+    if isinstance(value, str) and not value.isprintable():  # it goes into a log and into a status line
+        raise ProtocolError(f"{name} is not printable.")

@@ -85,7 +85,7 @@ class LearnerServer:
         self._max_actors = max_actors
         self._stopping = threading.Event()
         self._counts = Counts()
-        self.run = secrets.randbits(32)
+        self.run = 1 + secrets.randbelow(2**32 - 1)  # 0 is nobody's
         self._assignments = assignments
         self._inbox = Inbox(decode, self._accept, self._counts, self._stopping, assignments.lose)
         self._service = AssignmentService(assignments, self.run, agreement, 2 * max_actors, self._stopping)

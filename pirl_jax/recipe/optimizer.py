@@ -40,6 +40,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         ranges.check("optimizer", self)
+        if self.microbatch_size is None:
+            raise ValueError("algorithm.optimizer.microbatch_size must be auto or a number; got null.")
         if self.adaptive_lr and self.target_kl is None:
             raise ValueError(
                 "algorithm.optimizer.adaptive_lr needs algorithm.optimizer.target_kl; set it, e.g. to 0.05."

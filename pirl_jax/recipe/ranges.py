@@ -117,6 +117,8 @@ def check(section: str, config: Any) -> None:
         allowed = RANGES[section].get(field.name)
         if allowed is None or value is None:
             continue
+        if isinstance(value, bool):
+            raise ValueError(f"{name} must be a number; got {value}.")
         if isinstance(value, str):
             words = [word for kind in typing.get_args(choices[field.name]) for word in typing.get_args(kind)]
             check_choice(name, value, words)

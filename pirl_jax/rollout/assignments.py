@@ -89,7 +89,7 @@ class Assignments:
         choose: Seed → (task, place); asked once a group, in the order of the groups, from the run's first,
             when a group is admitted: by the thread that learns, so that what it has learned by then decides,
             and not who asks when. None: a single task.
-        first: The first number of this process, of a group's first episode: those below it are settled.
+        first: The first number of this process: those below it are settled.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Assignments:
         with self._changed:
             numbers = [number for number, player in self._playing.items() if player == actor]
             if numbers:
-                number = min(numbers)
+                number = numbers[0]  # the oldest; a lower one may have been handed out since
                 del self._playing[number]
                 self._fail(number)
 

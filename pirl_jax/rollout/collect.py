@@ -90,6 +90,8 @@ class Collector:
         self._unscored: dict[int, Episode] = {}
         self._scored: dict[int, Collected] = {}
         self._usable = 0  # of those that arrived for the update that is awaited
+        self._rejected: set[int] = set()
+        self._unreadable = 0  # numbers given up though nothing of them ever arrived
         self.position = first
         self._tasks = None
         if config.task_success_range is not None:
@@ -106,7 +108,8 @@ class Collector:
         """
         collected: list[Collected] = []
         dropped: Counter[str] = Counter()
-        self._usable = 0
+        self._usable = self._unreadable = 0
+        self._rejected = {number for number in self._rejected if number >= self.position}
         while not self._stop.is_set():
             missing = self._config.episodes_per_update - len(collected)
             window = range(self.position, self.position + missing)
@@ -158,14 +161,19 @@ class Collector:
         if not dropped[reason]:
             logger.warning("rejecting episode %d, %s; it is played again", episode.number, words)
         dropped[reason] += 1
+        self._rejected.add(episode.number)
         self._assignments.reject(episode.number)
-        rejected = sum(dropped[each] for each in REJECTED)
+        self._stop_if_most_fail(dropped)
+
+    def _stop_if_most_fail(self, dropped: Counter[str]) -> None:
+        counts = {reason: dropped[reason] for reason in REJECTED} | {"unreadable": self._unreadable}
+        failed = sum(counts.values())
         most = max(self._config.episodes_per_update // 2, _LEAST_REJECTED)
-        if rejected >= most and rejected > self._usable:
-            counts = ", ".join(f"{each}: {dropped[each]}" for each in REJECTED if dropped[each])
+        if failed >= most and failed > self._usable:
+            listed = ", ".join(f"{reason}: {count}" for reason, count in counts.items() if count)
             raise DisagreementError(
-                f"{rejected} episodes were rejected ({counts}) while {self._usable} could be used. "
-                + (GAP_ADVICE if dropped["gap"] else "Look at the actors' logs.")
+                f"{failed} episodes were rejected ({listed}) while {self._usable} could be used. "
+                + (GAP_ADVICE if counts["gap"] else "Look at the logs of learner and actors.")
             )
 
     def _take(self, room: int, dropped: Counter[str]) -> list[Collected]:
@@ -182,6 +190,9 @@ class Collector:
             for item in items:
                 self._report(item.episode.task, item.episode.success)
             dropped["given_up"] += len(given_up)
+            if unreadable := len(set(given_up) - self._rejected):
+                self._unreadable += unreadable
+                self._stop_if_most_fail(dropped)
             kept = self._worth_learning(items, size, dropped)
             self._assignments.drop(size - len(kept))
             taken += kept

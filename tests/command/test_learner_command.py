@@ -12,12 +12,15 @@ from pirl_jax import learner
 from pirl_jax.training import checkpoint
 
 
-@pytest.mark.parametrize(("size", "begins"), [(1, 30), (8, 32), (15, 30)])
-def test_a_resumed_run_goes_on_with_a_whole_group(monkeypatch, size, begins):
-    """Thirty episodes are settled, and the size of groups may be another now."""
+@pytest.mark.parametrize(("size", "before", "begins"), [(1, 8, 30), (8, 1, 32), (15, 1, 30), (8, 8, 30)])
+def test_a_resumed_run_whose_groups_have_another_size_goes_on_with_a_whole_one(
+    monkeypatch, size, before, begins
+):
+    """Thirty episodes are settled. Where nothing has changed, no number is left out."""
     restored = fresh_state(RECIPE).replace(episodes=jnp.int32(30))
     monkeypatch.setattr(checkpoint, "restore", lambda folder, start: restored)
-    monkeypatch.setattr(bridge.settings.resumed, "changes", lambda cfg: {})
+    changed = {"algorithm.rollout.group_size": (before, size)} if size != before else {}
+    monkeypatch.setattr(bridge.settings.resumed, "changes", lambda cfg: changed)
     rollout = SimpleNamespace(group_size=size)
     cfg = SimpleNamespace(checkpoint_path="run", algorithm=SimpleNamespace(rollout=rollout))
     assert int(learner.resumed(cfg, fresh_state(RECIPE)).episodes) == begins

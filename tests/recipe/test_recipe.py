@@ -66,6 +66,8 @@ def test_the_modes_that_may_be_chosen_are_those_there_are():
         ("advantage", {"gamma": 1.5}, r"algorithm.advantage.gamma must be in \[0, 1\]"),
         ("rollout", {"max_staleness": -1}, "algorithm.rollout.max_staleness must be ≥ 0"),
         ("optimizer", {"microbatch_size": 0}, "algorithm.optimizer.microbatch_size must be ≥ 1; got 0"),
+        ("optimizer", {"microbatch_size": None}, "microbatch_size must be auto or a number; got null"),
+        ("optimizer", {"microbatch_size": True}, "microbatch_size must be a number; got True"),
         ("optimizer", {"microbatch_size": "all"}, "algorithm.optimizer.microbatch_size must be auto"),
         ("optimizer", {"lr_warmup_steps": -1}, "algorithm.optimizer.lr_warmup_steps must be ≥ 0"),
         ("objective", {"reference_kl_coef": -0.1}, "algorithm.objective.reference_kl_coef must be ≥ 0"),

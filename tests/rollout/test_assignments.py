@@ -137,6 +137,16 @@ def test_an_unreadable_message_is_of_the_oldest_episode_that_its_actor_plays():
     assert deliver(assignments, other) is deliver(assignments, second) is Verdict.WANTED
 
 
+def test_what_cannot_be_read_is_not_blamed_on_a_number_that_was_handed_out_again():
+    assignments = published()
+    gone, mine = assignments.next("gone", 0), assignments.next("a", 0)
+    assignments.keep("gone", ())
+    again = assignments.next("a", 0)
+    assert again.number == gone.number < mine.number
+    assignments.lose("a")
+    assert assignments.next("b", 0).number == mine.number
+
+
 def test_a_group_shares_seed_task_and_place_and_its_episodes_go_to_different_actors():
     choices = iter([(3, 0), (1, None)])
     assignments = published(window=4, group_size=2, choose=lambda seed: next(choices))

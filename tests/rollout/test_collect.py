@@ -178,6 +178,19 @@ def test_when_most_are_wrong_the_run_ends_with_words():
         learner.collect()
 
 
+def test_when_nothing_that_arrives_can_be_read_the_run_ends_with_words():
+    """Else numbers would be played and given up for ever."""
+    learner = Learner()
+
+    def lose():
+        learner.start()
+        learner.assignments.lose("a")
+
+    learner.later = [lose] * (SIZE * ATTEMPTS)
+    with pytest.raises(DisagreementError, match=r"4 episodes were rejected \(unreadable: 4\) while 0"):
+        learner.collect()
+
+
 def test_groups_are_judged_whole_and_in_order():
     outcomes = {0: True, 1: True, 2: True, 3: False, 4: False, 5: False, 6: False, 7: True}
     learner = Learner(group_size=2, scored=lambda number: Scored(number, outcomes[number]))
