@@ -108,7 +108,7 @@ def make_critic_update(critic: critics.ValueFunction, recipe: Recipe) -> Callabl
 
 def make_evaluate(policy: FlowPolicy, critic: critics.ValueFunction, recipe: Recipe) -> critics.Evaluate:
     """``critic.make_evaluate``."""
-    return critics.make_evaluate(policy, critic, recipe.critic.input, recipe.optimizer.minibatch_size)
+    return critics.make_evaluate(policy, critic, recipe.critic.input, parts.block_of(recipe))
 
 
 def make_scorer(policy: FlowPolicy, frozen: Any, recipe: Recipe) -> Callable[..., Any]:

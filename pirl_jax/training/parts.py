@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.policy import FlowPolicy
@@ -13,12 +15,13 @@ from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.scoring import ScoredEpisode, make_scorer
 from pirl_jax.typing import Array, Metrics, Params
-from pirl_jax.update.batch import Batch
+from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.critic import Evaluate, ValueFunction, make_evaluate
 from pirl_jax.update.critic_steps import CriticBatch, make_critic_update
 from pirl_jax.update.estimate import make_batch
 from pirl_jax.update.method import Method
 from pirl_jax.update.objective import observed
+from pirl_jax.update.rows import cut
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import make_update
 
@@ -48,8 +51,20 @@ class Parts:
             return state, {}
         # The next update's values will be asked of the policy as it is now.
         inputs, _ = self.evaluate(state, observed(batch))
-        points = CriticBatch(inputs, batch.proprio, batch.value_targets, batch.share)
-        return self.critic_update(state, points, n_valid)
+        others = batch.proprio, batch.value_targets, batch.share
+        points = CriticBatch(*cut((inputs, *others), np.arange(n_valid)))
+        return self.critic_update(state, pad_rows(points, capacity_of(self.recipe)), n_valid)
+
+
+def capacity_of(recipe: Recipe) -> int:
+    """Return the most observations that an update's episodes may have."""
+    return recipe.rollout.episodes_per_update * (recipe.rollout.max_chunks + 1)
+
+
+def block_of(recipe: Recipe) -> int:
+    """Return how many rows are in work at a time."""
+    size = recipe.optimizer.microbatch_size
+    return size if isinstance(size, int) else min(recipe.optimizer.minibatch_size, capacity_of(recipe))
 
 
 def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Method:
@@ -62,6 +77,7 @@ def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Metho
         None if recipe.advantage.estimator == "group" else value,
         recipe.demonstrations,
         policy.supervised_loss if recipe.demonstrations.coef else None,
+        capacity_of(recipe),
         trained_group(policy),
     )
 
@@ -85,7 +101,7 @@ def assemble(policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: R
     return Parts(
         recipe,
         make_scorer(policy, frozen, recipe.noise, recipe.rollout.max_chunks),
-        make_evaluate(policy, value, recipe.critic.input, recipe.optimizer.minibatch_size),
+        make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         make_update(method),
         make_critic_update(method) if extra else None,
     )

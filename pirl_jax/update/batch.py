@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.typing import Array, Bool, Float, Int, PyTree
@@ -50,12 +47,3 @@ def pad_rows(tree: PyTree, capacity: int) -> PyTree:
         return np.pad(x, [(0, capacity - len(x))] + [(0, 0)] * (x.ndim - 1))
 
     return jax.tree.map(pad, tree)
-
-
-def in_blocks(function: Callable[[PyTree], PyTree], rows: PyTree, size: int) -> PyTree:
-    """``function(rows)`` computed ``size`` rows at a time: no more memory than a minibatch takes."""
-    n = jax.tree.leaves(rows)[0].shape[0]
-    blocks = -(-n // size)
-    order = jnp.arange(blocks * size).reshape(blocks, size) % n
-    out = jax.lax.map(lambda block: function(jax.tree.map(lambda x: x[block], rows)), order)
-    return jax.tree.map(lambda x: x.reshape(blocks * size, *x.shape[2:])[:n], out)

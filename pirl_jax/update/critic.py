@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.linear import full_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.typing import Array, Float, Params, PRNGKeyArray, typed
-from pirl_jax.update.batch import in_blocks
+from pirl_jax.update.rows import in_blocks
 from pirl_jax.update.state import TrainState
 
 ValueFunction = Callable[[Params, Array, Array], Array]
 """``(critic params, inputs [B D], proprio [B P]) -> values [B]``."""
-Evaluate = Callable[[TrainState, Observed], tuple[Array, Array]]
-"""``(state, B observations) -> (the critic's inputs [B D], values [B])``."""
+Evaluate = Callable[[TrainState, Observed], tuple[np.ndarray, np.ndarray]]
+"""``(state, B observations) -> (the critic's inputs [B D], values [B])``, from host memory to host memory."""
 
 
 class Critic(nn.Module):
@@ -62,7 +64,7 @@ def init(policy: FlowPolicy, config: CriticConfig, dim_proprio: int, key: PRNGKe
 
 
 def make_evaluate(policy: FlowPolicy, value: ValueFunction, kind: str, block: int) -> Evaluate:
-    """Build the function that values observations, jitted.
+    """Build the function that values observations.
 
     The inputs are of the state's policy parameters. An update takes them once and keeps them: its values, its
     targets and its regression are of one and the same function of the observation, though the policy moves.
@@ -75,9 +77,12 @@ def make_evaluate(policy: FlowPolicy, value: ValueFunction, kind: str, block: in
     """
 
     @jax.jit
-    def evaluate(state: TrainState, observed: Observed) -> tuple[Array, Array]:
-        size = min(block, len(observed.domain_id))
-        inputs = in_blocks(lambda rows: policy.critic_input(kind, state.params, *rows), tuple(observed), size)
-        return inputs, value(state.critic_params, inputs, observed.proprio)
+    def run(params: Params, critic_params: Params, observed: Observed) -> tuple[Array, Array]:
+        inputs = policy.critic_input(kind, params, *observed)
+        return inputs, value(critic_params, inputs, observed.proprio)
+
+    def evaluate(state: TrainState, observed: Observed) -> tuple[np.ndarray, np.ndarray]:
+        parameters = state.params, state.critic_params
+        return in_blocks(partial(run, *parameters), observed, len(observed.domain_id), block)
 
     return evaluate

@@ -13,9 +13,13 @@ from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import AdvantageConfig, ObjectiveConfig, RolloutConfig
 from pirl_jax.rollout.scoring import ScoredEpisode
 from pirl_jax.update import advantage, losses
-from pirl_jax.update.batch import Batch, pad_rows
+from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic import Evaluate
+from pirl_jax.update.rows import Joined
 from pirl_jax.update.state import TrainState
+
+_compiled_gae = jax.jit(advantage.gae)
+_normalize = jax.jit(advantage.normalize)
 
 
 def make_batch(
@@ -28,8 +32,8 @@ def make_batch(
 ) -> tuple[Batch, int]:
     """Lay episodes out as decision points with advantages.
 
-    All arrays have ``episodes_per_update · (max_chunks + 1)`` rows whatever the episodes' lengths: first
-    every decision point, then the final observations (which only lend their value), then padding.
+    Everything stays in host memory, and features where the episodes have them. Rows are every decision
+    point, and where observations are concerned, behind them the final ones, which only lend their value.
 
     Args:
         episodes: as many as the update takes; groups in a row.
@@ -43,37 +47,38 @@ def make_batch(
         The batch, and how many decision points it holds.
     """
     E, T = rollout.episodes_per_update, rollout.max_chunks
-    capacity = E * (T + 1)
     lengths = np.array([len(episode) for episode in episodes])
     # Where the decision points of [E, T] arrays lie, in the order of the rows.
     points = np.nonzero(np.arange(T) < lengths[:, None])
-    rows = jax.device_put(pad_rows(_rows(episodes, lengths), capacity))
+    rows = _rows(episodes, lengths)
     rewards = np.zeros((E, T), np.float32)
     rewards[points] = _acted(episodes, "reward")
     if config.estimator == "group":
         returns = jnp.asarray(rewards.sum(1)).reshape(-1, rollout.group_size)
         relative = advantage.group_relative(returns, config.min_std)
         advantages = np.broadcast_to(np.asarray(relative).reshape(E, 1), (E, T))
-        targets, inputs, row_values = np.zeros((E, T), np.float32), None, jnp.zeros(capacity)
+        targets, inputs, row_values = np.zeros((E, T), np.float32), None, np.zeros(len(points[0]), np.float32)
     else:
         observed = Observed(rows["features"], rows["proprio"], rows["domain_id"])
         inputs, row_values = evaluate(state, observed)
-        advantages, targets = _gae(episodes, rewards, np.asarray(row_values), points, config)
+        advantages, targets = _gae(episodes, rewards, row_values, points, config)
         if not rewards.any():  # what is left would be the critic's errors
             advantages = np.zeros((E, T), np.float32)
         elif config.normalize:
             weight = np.zeros((E, T), np.float32)
             weight[points] = _loss_weights(episodes, objective)
-            advantages = advantage.normalize(advantages, jnp.asarray(weight), config.min_std)
-    estimates = {"advantages": np.asarray(advantages)[points], "value_targets": np.asarray(targets)[points]}
+            advantages = _normalize(advantages, jnp.asarray(weight), config.min_std)
+    estimates: dict[str, Any] = {
+        "advantages": np.asarray(advantages)[points],
+        "value_targets": np.asarray(targets)[points],
+    }
     if objective.loss_weighting == "episode":
         executed = np.array([episode.step_mask.sum() for episode in episodes])
         ratios = executed if objective.aggregation == "action" else lengths
         estimates["advantages"] *= np.repeat(losses.equal_shares(ratios), lengths)
         estimates["share"] = np.repeat(losses.equal_shares(lengths), lengths)
-    estimates = jax.device_put(pad_rows(estimates, capacity))
-    batch = Batch(**rows, **estimates, old_values=row_values, critic_input=inputs)
-    return batch, int(lengths.sum())
+    estimates |= {"old_values": row_values, "critic_input": inputs}
+    return Batch(**rows, **estimates), int(lengths.sum())
 
 
 def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig) -> np.ndarray:
@@ -89,8 +94,8 @@ def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig)
 def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, Any]:
     """Concatenate what comes from the episodes themselves."""
 
-    def observed(*arrays: np.ndarray) -> np.ndarray:
-        return np.concatenate([x[:-1] for x in arrays] + [x[-1:] for x in arrays])
+    def observed(*arrays: np.ndarray) -> Joined:
+        return Joined([x[:-1] for x in arrays] + [x[-1:] for x in arrays])
 
     return {
         "features": jax.tree.map(observed, *(episode.features for episode in episodes)),
@@ -119,7 +124,7 @@ def _gae(
     grid = np.zeros((E, T + 1), np.float32)
     grid[points] = row_values[:n_valid]
     grid[np.arange(E), lengths] = row_values[n_valid : n_valid + E]
-    return advantage.gae(
+    return _compiled_gae(
         jnp.asarray(rewards),
         jnp.asarray(grid),
         jnp.asarray(lengths, jnp.int32),

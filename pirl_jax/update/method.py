@@ -29,6 +29,8 @@ class Method:
     demonstrations: DemonstrationsConfig
     supervised_loss: Callable[..., Array] | None = None
     """``FlowPolicy.supervised_loss``; None without demonstrations."""
+    capacity: int | None = None
+    """The most rows that an update may have, for shapes that do not change; None: those that it has."""
     group: Callable[[str], str | None] = first_name
     """Parameter's dotted name → the group it is trained in; None if it is not (``FlowPolicy.group``)."""
 

@@ -1,43 +1,33 @@
-"""One update as one jitted, donated function: epochs × minibatches over a padded batch of chunks."""
+"""One update: epochs × minibatches over the chunks of many episodes."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pirl_jax.likelihood import flow
 from pirl_jax.optim import movement
 from pirl_jax.recipe import OptimizerConfig
-from pirl_jax.typing import Array, Bool, Float, Int, Metrics, PRNGKeyArray
+from pirl_jax.typing import Array, Bool, Float, Int, Metrics, Params, PRNGKeyArray
 from pirl_jax.update import losses, metric_means
-from pirl_jax.update.batch import Batch, in_blocks
+from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.demonstrations import Demonstrations, coef_at
 from pirl_jax.update.method import Method
 from pirl_jax.update.minibatch import Report, minibatch_step
 from pirl_jax.update.objective import Draw, FixedPolicies, Minibatch, distribution
+from pirl_jax.update.rows import cut, in_blocks, on_host
 from pirl_jax.update.state import TrainState
 
 LR_STEP = 1.5
 """Factor of one adaptation of the learning rate (``OptimizerConfig.adaptive_lr``)."""
 LR_RANGE = 10.0
 """The adapted learning rate stays within this factor of ``OptimizerConfig.lr``."""
-
-
-class _Rows(NamedTuple):
-    """What an update's minibatches are cut from."""
-
-    batch: Batch
-    n_valid: Int[Array, ""]
-    fixed: FixedPolicies
-    key: PRNGKeyArray
-    """Of this update."""
-    demonstrations: Demonstrations | None
-    coef: Float[Array, ""]
-    """Weight of their loss."""
 
 
 class _Progress(NamedTuple):
@@ -58,13 +48,14 @@ class _Progress(NamedTuple):
 
 
 def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``.
+    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated.
 
-    Jitted, ``state`` donated.
+    The rows stay in host memory. A minibatch reaches the device while the one before it is worked on, and
+    nothing is waited for: whether the KL has passed its target is known on the device alone.
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
-    minibatches of (within one) equal size; the trip count is data, so one compilation serves every
-    ``n_valid`` ≤ B. What a minibatch does is ``minibatch_step``.
+    minibatches of (within one) equal size. What a minibatch does is ``minibatch_step``, which is compiled
+    once for every ``n_valid``.
 
     * **KL stop**: a minibatch whose approximate KL exceeds ``target_kl`` is not applied and ends the
       *policy's* steps of this update. The critic goes on to the last epoch: its regression has nothing to do
@@ -81,126 +72,173 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
     Args:
         method: functions and numbers. With ``method.supervised_loss`` the update needs ``demonstrations``.
     """
-    return jax.jit(partial(_update, method), donate_argnums=0)
+    programs = Programs(method)
+
+    def update(
+        state: TrainState, batch: Batch, n_valid: int, demonstrations: Demonstrations | None = None
+    ) -> tuple[TrainState, Metrics]:
+        n, batch = int(n_valid), on_host(batch)
+        capacity = method.capacity or len(batch.old_log_prob)
+        size = min(method.optimizer.minibatch_size, capacity)
+        demonstrations = demonstrations if method.supervised_loss is not None else None
+        warming_up = int(state.updates) < method.critic.warmup_updates
+        without_signal = demonstrations is None and not np.any(batch.advantages[:n])
+        idle = warming_up or without_signal
+
+        fixed = programs.fixed_policies(state, batch, n, method.microbatch or size)
+        orders = np.asarray(programs.orders(state, n, capacity))
+        before = programs.copy(state.params)
+        slots = _slots(method, size)
+        progress = programs.start(state, (batch, fixed), slots, demonstrations, idle)
+        running = deque[Array]()
+        minibatches = -(-n // size)
+        for index in range(method.optimizer.num_epochs * minibatches):
+            epoch, i = divmod(index, minibatches)
+            start, stop = (j * n // minibatches for j in (i, i + 1))
+            # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
+            chosen = np.full(slots, orders[epoch, 0])
+            chosen[: stop - start] = orders[epoch, start:stop]
+            counts: Any = (np.arange(len(chosen)) < stop - start).astype(np.float32)
+            points, theirs = cut((batch, fixed), chosen)
+            rows = jax.device_put(Minibatch(points, theirs, counts))
+            progress, done = programs.step(progress, rows, demonstrations, np.int32(index), np.bool_(i == 0))
+            running.append(done)
+            if len(running) > 1:  # else the host would lay out minibatches far ahead of the device
+                running.popleft().block_until_ready()
+        estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
+        reasons = np.bool_(idle), np.bool_(idle and not warming_up)
+        return programs.finish(progress, before, *estimates, np.int32(n), *reasons)
+
+    return update
 
 
-def _update(
+class Programs:
+    """The compiled functions of an update."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        chain = method.policy.chain
+        self.step = jax.jit(partial(_step, method), donate_argnums=0)
+        self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
+        self.orders = jax.jit(partial(_orders, method.optimizer.num_epochs), static_argnums=2)
+        self.copy = jax.jit(partial(jax.tree.map, jnp.copy))
+        self.proximal = jax.jit(
+            lambda params, points: flow.log_density(
+                chain, distribution(method, params, points), points.latents
+            )
+        )
+        self.reference = jax.jit(partial(distribution, method))
+        self._metrics: tuple[str, ...] | None = None
+
+    def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
+        """Return what the fixed policies say of the first ``n`` points, in host memory."""
+        proximal, reference = batch.old_log_prob, None
+        if self._method.objective.decoupled:
+            proximal = in_blocks(partial(self.proximal, state.params), batch, n, size)
+        if self._method.objective.reference_kl_coef:
+            reference = in_blocks(partial(self.reference, state.reference), batch, n, size)
+        return FixedPolicies(proximal, reference)
+
+    def start(
+        self,
+        state: TrainState,
+        rows: tuple[Batch, FixedPolicies],
+        slots: int,
+        demonstrations: Demonstrations | None,
+        idle: bool,
+    ) -> _Progress:
+        """Return the progress before the first step."""
+        if self._metrics is None:
+            any_rows = Minibatch(*cut(rows, np.zeros(slots, int)), jnp.zeros(slots))
+            draw = _draw(self._method, state, demonstrations, jnp.int32(0))
+            step = partial(minibatch_step, self._method)
+            report = jax.eval_shape(step, state, any_rows._replace(draw=draw), jnp.bool_(True))[1]
+            self._metrics = tuple(report.policy.metrics)
+        return _Progress(
+            state=state,
+            stopped=jnp.bool_(idle),
+            policy_sums=metric_means.zeros(*self._metrics),
+            critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
+            kl_sum=jnp.float32(0),
+            kl_n=jnp.int32(0),
+            policy_steps=jnp.int32(0),
+            skipped_steps=jnp.int32(0),
+        )
+
+
+def _orders(num_epochs: int, state: TrainState, n: Array, capacity: int) -> Int[Array, "epochs N"]:
+    key = jax.random.fold_in(state.key, state.updates)
+    return jnp.stack([_permutation(jax.random.fold_in(key, i), capacity, n) for i in range(num_epochs)])
+
+
+def _draw(
+    method: Method, state: TrainState, demonstrations: Demonstrations | None, index: Int[Array, ""]
+) -> Draw | None:
+    """Return the demonstrations of the update's step of this number."""
+    if demonstrations is None:
+        return None
+    key = jax.random.fold_in(state.key, state.updates)
+    # Epochs fold their index into the key, value-only steps the number of epochs: this is the next one.
+    key = jax.random.fold_in(key, method.optimizer.num_epochs + 1)
+    coef = coef_at(method.demonstrations, state.updates)
+    return Draw(demonstrations, jax.random.fold_in(key, index), coef)
+
+
+def _step(
     method: Method,
-    state: TrainState,
-    batch: Batch,
-    n_valid: Array | int,
-    demonstrations: Demonstrations | None = None,
-) -> tuple[TrainState, Metrics]:
-    optimizer = method.optimizer
-    size = min(optimizer.minibatch_size, batch.old_log_prob.shape[0])
-    with jax.named_scope("fixed_policies"):
-        fixed = _fixed_policies(method, state, batch, method.microbatch or size)
-    rows = _Rows(
-        batch,
-        jnp.asarray(n_valid, jnp.int32),
-        fixed,
-        jax.random.fold_in(state.key, state.updates),
-        demonstrations if method.supervised_loss is not None else None,
-        coef_at(method.demonstrations, state.updates),
+    progress: _Progress,
+    rows: Minibatch,
+    demonstrations: Demonstrations | None,
+    index: Int[Array, ""],
+    begins_epoch: Bool[Array, ""],
+) -> tuple[_Progress, Int[Array, ""]]:
+    """Take a step, and return with the progress what can be waited for: the progress itself is donated."""
+    forget = begins_epoch & ~progress.stopped
+    progress = progress._replace(
+        kl_sum=jnp.where(forget, 0.0, progress.kl_sum), kl_n=jnp.where(forget, 0, progress.kl_n)
     )
-    warming_up = state.updates < method.critic.warmup_updates
-    idle = warming_up | _without_signal(rows)
-    progress = _start(method, state, rows, size, idle)
-    progress = jax.lax.fori_loop(0, optimizer.num_epochs, partial(_epoch, method, rows, size), progress)
+    rows = rows._replace(draw=_draw(method, progress.state, demonstrations, index))
+    state, report = minibatch_step(method, progress.state, rows, ~progress.stopped)
+    return _recorded(progress, state, report), index + 1
+
+
+def _finish(
+    method: Method,
+    progress: _Progress,
+    before: Params,
+    old_values: Float[Array, " N"],
+    targets: Float[Array, " N"],
+    n: Int[Array, ""],
+    idle: Bool[Array, ""],
+    without_signal: Bool[Array, ""],
+) -> tuple[TrainState, Metrics]:
+    """Return the state after the update, and its metrics."""
+    state = progress.state
     kl = progress.kl_sum / jnp.maximum(progress.kl_n, 1)
+    coef = {"demonstrations_coef": coef_at(method.demonstrations, state.updates)}
+    counts = (jnp.arange(len(targets)) < n).astype(jnp.float32)
     metrics = {
-        **movement(state.params, progress.state.params, method.group),
+        **movement(before, state.params, method.group),
         **metric_means.means(progress.policy_sums),
         **metric_means.means(progress.critic_sums),
-        "explained_variance": _explained_variance(batch, rows.n_valid),
-        **({} if rows.demonstrations is None else {"demonstrations_coef": rows.coef}),
+        "explained_variance": losses.explained_variance(old_values, targets, counts),
+        **(coef if method.supervised_loss is not None else {}),
         "approx_kl": kl,
         "lr": state.lr,
         "kl_stopped": progress.stopped & ~idle,
-        "without_signal": idle & ~warming_up,
+        "without_signal": without_signal,
         "policy_steps": progress.policy_steps,
         "skipped_steps": progress.skipped_steps,
     }
-    lr = _adapted_lr(state.lr, kl, progress.kl_n > 0, optimizer)
-    new_state = progress.state.replace(updates=state.updates + 1, lr=lr)
+    lr = _adapted_lr(state.lr, kl, progress.kl_n > 0, method.optimizer)
+    new_state = state.replace(updates=state.updates + 1, lr=lr)
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
-
-
-def _fixed_policies(method: Method, state: TrainState, batch: Batch, size: int) -> FixedPolicies:
-    chain = method.policy.chain
-    proximal, reference = batch.old_log_prob, None
-    if method.objective.decoupled:
-        proximal = in_blocks(
-            lambda points: flow.log_density(
-                chain, distribution(method, state.params, points), points.latents
-            ),
-            batch,
-            size,
-        )
-    if method.objective.reference_kl_coef:
-        reference = in_blocks(lambda points: distribution(method, state.reference, points), batch, size)
-    return FixedPolicies(proximal, reference)
-
-
-def _start(method: Method, state: TrainState, rows: _Rows, size: int, idle: Bool[Array, ""]) -> _Progress:
-    def first() -> Report:
-        chosen = jnp.zeros(_slots(method, size), jnp.int32)
-        cut = _minibatch(rows, chosen, chosen == 0, rows.key)
-        return minibatch_step(method, state, cut, ~idle)[1]
-
-    return _Progress(
-        state=state,
-        stopped=idle,
-        policy_sums=metric_means.zeros(*jax.eval_shape(first).policy.metrics),
-        critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
-        kl_sum=jnp.float32(0),
-        kl_n=jnp.int32(0),
-        policy_steps=jnp.int32(0),
-        skipped_steps=jnp.int32(0),
-    )
 
 
 def _slots(method: Method, size: int) -> int:
     """Return the rows of a minibatch of ``size`` points: microbatches are of one size."""
     microbatch = method.microbatch or size
     return -(-size // microbatch) * microbatch
-
-
-def _epoch(method: Method, rows: _Rows, size: int, index: Array, progress: _Progress) -> _Progress:
-    n_valid = rows.n_valid
-    num_minibatches = (n_valid + size - 1) // size
-    slots = _slots(method, size)
-    order = _permutation(jax.random.fold_in(rows.key, index), rows.batch.old_log_prob.shape[0], n_valid)
-    # dynamic_slice clamps its start: without this margin the last minibatch would repeat points.
-    order = jnp.concatenate([order, jnp.zeros(slots, order.dtype)])
-
-    def minibatch(i: Array, progress: _Progress) -> _Progress:
-        start, stop = (j * n_valid // num_minibatches for j in (i, i + 1))
-        counts = jnp.arange(slots) < stop - start
-        # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
-        chosen = jnp.where(counts, jax.lax.dynamic_slice_in_dim(order, start, slots), order[0])
-        # Epochs fold their index into the key, value-only steps the number of epochs: this is the next one.
-        key = jax.random.fold_in(rows.key, method.optimizer.num_epochs + 1)
-        cut = _minibatch(rows, chosen, counts, jax.random.fold_in(key, index * num_minibatches + i))
-        state, report = minibatch_step(method, progress.state, cut, ~progress.stopped)
-        return _recorded(progress, state, report)
-
-    progress = progress._replace(
-        kl_sum=jnp.where(progress.stopped, progress.kl_sum, 0.0),
-        kl_n=jnp.where(progress.stopped, progress.kl_n, 0),
-    )
-    return jax.lax.fori_loop(jnp.int32(0), num_minibatches, minibatch, progress)
-
-
-def _minibatch(
-    rows: _Rows, chosen: Int[Array, " B"], counts: Bool[Array, " B"], key: PRNGKeyArray
-) -> Minibatch:
-    """Cut the chosen rows out."""
-    points, fixed = jax.tree.map(lambda x: x[chosen], (rows.batch, rows.fixed))
-    draw = None
-    if rows.demonstrations is not None:
-        draw = Draw(rows.demonstrations, key, rows.coef)
-    return Minibatch(points, fixed, counts.astype(jnp.float32), draw)
 
 
 def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progress:
@@ -222,20 +260,6 @@ def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progre
         policy_steps=progress.policy_steps + policy.applied,
         skipped_steps=skipped,
     )
-
-
-def _without_signal(rows: _Rows) -> Bool[Array, ""]:
-    """Tell whether no point has an advantage, and there is nothing else to imitate either."""
-    if rows.demonstrations is not None:
-        return jnp.bool_(False)
-    valid = jnp.arange(rows.batch.advantages.shape[0]) < rows.n_valid
-    return ~jnp.any(valid & (rows.batch.advantages != 0))
-
-
-def _explained_variance(batch: Batch, n_valid: Int[Array, ""]) -> Float[Array, ""]:
-    valid = jnp.arange(batch.old_log_prob.shape[0]) < n_valid
-    values, targets = (jnp.where(valid, x, 0.0) for x in (batch.old_values, batch.value_targets))
-    return losses.explained_variance(values, targets, valid.astype(jnp.float32))
 
 
 def _adapted_lr(
