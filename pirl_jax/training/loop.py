@@ -19,6 +19,7 @@ from pirl_jax.rollout.behaviour import Behaviour, Behaviours, round_to
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
+from pirl_jax.training import compilations
 from pirl_jax.training.parts import Parts
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
@@ -94,7 +95,7 @@ def run(
 
     state = push(state)
     while int(state.updates) < total_updates:
-        started = time.monotonic()
+        started, compiled = time.monotonic(), compilations.count()
         episodes, dropped = collector.collect()
         if stop.is_set():
             if collector.waiting:
@@ -118,6 +119,7 @@ def run(
             "train/collect_s": collected - started,
             "train/update_s": finished - collected,
             "train/samples_per_s": n_valid / (finished - started),
+            "train/compilations": compilations.count() - compiled,
         }
         yield Update(int(state.updates), state, metrics)
 

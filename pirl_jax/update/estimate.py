@@ -18,8 +18,8 @@ from pirl_jax.update.critic import Evaluate
 from pirl_jax.update.rows import Joined
 from pirl_jax.update.state import TrainState
 
-_compiled_gae = jax.jit(advantage.gae)
-_normalize = jax.jit(advantage.normalize)
+_compiled_gae = jax.jit(advantage.gae, static_argnames=("gamma", "gae_lambda"))
+_normalize = jax.jit(advantage.normalize, static_argnames="min_std")
 
 
 def make_batch(
@@ -67,7 +67,7 @@ def make_batch(
         elif config.normalize:
             weight = np.zeros((E, T), np.float32)
             weight[points] = _loss_weights(episodes, objective)
-            advantages = _normalize(advantages, jnp.asarray(weight), config.min_std)
+            advantages = _normalize(advantages, jnp.asarray(weight), min_std=config.min_std)
     estimates: dict[str, Any] = {
         "advantages": np.asarray(advantages)[points],
         "value_targets": np.asarray(targets)[points],
@@ -129,6 +129,6 @@ def _gae(
         jnp.asarray(grid),
         jnp.asarray(lengths, jnp.int32),
         jnp.asarray([episode.terminated or not config.bootstrap_truncation for episode in episodes]),
-        config.gamma,
-        config.gae_lambda,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,7 +89,12 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.copy(state.params)
         slots = _slots(method, size)
-        progress = programs.start(state, (batch, fixed), slots, demonstrations, idle)
+        if programs.metrics is None:
+            points, theirs = cut((batch, fixed), np.zeros(slots, int))
+            any_rows = Minibatch(points, theirs, jnp.zeros(slots))
+            draw = _draw(method, state, demonstrations, jnp.int32(0))
+            programs.metrics = metric_names(method, state, any_rows, draw)
+        progress = progress_of(state, programs.metrics, idle)
         running = deque[Array]()
         minibatches = -(-n // size)
         for index in range(method.optimizer.num_epochs * minibatches):
@@ -128,7 +133,8 @@ class Programs:
             )
         )
         self.reference = jax.jit(partial(distribution, method))
-        self._metrics: tuple[str, ...] | None = None
+        self.metrics: tuple[str, ...] | None = None
+        """``metric_names``, once they are known: to find out takes a trace of the step."""
 
     def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
         """Return what the fixed policies say of the first ``n`` points, in host memory."""
@@ -139,31 +145,26 @@ class Programs:
             reference = in_blocks(partial(self.reference, state.reference), batch, n, size)
         return FixedPolicies(proximal, reference)
 
-    def start(
-        self,
-        state: TrainState,
-        rows: tuple[Batch, FixedPolicies],
-        slots: int,
-        demonstrations: Demonstrations | None,
-        idle: bool,
-    ) -> _Progress:
-        """Return the progress before the first step."""
-        if self._metrics is None:
-            any_rows = Minibatch(*cut(rows, np.zeros(slots, int)), jnp.zeros(slots))
-            draw = _draw(self._method, state, demonstrations, jnp.int32(0))
-            step = partial(minibatch_step, self._method)
-            report = jax.eval_shape(step, state, any_rows._replace(draw=draw), jnp.bool_(True))[1]
-            self._metrics = tuple(report.policy.metrics)
-        return _Progress(
-            state=state,
-            stopped=jnp.bool_(idle),
-            policy_sums=metric_means.zeros(*self._metrics),
-            critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
-            kl_sum=jnp.float32(0),
-            kl_n=jnp.int32(0),
-            policy_steps=jnp.int32(0),
-            skipped_steps=jnp.int32(0),
-        )
+
+def metric_names(method: Method, state: TrainState, rows: Minibatch, draw: Draw | None) -> tuple[str, ...]:
+    """Return what a policy's step is measured by; of the arguments only the shapes matter."""
+    step = partial(minibatch_step, method)
+    report = jax.eval_shape(step, state, rows._replace(draw=draw), jnp.bool_(True))[1]
+    return tuple(report.policy.metrics)
+
+
+def progress_of(state: TrainState, names: Sequence[str], idle: Array | bool = False) -> _Progress:
+    """Return the progress before the first step."""
+    return _Progress(
+        state=state,
+        stopped=jnp.bool_(idle),
+        policy_sums=metric_means.zeros(*names),
+        critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
+        kl_sum=jnp.float32(0),
+        kl_n=jnp.int32(0),
+        policy_steps=jnp.int32(0),
+        skipped_steps=jnp.int32(0),
+    )
 
 
 def _orders(num_epochs: int, state: TrainState, n: Array, capacity: int) -> Int[Array, "epochs N"]:

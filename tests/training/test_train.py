@@ -1,6 +1,7 @@
 """From episodes to a batch, on a toy policy whose numbers can be worked out by hand."""
 
 import dataclasses
+import itertools
 import threading
 from collections import Counter
 
@@ -24,7 +25,7 @@ from toy_run import (
     toy_policy,
 )
 
-from pirl_jax.recipe import NoiseConfig
+from pirl_jax.recipe import CriticConfig, NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode
@@ -87,7 +88,7 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
 
     assert n_valid == 7
     np.testing.assert_array_equal(batch.level[:7], np.float32(2 * [0.5] + 4 * [0.4] + [0.6]))
-    assert batch.advantages.shape == (3 * 5,)
+    assert batch.advantages.shape == (7,)  # nothing is padded: rows stay in host memory
     advantages, targets = [], []
     for item in items:
         values = 0.7 * 2.0 * item.observations.images.astype(np.float64).mean((1, 2, 3, 4))
@@ -231,3 +232,28 @@ def test_grpo_learns_from_mixed_groups_only_and_leaves_the_critic_alone(caplog):
     assert metrics["train/grad_norm"] > 0
     assert float(updates[-1].state.critic_params["v"]) == float(CRITIC["v"])
     assert float(updates[-1].state.params["w"]) != float(np.float32(0.3))
+
+
+def test_nothing_is_compiled_once_the_first_update_is_done():
+    """However long the episodes are."""
+    versions: list[int] = []
+    numbers = itertools.count()
+
+    def receive(timeout: float) -> Episode:
+        n = next(numbers)
+        return episode(n, 1 + n % 3, terminated=bool(n % 2), version=versions[-1])
+
+    updates = by_recipe.run(
+        toy_policy(),
+        critic,
+        FROZEN,
+        make_recipe(RECIPE, critic=CriticConfig(extra_steps=2), decoupled=True),
+        fresh_state(RECIPE),
+        total_steps=4,
+        receive=receive,
+        publish=lambda version, behaviour: versions.append(version),
+        stop=threading.Event(),
+    )
+    compiled = [update.metrics["train/compilations"] for update in updates]
+    assert compiled[0] > 0
+    assert compiled[1:] == [0, 0, 0]

@@ -105,7 +105,7 @@ def test_an_update_keeps_the_inputs_it_began_with_and_value_only_steps_take_the_
             run = make(*args)
 
             def call(train_state, batch, *rest):
-                shown[name].append((float(train_state.params["w"]), np.unique(batch.critic_input)))
+                shown[name].append((float(train_state.params["w"]), np.unique(batch.critic_input[: rest[0]])))
                 return run(train_state, batch, *rest)
 
             return call

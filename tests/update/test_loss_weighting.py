@@ -71,13 +71,13 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
     rng = np.random.default_rng(seed)
     plain, weighted, owner = batches([scored(rng, n) for n in lengths], aggregation, advantage)
     n = len(owner)
-    size = len(plain.advantages)  # the tail beyond the decision points is padding
+    size = len(plain.advantages)
     mask = np.asarray(weighted.step_mask)
     old = np.asarray(weighted.old_log_prob, np.float64)
     new = np.where(mask, old + rng.normal(scale=0.3, size=old.shape), 0)
-    values = np.asarray(weighted.old_values, np.float64) + rng.normal(size=size)
+    values = np.asarray(weighted.old_values[:n], np.float64) + rng.normal(size=size)
     advantages, targets, old_values = (
-        np.asarray(x, np.float64) for x in (plain.advantages, plain.value_targets, plain.old_values)
+        np.asarray(x, np.float64) for x in (plain.advantages, plain.value_targets, plain.old_values[:n])
     )
     surrogates, costs = [[] for _ in lengths], [[] for _ in lengths]
     for i, episode in enumerate(owner):
@@ -95,7 +95,7 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
             lambda x: jnp.asarray(np.asarray(x, np.float64)), (new, old, weighted.advantages)
         )
         policy, _ = losses.policy_loss(
-            points[0], points[1], points[1], points[2], weighted.step_mask, weight.astype(float), config
+            points[0], points[1], points[1], points[2], jnp.asarray(mask), weight.astype(float), config
         )
         value = losses.value_loss(
             *(jnp.asarray(x) for x in (values, old_values, targets)),
