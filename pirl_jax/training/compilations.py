@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import jax
 
@@ -19,7 +18,7 @@ def count() -> int:
 def _counter() -> dict[str, int]:
     counter = {"compiled": 0}
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         counter["compiled"] += event == _EVENT
 
     jax.monitoring.register_event_duration_secs_listener(listen)
