@@ -1,5 +1,6 @@
 """``python -m pirl_jax.sft``: trains on a LeRobotDataset, resumes bit for bit, exports what LeRobot loads."""
 
+import itertools
 import json
 import signal
 import sys
@@ -13,6 +14,7 @@ from lerobot.configs.default import DatasetConfig
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
+from bridge.datasets import dataset
 from bridge.settings.sft_config import SFTConfig
 from pirl_jax import sft
 from pirl_jax.training import checkpoint
@@ -158,6 +160,18 @@ def test_a_bad_setting_in_the_json_ends_the_command_with_one_line(config, comman
     path.write_text(json.dumps(values))
     with pytest.raises(SystemExit, match=r"^error: .*eval_split must be in \[0\.0, 1\.0\), got 2\.0$"):
         command(f"--config_path={path}", f"--output_dir={tmp_path / 'run'}")
+
+
+def test_a_run_that_fails_keeps_what_it_has_learned(config, command, tmp_path, monkeypatch):
+    def broken(*arguments, **settings):
+        yield from itertools.islice(batches(*arguments, **settings), 4)
+        raise OSError("a frame cannot be read")
+
+    batches = dataset.batches
+    monkeypatch.setattr(dataset, "batches", broken)
+    with pytest.raises(SystemExit, match="a frame cannot be read"):
+        command(f"--config_path={config}", f"--output_dir={tmp_path / 'out'}", "--save_freq=100")
+    assert checkpoint.read_step(tmp_path / "out" / "checkpoints" / "last") == 4
 
 
 def test_an_existing_output_dir_is_left_alone(config, command, tmp_path):
