@@ -63,8 +63,8 @@ def capacity_of(recipe: Recipe) -> int:
 
 def block_of(recipe: Recipe) -> int:
     """Return how many rows are in work at a time."""
-    size = recipe.optimizer.microbatch_size
-    return size if isinstance(size, int) else min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+    optimizer = recipe.optimizer
+    return optimizer.microbatch or min(optimizer.minibatch_size, capacity_of(recipe))
 
 
 def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Method:

@@ -1,7 +1,7 @@
 """PPO's two losses, one point a chunk, and what is worth knowing about them.
 
 Every function takes ``weight``, 1 for a point that counts and 0 for padding; padding must hold finite
-numbers. The losses take ``total`` besides where the points are a part of a minibatch: they are then that
+numbers. ``policy_loss`` takes ``total`` besides where the points are a part of a minibatch: it is then that
 part's share of its mean, and the shares of all parts add up to it, gradients included.
 """
 
@@ -153,12 +153,11 @@ def value_loss(
     value_clip: float,
     huber_delta: float,
     share: Float[Array, " B"] | None = None,
-    total: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """E[share·max(huber(V), huber(V_clip))], V_clip within ``value_clip`` of the old value (πRL)."""
     clipped = old_values + jnp.clip(values - old_values, -value_clip, value_clip)
     worse = jnp.maximum(huber(values - targets, huber_delta), huber(clipped - targets, huber_delta))
-    return weighted_mean(by_share(worse, share), weight, total)
+    return weighted_mean(by_share(worse, share), weight)
 
 
 @typed

@@ -33,9 +33,3 @@ class Method:
     """The most rows that an update may have, for shapes that do not change; None: those that it has."""
     group: Callable[[str], str | None] = first_name
     """Parameter's dotted name → the group it is trained in; None if it is not (``FlowPolicy.group``)."""
-
-    @property
-    def microbatch(self) -> int | None:
-        """Points of a minibatch in work at a time; None: all."""
-        size = self.optimizer.microbatch_size
-        return size if isinstance(size, int) else None

@@ -38,7 +38,7 @@ class Report(NamedTuple):
 def policy_gradient(
     method: Method, params: Params, rows: Minibatch
 ) -> tuple[Float[Array, ""], Metrics, Params]:
-    """Return loss, metrics and gradient of a minibatch, computed ``Method.microbatch`` points at a time.
+    """Return loss, metrics and gradient of a minibatch, computed ``microbatch_size`` points at a time.
 
     The parts' shares add up to what the whole gives at once, in the memory of one part.
     """
@@ -53,7 +53,7 @@ def policy_gradient(
     def share(params: Params, part: Minibatch) -> tuple[Float[Array, ""], Metrics]:
         return policy_objective(method, held(params), part, total)
 
-    size = method.microbatch or len(rows.weight)
+    size = method.optimizer.microbatch or len(rows.weight)
     parts = len(rows.weight) // size
     cut = jax.tree.map(lambda x: x.reshape(parts, size, *x.shape[1:]), rows._replace(draw=None))
     (loss, metrics), grads = summed_gradient(share, params, cut)
