@@ -201,6 +201,12 @@ def test_no_more_actors_register_than_are_served(monkeypatch):
             b'{"actor": "' + b"a" * 300 + b'", "name": "", "package": "", "row_format": 1, "agreement": {}}',
             "over 256 characters",
         ),
+        ("Next", b'{"actor": "a\\nb", "run": 1, "holds": []}', "actor is not printable"),
+        (
+            "Register",
+            b'{"actor": "a", "name": "", "package": "", "row_format": 1, "agreement": {"\\ud800": 1}}',
+            "a name in Registration.agreement is not printable",
+        ),
     ],
 )
 def test_what_is_no_proper_message_is_refused(method, data, words):
