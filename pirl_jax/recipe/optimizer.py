@@ -46,8 +46,3 @@ class OptimizerConfig:
             raise ValueError(
                 "algorithm.optimizer.adaptive_lr needs algorithm.optimizer.target_kl; set it, e.g. to 0.05."
             )
-
-    @property
-    def microbatch(self) -> int | None:
-        """Points of a minibatch in work at a time; None: all."""
-        return self.microbatch_size if isinstance(self.microbatch_size, int) else None

@@ -63,8 +63,13 @@ def capacity_of(recipe: Recipe) -> int:
 
 def block_of(recipe: Recipe) -> int:
     """Return how many rows are in work at a time."""
-    optimizer = recipe.optimizer
-    return optimizer.microbatch or min(optimizer.minibatch_size, capacity_of(recipe))
+    return microbatch_of(recipe) or min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+
+
+def microbatch_of(recipe: Recipe) -> int | None:
+    """Return how many points of a minibatch are in work at a time; None: all."""
+    size = recipe.optimizer.microbatch_size
+    return size if isinstance(size, int) else None
 
 
 def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Method:
@@ -78,6 +83,7 @@ def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Metho
         recipe.demonstrations,
         policy.supervised_loss if recipe.demonstrations.coef else None,
         capacity_of(recipe),
+        microbatch_of(recipe),
         trained_group(policy),
     )
 

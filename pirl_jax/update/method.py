@@ -31,5 +31,7 @@ class Method:
     """``FlowPolicy.supervised_loss``; None without demonstrations."""
     capacity: int | None = None
     """The most rows that an update may have, for shapes that do not change; None: those that it has."""
+    microbatch_size: int | None = None
+    """Points of a minibatch that are in work at a time; None: all."""
     group: Callable[[str], str | None] = first_name
     """Parameter's dotted name → the group it is trained in; None if it is not (``FlowPolicy.group``)."""

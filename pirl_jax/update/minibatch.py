@@ -53,7 +53,7 @@ def policy_gradient(
     def share(params: Params, part: Minibatch) -> tuple[Float[Array, ""], Metrics]:
         return policy_objective(method, held(params), part, total)
 
-    size = method.optimizer.microbatch or len(rows.weight)
+    size = method.microbatch_size or len(rows.weight)
     parts = len(rows.weight) // size
     cut = jax.tree.map(lambda x: x.reshape(parts, size, *x.shape[1:]), rows._replace(draw=None))
     (loss, metrics), grads = summed_gradient(share, params, cut)

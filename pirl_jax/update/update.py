@@ -85,7 +85,7 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
         without_signal = demonstrations is None and not np.any(batch.advantages[:n])
         idle = warming_up or without_signal
 
-        fixed = programs.fixed_policies(state, batch, n, method.optimizer.microbatch or size)
+        fixed = programs.fixed_policies(state, batch, n, method.microbatch_size or size)
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.copy(state.params)
         slots = _slots(method, size)
@@ -238,7 +238,7 @@ def _finish(
 
 def _slots(method: Method, size: int) -> int:
     """Return the rows of a minibatch of ``size`` points: microbatches are of one size."""
-    microbatch = method.optimizer.microbatch or size
+    microbatch = method.microbatch_size or size
     return -(-size // microbatch) * microbatch
 
 
