@@ -26,7 +26,7 @@ from pirl_jax.files import tail
 from pirl_jax.learner import assignments_of, command, load, publish, serve
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
-from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training.loop import behaviour_of
 from pirl_jax.training.parts import Parts, assemble, method_of
@@ -120,7 +120,7 @@ def diagnose(
     scored = [parts.score(episode, behaviour) for episode in episodes]
     trial = Trial(method, state, *parts.batch(state, scored))
     updated, metrics = trial.update()
-    moved = dataclasses.replace(behaviour, params=updated.params)
+    moved = dataclasses.replace(behaviour, params=updated.params, dtype="float32")
     log_weights = np.concatenate(
         [
             (parts.score(episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
@@ -132,7 +132,9 @@ def diagnose(
     return [
         agreement(scored, recipe.noise.mode, recipe.push.dtype),
         trial.ratio(),
-        *noise_in_actions(policy, recipe.noise, behaviour.params, scored, unnormalize),
+        *noise_in_actions(
+            policy, recipe.noise, rounded(state.params, recipe.push.dtype), scored, unnormalize
+        ),
         signal(scored),
         trial.advantages(),
         *trial.gradients(),

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import numpy as np
+
 from pirl_jax.likelihood.chain import Chain
 from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.policy import FlowPolicy
@@ -112,8 +115,8 @@ def make_evaluate(policy: FlowPolicy, critic: critics.ValueFunction, recipe: Rec
 
 
 def make_scorer(policy: FlowPolicy, frozen: Any, recipe: Recipe) -> Callable[..., Any]:
-    """``scoring.make_scorer``."""
-    return scoring.make_scorer(policy, frozen, recipe.noise, recipe.rollout.max_chunks)
+    """``scoring.Scorer``."""
+    return scoring.Scorer(policy, frozen, recipe.noise, parts.scoring_blocks(recipe.rollout))
 
 
 def make_batch(
@@ -144,8 +147,9 @@ def run(
     behaviours: dict[int, Any] = {}
 
     def push(version: int, behaviour: Any) -> None:
-        behaviours[version] = behaviour
-        publish(version, behaviour)
+        # A copy: the next update writes over the parameters.
+        behaviours[version] = dataclasses.replace(behaviour, params=jax.tree.map(np.array, behaviour.params))
+        publish(version, behaviours[version])
 
     def play(timeout: float) -> Any:
         episode = receive(timeout)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ from pirl_jax.likelihood import modes
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
-from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.episode import Episode
-from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, typed
+from pirl_jax.rows import Joined, cut
+from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, PyTree, typed
 
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
@@ -66,69 +68,157 @@ class ScoredEpisode:
         return 0.2 if rounded else 1e-2
 
 
-def make_scorer(
-    policy: FlowPolicy, frozen: Params, noise: NoiseConfig, max_chunks: int
-) -> Callable[[Episode, Behaviour], ScoredEpisode]:
-    """Return ``score(episode, behaviour)``; both network passes have one static shape.
+class Scorer:
+    """Encodes episodes and scores them under the policy that acted, a block of rows at a time.
+
+    Rows are the episodes' observations: those at which a chunk was chosen, then the final ones, which are
+    encoded only. They are worked off in blocks of few static sizes, so that a short episode costs little and
+    nothing is compiled anew.
 
     Args:
         policy: whose episodes.
-        frozen: its encoder's parameters.
+        frozen: its encoder's parameters, on the device.
         noise: the actors'.
-        max_chunks: of an episode.
+        sizes: of blocks. As many as possible have the first size, what is left has the last.
+
+    Attributes:
+        encode: ``FlowPolicy.encode``, compiled.
+        log_prob: ``(trainable, observed, latents, denoise_step, level [], dtype) -> [B H]``, compiled: the
+            log-density under the parameters as pushed in ``dtype``.
     """
-    capacity = max_chunks + 1
-    stochastic = StochasticPolicy.of(policy, noise)
-    encode = jax.jit(policy.encode)
 
-    @jax.jit
-    def behaviour_log_prob(
-        trainable: Params, observed: Observed, latents: Array, denoise_step: Array, level: Array
-    ) -> Array:
-        levels = jnp.broadcast_to(level, denoise_step.shape)
-        return stochastic.log_prob(trainable, observed, latents, denoise_step, levels)
+    def __init__(self, policy: FlowPolicy, frozen: Params, noise: NoiseConfig, sizes: Sequence[int]) -> None:
+        self._policy, self._frozen, self.sizes = policy, frozen, tuple(sizes)
+        stochastic = StochasticPolicy.of(policy, noise)
 
-    def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
-        T = len(episode)
-        observations = episode.observations
-        proprio = policy.prepare_proprio(observations.proprio)
-        domain_id = observations.domain_id.astype(np.int32)
-        features = encode(
-            frozen, _pad(observations.images, capacity), _pad(observations.tokens.astype(np.int32), capacity)
-        )
-        per_step = behaviour_log_prob(
-            behaviour.params,
-            Observed(features, *(jnp.asarray(_pad(x, capacity)) for x in (proprio, domain_id))),
-            _pad(episode.latents, capacity),
-            # Denoising steps count from 1, so padding with 0 would be out of range: it repeats the first one.
-            _pad(episode.denoise_step, capacity, fill=episode.denoise_step[0]),
-            jnp.float32(behaviour.level),
-        )
-        step_mask = modes.scored_steps(episode.denoise_step, episode.executed, policy.chunk_size)
-        old_log_prob = np.where(step_mask, np.asarray(per_step)[:T], np.float32(0))
-        actors = np.where(step_mask, episode.log_prob, np.float32(0))
-        return ScoredEpisode(
-            features=jax.tree.map(lambda x: np.array(x[: T + 1]), jax.device_get(features)),
-            proprio=proprio,
-            domain_id=domain_id,
-            latents=episode.latents,
-            denoise_step=episode.denoise_step,
-            executed=episode.executed,
-            step_mask=step_mask,
-            old_log_prob=old_log_prob,
-            log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
-            level=behaviour.level,
-            reward=episode.reward,
-            terminated=episode.terminated,
-            success=episode.success,
-            seed=episode.seed,
-            task=episode.task,
-        )
+        def log_prob(
+            trainable: Params,
+            observed: Observed,
+            latents: Array,
+            denoise_step: Array,
+            level: Array,
+            dtype: str,
+        ) -> Array:
+            levels = jnp.broadcast_to(level, denoise_step.shape)
+            acting = rounded(trainable, dtype)
+            return stochastic.log_prob(acting, observed, latents, denoise_step, levels)
 
-    return score
+        self.encode = jax.jit(policy.encode)
+        self.log_prob = jax.jit(log_prob, static_argnames="dtype")
+
+    def __call__(self, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+        """Encode and score an episode."""
+        return self.together([episode], behaviour)[0]
+
+    def together(self, episodes: Sequence[Episode], behaviour: Behaviour) -> list[ScoredEpisode]:
+        """Encode and score episodes that one policy has played."""
+        rows, acted = _rows(self._policy, episodes)
+        num_rows, num_acted = len(rows.proprio), len(acted.denoise_step)
+        features, per_step = [], []
+        waiting = None
+        for start, size in blocks(num_rows, self.sizes):
+            block = cut(rows, np.minimum(np.arange(start, start + size), num_rows - 1))
+            encoded = self.encode(self._frozen, block.images, block.tokens)
+            scores = None
+            if start < num_acted:
+                observed = Observed(encoded, block.proprio, block.domain_id)
+                theirs = cut(acted, np.minimum(np.arange(start, start + size), num_acted - 1))
+                level = jnp.float32(behaviour.level)
+                scores = self.log_prob(behaviour.params, observed, *theirs, level, dtype=behaviour.dtype)
+            if waiting is not None:  # fetched while the next one runs
+                _fetch(waiting, features, per_step)
+            waiting = encoded, scores
+        assert waiting is not None
+        _fetch(waiting, features, per_step)
+        parts: list[Any] = jax.tree.map(lambda *each: Joined(each), *features)
+        return self._scored(episodes, behaviour, rows, parts, np.concatenate(per_step))
+
+    def _scored(
+        self,
+        episodes: Sequence[Episode],
+        behaviour: Behaviour,
+        rows: _Rows,
+        features: PyTree,
+        per_step: np.ndarray,
+    ) -> list[ScoredEpisode]:
+        scored, start, final = [], 0, sum(len(episode) for episode in episodes)
+        for episode in episodes:
+            chosen = np.arange(start, start + len(episode))
+            observed = np.append(chosen, final)
+            start, final = start + len(episode), final + 1
+            step_mask = modes.scored_steps(episode.denoise_step, episode.executed, self._policy.chunk_size)
+            old_log_prob = np.where(step_mask, per_step[chosen], np.float32(0))
+            actors = np.where(step_mask, episode.log_prob, np.float32(0))
+            scored.append(
+                ScoredEpisode(
+                    features=cut(features, observed),
+                    proprio=rows.proprio[observed],
+                    domain_id=rows.domain_id[observed],
+                    latents=episode.latents,
+                    denoise_step=episode.denoise_step,
+                    executed=episode.executed,
+                    step_mask=step_mask,
+                    old_log_prob=old_log_prob,
+                    log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
+                    level=behaviour.level,
+                    reward=episode.reward,
+                    terminated=episode.terminated,
+                    success=episode.success,
+                    seed=episode.seed,
+                    task=episode.task,
+                )
+            )
+        return scored
 
 
-def _pad(array: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
-    padded = np.full((length, *array.shape[1:]), fill, array.dtype)
-    padded[: len(array)] = array
-    return padded
+def blocks(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield start and size of blocks that cover ``count`` rows, the last of which may reach beyond.
+
+    They have the first size while they are full, then the last.
+    """
+    start = 0
+    while start < count:
+        size = sizes[0] if count - start >= sizes[0] else sizes[-1]
+        yield start, size
+        start += size
+
+
+class _Rows(NamedTuple):
+    """Observations of several episodes: those at which chunks were chosen, then the final ones."""
+
+    images: Joined
+    tokens: np.ndarray
+    proprio: np.ndarray
+    domain_id: np.ndarray
+
+
+class _Acted(NamedTuple):
+    """The chunks chosen at the first of them."""
+
+    latents: np.ndarray
+    denoise_step: np.ndarray
+
+
+def _rows(policy: FlowPolicy, episodes: Sequence[Episode]) -> tuple[_Rows, _Acted]:
+    observations = [episode.observations for episode in episodes]
+
+    def in_order(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [array[:-1] for array in arrays] + [array[-1:] for array in arrays]
+
+    rows = _Rows(
+        Joined(in_order([each.images for each in observations])),
+        np.concatenate(in_order([each.tokens for each in observations])).astype(np.int32),
+        policy.prepare_proprio(np.concatenate(in_order([each.proprio for each in observations]))),
+        np.concatenate(in_order([each.domain_id for each in observations])).astype(np.int32),
+    )
+    return rows, _Acted(
+        np.concatenate([episode.latents for episode in episodes]),
+        np.concatenate([episode.denoise_step for episode in episodes]),
+    )
+
+
+def _fetch(done: tuple[PyTree, Array | None], features: list[PyTree], per_step: list[np.ndarray]) -> None:
+    encoded, scores = done
+    features.append(jax.device_get(encoded))
+    if scores is not None:
+        per_step.append(np.asarray(scores))

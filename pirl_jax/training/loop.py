@@ -15,7 +15,7 @@ import numpy as np
 from pirl_jax.likelihood.modes import level_at
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
-from pirl_jax.rollout.behaviour import Behaviour, Behaviours, round_to
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
@@ -105,6 +105,7 @@ def run(
                 )
             return
         collected = time.monotonic()
+        behaviours.let_go()
         batch, n_valid = parts.batch(state, [item.episode for item in episodes])
         state, metrics = parts.update(state, batch, n_valid, demonstrations)
         state, more = parts.fit_critic(state, batch, n_valid)
@@ -155,7 +156,7 @@ def at_rest(metrics: Mapping[str, float]) -> str | None:
 def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     """Return the policy that acts once the state's parameters are pushed."""
     done = int(state.updates)
-    return Behaviour(round_to(state.params, recipe.push.dtype), done, level_at(recipe.noise, done))
+    return Behaviour(state.params, done, level_at(recipe.noise, done), recipe.push.dtype)
 
 
 def _episode_metrics(collected: Sequence[Collected], dropped: Counter[str], update: int) -> dict[str, float]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import Recipe
-from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.episode import Episode
-from pirl_jax.rollout.scoring import ScoredEpisode, make_scorer
+from pirl_jax.recipe import Recipe, RolloutConfig
+from pirl_jax.rollout.scoring import ScoredEpisode, Scorer
+from pirl_jax.rows import cut
 from pirl_jax.typing import Array, Metrics, Params
 from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.critic import Evaluate, ValueFunction, make_evaluate
@@ -21,7 +21,6 @@ from pirl_jax.update.critic_steps import CriticBatch, make_critic_update
 from pirl_jax.update.estimate import make_batch
 from pirl_jax.update.method import Method
 from pirl_jax.update.objective import observed
-from pirl_jax.update.rows import cut
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import make_update
 
@@ -31,7 +30,7 @@ class Parts:
     """What a turn of the loop is made of."""
 
     recipe: Recipe
-    score: Callable[[Episode, Behaviour], ScoredEpisode]
+    score: Scorer
     """``(episode, the policy that acted) -> `` its observations encoded and its log-densities recomputed."""
     evaluate: Evaluate
     """The critic, see ``critic.make_evaluate``."""
@@ -64,6 +63,16 @@ def capacity_of(recipe: Recipe) -> int:
 def block_of(recipe: Recipe) -> int:
     """Return how many rows are in work at a time."""
     return microbatch_of(recipe) or min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+
+
+def scoring_blocks(rollout: RolloutConfig) -> tuple[int, ...]:
+    """Return the sizes of the blocks of observations that are encoded and scored at a time.
+
+    A GPU takes many for the time of few. A CPU's time is that of the rows, those that fill a block included.
+    """
+    if jax.default_backend() == "cpu":
+        return (min(8, rollout.max_chunks + 1),)
+    return 64, 8
 
 
 def microbatch_of(recipe: Recipe) -> int | None:
@@ -106,7 +115,7 @@ def assemble(policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: R
     extra = method.value is not None and recipe.critic.extra_steps
     return Parts(
         recipe,
-        make_scorer(policy, frozen, recipe.noise, recipe.rollout.max_chunks),
+        Scorer(policy, frozen, recipe.noise, scoring_blocks(recipe.rollout)),
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         make_update(method),
         make_critic_update(method) if extra else None,

@@ -15,8 +15,8 @@ from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.linear import full_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
+from pirl_jax.rows import in_blocks
 from pirl_jax.typing import Array, Float, Params, PRNGKeyArray, typed
-from pirl_jax.update.rows import in_blocks
 from pirl_jax.update.state import TrainState
 
 ValueFunction = Callable[[Params, Array, Array], Array]

@@ -12,10 +12,10 @@ import numpy as np
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import AdvantageConfig, ObjectiveConfig, RolloutConfig
 from pirl_jax.rollout.scoring import ScoredEpisode
+from pirl_jax.rows import Joined
 from pirl_jax.update import advantage, losses
 from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic import Evaluate
-from pirl_jax.update.rows import Joined
 from pirl_jax.update.state import TrainState
 
 _compiled_gae = jax.jit(advantage.gae, static_argnames=("gamma", "gae_lambda"))

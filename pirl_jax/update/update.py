@@ -14,6 +14,7 @@ import numpy as np
 from pirl_jax.likelihood import flow
 from pirl_jax.optim import movement
 from pirl_jax.recipe import OptimizerConfig
+from pirl_jax.rows import cut, in_blocks, on_host
 from pirl_jax.typing import Array, Bool, Float, Int, Metrics, Params, PRNGKeyArray
 from pirl_jax.update import losses, metric_means
 from pirl_jax.update.batch import Batch, pad_rows
@@ -21,7 +22,6 @@ from pirl_jax.update.demonstrations import Demonstrations, coef_at
 from pirl_jax.update.method import Method
 from pirl_jax.update.minibatch import Report, minibatch_step
 from pirl_jax.update.objective import Draw, FixedPolicies, Minibatch, distribution
-from pirl_jax.update.rows import cut, in_blocks, on_host
 from pirl_jax.update.state import TrainState
 
 LR_STEP = 1.5

@@ -2,11 +2,12 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "rows", "linear", "optim"}
 LEARNER = {
     "typing": set(),
     "files": set(),
     "trees": set(),
+    "rows": {"typing"},
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),

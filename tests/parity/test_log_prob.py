@@ -18,7 +18,7 @@ from bridge.weights.state_dict import params_from_state, to_push
 from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import NOISE_HEAD, num_latents
 from pirl_jax.recipe import NoiseConfig
-from pirl_jax.rollout.behaviour import Behaviour, round_to
+from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.episode import Episode, Observations
 from pirl_jax.xvla.images import IMAGENET_MEAN, IMAGENET_STD
 from pirl_jax.xvla.policy import XVLAFlowPolicy
@@ -92,7 +92,7 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     noise = NoiseConfig(mode, replay, level=0.4, correlation=correlation)
     trainable |= random_head(policy, noise)
 
-    pushed = round_to(trainable, push_dtype)
+    pushed = rounded(trainable, push_dtype)
     head = TorchNoiseHead.for_policy(actor, noise) if mode == "flow_noise" else None
     state = actor.state_dict()
     state |= {f"{NOISE_HEAD}.{key}": tensor for key, tensor in (head.state_dict() if head else {}).items()}
@@ -103,7 +103,8 @@ def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step
     drawn = sample(actor, preprocessed(observations()), noise, step, generator, head)
     episode = played(drawn, step)
     score = make_scorer(policy, frozen, make_recipe(noise=noise, max_chunks=T))
-    assert np.expm1(score(episode, Behaviour(pushed, 0, 0.4)).log_prob_gap) < RATIO_TOLERANCE
+    acted = Behaviour(trainable, 0, 0.4, push_dtype)
+    assert np.expm1(score(episode, acted).log_prob_gap) < RATIO_TOLERANCE
     # Neither another level nor, where the push rounds, the exact weights are the policy that acted.
     assert np.expm1(score(episode, Behaviour(pushed, 0, 0.39)).log_prob_gap) > 10 * RATIO_TOLERANCE
     if push_dtype == "bfloat16":

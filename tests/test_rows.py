@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pirl_jax.update.rows import Joined, cut, in_blocks
+from pirl_jax.rows import Joined, cut, in_blocks
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, ml_dtypes.bfloat16])
