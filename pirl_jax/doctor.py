@@ -19,20 +19,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from pirl_jax.diagnosis.episodes import agreement, memory, noise_in_actions, signal
+from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
 from pirl_jax.diagnosis.finding import Finding
 from pirl_jax.diagnosis.trial import Trial, size_of_step
 from pirl_jax.files import tail
-from pirl_jax.learner import assignments_of, command, load, publish, serve
+from pirl_jax.learner import assignments_of, command, fitted, load, publish, serve
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training.loop import behaviour_of
-from pirl_jax.training.parts import Parts, assemble, method_of
+from pirl_jax.training.parts import Parts, assemble, capacity_of, microbatch_of
+from pirl_jax.training.plan import size_of
 from pirl_jax.typing import Params
 from pirl_jax.update.critic import ValueFunction, value_function
-from pirl_jax.update.method import Method
 from pirl_jax.update.state import TrainState
 
 logger = logging.getLogger("doctor")
@@ -51,7 +51,9 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     from bridge.weights.export import policy_config
 
     run = load(cfg)
-    behaviour = behaviour_of(run.state, run.recipe)
+    recipe = fitted(run, {"a copy for the trial update": size_of(run.shapes)}).plan.parts.recipe
+    state = run.start()
+    behaviour = behaviour_of(state, recipe)
     received = []
     arguments = [
         *actor_arguments,
@@ -84,8 +86,8 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         run.policy,
         value_function(run.recipe.critic.hidden_dims),
         jax.device_put(run.frozen),
-        run.recipe,
-        run.state,
+        recipe,
+        state,
         received,
         behaviour,
         lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
@@ -116,19 +118,19 @@ def diagnose(
         behaviour: as pushed.
         unnormalize: takes actions [N, A] to the environment's units, channel by channel.
     """
-    parts, method = _trial_parts(policy, value, frozen, recipe, len(episodes))
-    scored = [parts.score(episode, behaviour) for episode in episodes]
+    parts = _trial_parts(policy, value, recipe, len(episodes))
+    scored = [parts.score(frozen, episode, behaviour) for episode in episodes]
+    method = dataclasses.replace(parts.method, supervised_loss=None)
     trial = Trial(method, state, *parts.batch(state, scored))
     updated, metrics = trial.update()
     moved = dataclasses.replace(behaviour, params=updated.params, dtype="float32")
+    del updated  # its moments take memory
     log_weights = np.concatenate(
         [
-            (parts.score(episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
+            (parts.score(frozen, episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
             for episode, before in zip(episodes, scored, strict=True)
         ]
     )
-    rows = recipe.rollout.episodes_per_update * (recipe.rollout.max_chunks + 1)
-    demonstrations = recipe.demonstrations.max_samples if recipe.demonstrations.coef else 0
     return [
         agreement(scored, recipe.noise.mode, recipe.push.dtype),
         trial.ratio(),
@@ -139,18 +141,18 @@ def diagnose(
         trial.advantages(),
         *trial.gradients(),
         size_of_step(metrics, log_weights, recipe.optimizer.lr),
-        memory(state, frozen, scored, rows, demonstrations),
     ]
 
 
-def _trial_parts(
-    policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe, episodes: int
-) -> tuple[Parts, Method]:
-    """Return the parts of a trial update on ``episodes`` episodes, and what its minibatch steps do.
+def _trial_parts(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episodes: int) -> Parts:
+    """Return the parts of a trial update on ``episodes`` episodes.
 
-    Whatever the recipe's batch is, the trial's is what there is; a critic-free recipe is tried with one.
-    Neither the policy nor its learning rate is kept waiting, and demonstrations are left out.
+    Whatever the recipe's batch is, the trial's is what there is, with no more of it in work at a time than a
+    minibatch of the run; a critic-free recipe is tried with one. Neither the policy nor its learning rate is
+    kept waiting.
     """
+    optimizer = recipe.optimizer
+    at_a_time = microbatch_of(recipe) or min(optimizer.minibatch_size, capacity_of(recipe))
     trial = dataclasses.replace(
         recipe,
         rollout=dataclasses.replace(
@@ -158,10 +160,9 @@ def _trial_parts(
         ),
         advantage=dataclasses.replace(recipe.advantage, estimator="gae"),
         critic=dataclasses.replace(recipe.critic, warmup_updates=0),
-        optimizer=dataclasses.replace(recipe.optimizer, lr_warmup_steps=0),
+        optimizer=dataclasses.replace(optimizer, lr_warmup_steps=0, microbatch_size=at_a_time),
     )
-    method = dataclasses.replace(method_of(policy, value, trial), supervised_loss=None)
-    return assemble(policy, value, frozen, trial), method
+    return assemble(policy, value, trial)
 
 
 def main() -> None:

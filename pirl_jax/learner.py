@@ -8,22 +8,26 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 
 from pirl_jax.command import run_command
-from pirl_jax.likelihood import noise_head
-from pirl_jax.optim import masters
 from pirl_jax.policy import FlowPolicy
+from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.training import checkpoint, loop
+from pirl_jax.training.budget import budget
+from pirl_jax.training.fit import Fit, fit
 from pirl_jax.training.metrics import FILE_NAME, MetricsWriter, wandb_sinks
-from pirl_jax.training.parts import assemble, trained_group
+from pirl_jax.training.needs import product_rate, table
+from pirl_jax.training.parts import assemble, first_state, trained_group
+from pirl_jax.training.plan import Observation, Plan
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
@@ -40,8 +44,12 @@ class Run(NamedTuple):
     recipe: Any
     """The ``Recipe`` with the actor's settings (``bridge.plugin.recipe_config.PiRLConfig``)."""
     frozen: Params
-    state: state.TrainState
-    """Before the first update."""
+    """The encoder's parameters, in host memory."""
+    shapes: state.TrainState
+    """What an update changes, as shapes."""
+    start: Callable[[], state.TrainState]
+    """Makes the state before the first update."""
+    observation: Observation
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
     agreement: dict[str, Any]
@@ -72,26 +80,44 @@ def load(cfg: Any) -> Run:
     params = check_params(load_params(base)[1], config)
     policy = XVLAFlowPolicy(config, recipe.trainable)
     trainable, frozen = policy.split(params)
-    trainable = masters(trainable)
-    key = jax.random.PRNGKey(cfg.seed)
-    critic_params = critic.init(policy, recipe.critic, config.dim_proprio, key)
-    head = noise_head.init(policy, recipe.noise, jax.random.fold_in(key, 1))
-    params, keep_reference = trainable | head, recipe.objective.reference_kl_coef > 0
-    group = trained_group(policy)
-    logger.info(summary(params | frozen, group))
-    trained = state.trained_leaves(params, group)
-    train_state = state.create(params, critic_params, recipe.optimizer, cfg.seed, keep_reference, trained)
+    first = partial(first_state, policy, recipe, config.dim_proprio, cfg.seed)
+    shapes = jax.eval_shape(first, trainable)
+    logger.info(summary(shapes.params | frozen, trained_group(policy)))
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
     agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
-    return Run(policy, recipe, frozen, train_state, spec, agreement)
+    images = (len(spec.image_keys), *spec.image_shape)
+    observation = Observation(images, spec.num_tokens, config.dim_proprio)
+    return Run(policy, recipe, frozen, shapes, partial(first, trainable), observation, spec, agreement)
 
 
-def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
+def fitted(run: Run, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
+    """Compile what the run will do, and choose how much of a minibatch is in work at a time.
+
+    Args:
+        run: not started.
+        beside: bytes of what else will lie on the device, by name.
+
+    Raises:
+        ValueError: The device has too little memory; says what is needed and what to change.
+    """
+    value = critic.value_function(run.recipe.critic.hidden_dims)
+    frozen = jax.eval_shape(lambda tree: tree, run.frozen)
+
+    def plan_of(recipe: Recipe) -> Plan:
+        return Plan(assemble(run.policy, value, recipe), frozen, run.shapes, run.observation)
+
+    memory = budget(run.recipe.memory_gb)
+    chosen = fit(plan_of, run.recipe, memory, beside)
+    logger.info(table(chosen.plan, chosen.needs, memory, product_rate()))
+    return chosen
+
+
+def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
     """Read the state of the checkpoint; what the command line has changed since wins over what is in it.
 
     Args:
         cfg: with ``resume``.
-        start: the state before the first update, made of the present settings.
+        shapes: of the state, made of the present settings.
 
     Raises:
         ValueError: The checkpoint is of another policy or recipe; says where it differs.
@@ -99,15 +125,15 @@ def resumed(cfg: Any, start: state.TrainState) -> state.TrainState:
     from bridge.settings.resumed import changes
 
     folder = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX
-    restored = checkpoint.restore(folder, start)
+    restored = checkpoint.restore(folder, shapes)
     logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(restored.updates))
     changed = changes(cfg)
     for name, (saved, now) in changed.items():
         logger.info("%s is %s from here on; the saved run had %s", name, now, saved)
     if "algorithm.optimizer.lr" in changed:  # else an adapted learning rate goes on where it was
-        restored = restored.replace(lr=start.lr)
+        restored = restored.replace(lr=state.first_lr(cfg.algorithm.optimizer))
     if "seed" in changed:
-        restored = restored.replace(key=start.key)
+        restored = restored.replace(key=state.first_key(cfg.seed))
     if "algorithm.rollout.group_size" in changed:
         # Groups begin at multiples of their size: numbers up to the next are left out.
         size = cfg.algorithm.rollout.group_size
@@ -194,15 +220,14 @@ def learn(cfg: Any) -> None:
     from bridge.weights.export import export_pretrained
 
     run = load(cfg)
-    policy, recipe, frozen, train_state = run.policy, run.recipe, run.frozen, run.state
-    encoder = jax.device_put(frozen)
+    recipe, output_dir = run.recipe, Path(cfg.output_dir)
+    parts = fitted(run).plan.parts
+    train_state = resumed(cfg, run.shapes) if cfg.resume else run.start()
+    encoder = jax.device_put(run.frozen)
     demonstrations = demonstrations_of(cfg, run, encoder)
-    output_dir = Path(cfg.output_dir)
-    if cfg.resume:
-        train_state = resumed(cfg, train_state)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
-        export_pretrained(policy.merge(host_state.params, frozen), cfg, folder)
+        export_pretrained(run.policy.merge(host_state.params, run.frozen), cfg, folder)
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     stop = threading.Event()
@@ -222,8 +247,8 @@ def learn(cfg: Any) -> None:
                 "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
             )
             updates = loop.run(
-                assemble(policy, critic.value_function(recipe.critic.hidden_dims), encoder, recipe),
-                recipe,
+                parts,
+                encoder,
                 train_state,
                 loop.Actors(
                     server.get,

@@ -30,12 +30,21 @@ def masters(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
 
 
+SAMPLE = 2**16
+"""Numbers of a tensor that say how far it has moved: a copy of all would take as much memory as itself."""
+
+
+def sample(params: PyTree) -> PyTree:
+    """Return of each parameter at most ``SAMPLE`` numbers, evenly spread, as a vector."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:: -(-leaf.size // SAMPLE)], params)
+
+
 def movement(before: PyTree, after: PyTree, group: Callable[[str], str | None]) -> Metrics:
-    """Say how far parameters have moved, by group.
+    """Say how far parameters have moved, by group, judged by a sample of each.
 
     Args:
-        before: nested dicts of arrays.
-        after: the same, later.
+        before: ``sample`` of nested dicts of arrays.
+        after: the arrays, later.
         group: dotted name → group; None leaves the parameter out.
 
     Returns:
@@ -43,15 +52,18 @@ def movement(before: PyTree, after: PyTree, group: Callable[[str], str | None]) 
         of its numbers that are not what they were.
     """
     sums: dict[str, list[Array]] = {}
-    for (name, old), new in zip(named_leaves(before), jax.tree.leaves(after)):
+    for (name, old), now, new in zip(
+        named_leaves(before), jax.tree.leaves(after), jax.tree.leaves(sample(after))
+    ):
         if (key := group(name)) is None:
             continue
         difference = (new - old).astype(jnp.float32)
+        stands_for = now.size / old.size
         terms = (
-            jnp.sum(jnp.square(difference)),
-            jnp.sum(jnp.square(old.astype(jnp.float32))),
-            jnp.sum(new != old).astype(jnp.float32),
-            jnp.float32(old.size),
+            stands_for * jnp.sum(jnp.square(difference)),
+            stands_for * jnp.sum(jnp.square(old.astype(jnp.float32))),
+            stands_for * jnp.sum(new != old),
+            jnp.float32(now.size),
         )
         sums[key] = [total + term for total, term in zip(sums.get(key, [jnp.float32(0)] * 4), terms)]
     metrics = {}

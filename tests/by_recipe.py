@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -98,7 +99,7 @@ def method_of(
 
 def make_update(*args: Any, **options: Any) -> Callable[..., Any]:
     """``update.make_update``; arguments as for ``method_of``."""
-    return update.make_update(method_of(*args, **options))
+    return update.make_update(update.Programs(method_of(*args, **options)))
 
 
 def make_critic_update(critic: critics.ValueFunction, recipe: Recipe) -> Callable[..., Any]:
@@ -115,8 +116,8 @@ def make_evaluate(policy: FlowPolicy, critic: critics.ValueFunction, recipe: Rec
 
 
 def make_scorer(policy: FlowPolicy, frozen: Any, recipe: Recipe) -> Callable[..., Any]:
-    """``scoring.Scorer``."""
-    return scoring.Scorer(policy, frozen, recipe.noise, parts.scoring_blocks(recipe.rollout))
+    """``scoring.Scorer`` with its encoder."""
+    return partial(scoring.Scorer(policy, recipe.noise, parts.scoring_blocks(recipe.rollout)), frozen)
 
 
 def make_batch(
@@ -142,7 +143,7 @@ def run(
     demonstrations: Any = None,
 ) -> Iterator[loop.Update]:
     """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
-    assembled = parts.assemble(policy, critic, frozen, recipe)
+    assembled = parts.assemble(policy, critic, recipe)
     assignments = Assignments(loop.window(recipe), 0, recipe.rollout.group_size, first=int(start.episodes))
     behaviours: dict[int, Any] = {}
 
@@ -159,13 +160,13 @@ def run(
         assert assigned is not None
         assert assignments.deliver(assigned.number, assigned.seed) is Verdict.WANTED
         if episode.version in behaviours:
-            scored = assembled.score(episode, behaviours[episode.version])
+            scored = assembled.score(frozen, episode, behaviours[episode.version])
             episode = dataclasses.replace(episode, log_prob=scored.old_log_prob)
         return dataclasses.replace(episode, number=assigned.number)
 
     return loop.run(
         assembled,
-        recipe,
+        frozen,
         start,
         loop.Actors(play, push, assignments),
         total_updates=total_steps,

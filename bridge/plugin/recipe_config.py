@@ -41,6 +41,9 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     """``threads`` on both sides; LeRobot's actor delivers nothing in ``processes`` mode."""
     max_actors: int = 64
     """Actors that the learner serves at once."""
+    memory_gb: float | None = None
+    """GiB of its device's memory that the learner may use; null: JAX's share of a GPU, or what a machine
+    without one has free."""
     storage_device: str = "cpu"
     """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000
@@ -88,6 +91,10 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             raise ValueError(
                 f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "
                 "sends nothing in processes mode."
+            )
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise ValueError(
+                f"algorithm.memory_gb must be above 0, or null for what there is; got {self.memory_gb}."
             )
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.scoring import GAP_ADVICE, ScoredEpisode
 from pirl_jax.typing import Params
-from pirl_jax.update.state import TrainState
 
 
 def agreement(scored: Sequence[ScoredEpisode], mode: str, pushed: str) -> Finding:
@@ -90,30 +88,3 @@ def signal(scored: Sequence[ScoredEpisode]) -> Finding:
         "Without successes and failures there is nothing to learn from. Start from a better policy or an "
         "easier task, or look at more episodes (--episodes).",
     )
-
-
-def memory(
-    state: TrainState, frozen: Params, scored: Sequence[ScoredEpisode], rows: int, demonstrations: int
-) -> Finding:
-    """How much does the learner hold?
-
-    Args:
-        state: of the run.
-        frozen: the encoder's parameters.
-        scored: at least one.
-        rows: of a batch.
-        demonstrations: frames kept of a dataset.
-    """
-
-    def size(tree: Any) -> int:
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-
-    episode = scored[0]
-    point = size((episode.features, episode.proprio)) / (len(episode) + 1) + size(episode.latents) / len(
-        episode
-    )
-    parts = {"training state": size(state), "frozen": size(frozen), "batch": rows * point}
-    if demonstrations:
-        parts["demonstrations"] = demonstrations * size(episode.features) / (len(episode) + 1)
-    text = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in parts.items())
-    return Finding("memory of the learner, without activations", text)

@@ -17,7 +17,7 @@ from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.update.batch import Batch
 from pirl_jax.update.method import Method
 from pirl_jax.update.state import TrainState
-from pirl_jax.update.update import make_update
+from pirl_jax.update.update import Programs, make_update
 
 
 class Trial:
@@ -50,15 +50,28 @@ class Trial:
         start = jax.tree.map(jnp.copy, self._state)
         if lr is not None:
             start = start.replace(lr=jnp.asarray(lr, jnp.float32))
-        update = make_update(dataclasses.replace(self._method, optimizer=optimizer))
+        update = make_update(Programs(dataclasses.replace(self._method, optimizer=optimizer)))
         state, metrics = update(start, self._batch, self._n)
         return state, {name: float(value) for name, value in metrics.items()}
 
     @cached_property
-    def still(self) -> tuple[TrainState, dict[str, float]]:
-        """One full-batch step of length zero: everything is evaluated, nothing moves."""
+    def still(self) -> tuple[dict[str, float], dict[str, float]]:
+        """One full-batch step of length zero: everything is evaluated, nothing moves.
+
+        Returns:
+            The norm of each group's gradient, as clipped, and the metrics.
+        """
         size = self._batch.old_log_prob.shape[0]
-        return self.update(lr=0.0, num_epochs=1, minibatch_size=size, target_kl=None, adaptive_lr=False)
+        numbers = {"num_epochs": 1, "minibatch_size": size, "target_kl": None, "adaptive_lr": False}
+        state, metrics = self.update(lr=0.0, **numbers)
+        # After one step from zero, Adam's first moment is (1 - β₁) times the clipped gradient.
+        moments = optax.tree_utils.tree_get(state.opt_state, "mu")
+        squares: dict[str, float] = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(moments):
+            group = "/".join(str(entry.key) for entry in path[:2])
+            squares[group] = squares.get(group, 0.0) + float(jnp.sum(leaf**2))
+        beta = self.optimizer.betas[0]
+        return {group: math.sqrt(square) / (1 - beta) for group, square in squares.items()}, metrics
 
     def advantages(self) -> Finding:
         """Is no chunk's advantage out of all proportion?"""
@@ -86,19 +99,10 @@ class Trial:
 
     def gradients(self) -> list[Finding]:
         """Does a gradient reach the policy, and which part of it?"""
-        state, metrics = self.still
+        clipped, metrics = self.still
         norm, limit = metrics["train/grad_norm"], self.optimizer.grad_clip_norm
-        # After one step from zero, Adam's first moment is (1 - β₁) times the clipped gradient.
         clip = min(1.0, limit / (norm + 1e-6))
-        moments = optax.tree_utils.tree_get(state.opt_state, "mu")
-        squares: dict[str, float] = {}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(moments):
-            group = "/".join(str(entry.key) for entry in path[:2])
-            squares[group] = squares.get(group, 0.0) + float(jnp.sum(leaf**2))
-        norms = {
-            group: math.sqrt(square) / (1 - self.optimizer.betas[0]) / clip
-            for group, square in squares.items()
-        }
+        norms = {group: value / clip for group, value in clipped.items()}
         whole = Finding(
             "gradient norm",
             f"{norm:.3g}, clipped to {limit}",

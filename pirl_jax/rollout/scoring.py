@@ -77,7 +77,6 @@ class Scorer:
 
     Args:
         policy: whose episodes.
-        frozen: its encoder's parameters, on the device.
         noise: the actors'.
         sizes: of blocks. As many as possible have the first size, what is left has the last.
 
@@ -87,8 +86,8 @@ class Scorer:
             log-density under the parameters as pushed in ``dtype``.
     """
 
-    def __init__(self, policy: FlowPolicy, frozen: Params, noise: NoiseConfig, sizes: Sequence[int]) -> None:
-        self._policy, self._frozen, self.sizes = policy, frozen, tuple(sizes)
+    def __init__(self, policy: FlowPolicy, noise: NoiseConfig, sizes: Sequence[int]) -> None:
+        self._policy, self.sizes = policy, tuple(sizes)
         stochastic = StochasticPolicy.of(policy, noise)
 
         def log_prob(
@@ -106,19 +105,27 @@ class Scorer:
         self.encode = jax.jit(policy.encode)
         self.log_prob = jax.jit(log_prob, static_argnames="dtype")
 
-    def __call__(self, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+    def __call__(self, frozen: Params, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
         """Encode and score an episode."""
-        return self.together([episode], behaviour)[0]
+        return self.together(frozen, [episode], behaviour)[0]
 
-    def together(self, episodes: Sequence[Episode], behaviour: Behaviour) -> list[ScoredEpisode]:
-        """Encode and score episodes that one policy has played."""
+    def together(
+        self, frozen: Params, episodes: Sequence[Episode], behaviour: Behaviour
+    ) -> list[ScoredEpisode]:
+        """Encode and score episodes that one policy has played.
+
+        Args:
+            frozen: the encoder's parameters, on the device.
+            episodes: at least one.
+            behaviour: who played them.
+        """
         rows, acted = _rows(self._policy, episodes)
         num_rows, num_acted = len(rows.proprio), len(acted.denoise_step)
         features, per_step = [], []
         waiting = None
         for start, size in blocks(num_rows, self.sizes):
             block = cut(rows, np.minimum(np.arange(start, start + size), num_rows - 1))
-            encoded = self.encode(self._frozen, block.images, block.tokens)
+            encoded = self.encode(frozen, block.images, block.tokens)
             scores = None
             if start < num_acted:
                 observed = Observed(encoded, block.proprio, block.domain_id)

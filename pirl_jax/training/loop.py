@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
 from pirl_jax.training import compilations
 from pirl_jax.training.parts import Parts
+from pirl_jax.typing import Params
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
 
@@ -53,7 +55,7 @@ class Update:
 
 def run(
     parts: Parts,
-    recipe: Recipe,
+    frozen: Params,
     state: TrainState,
     actors: Actors,
     *,
@@ -64,20 +66,21 @@ def run(
     """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
 
     Args:
-        parts: the compiled functions of this recipe (``parts.assemble``).
-        recipe: every number of the method.
+        parts: the compiled functions of the run (``parts.assemble``).
+        frozen: the encoder's parameters, on the device.
         state: where to start, fresh or restored; donated.
         actors: who plays.
         total_updates: in the whole run, those before a resume included.
         stop: ends the loop between two episodes.
         demonstrations: for ``recipe.demonstrations``, on the device.
     """
+    recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
     collector = Collector(
         recipe.rollout,
         groups_of(recipe),
         actors.receive,
-        parts.score,
+        partial(parts.score, frozen),
         behaviours,
         actors.assignments,
         int(state.episodes),

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.optim import masters
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe, RolloutConfig
 from pirl_jax.rollout.scoring import ScoredEpisode, Scorer
 from pirl_jax.rows import cut
 from pirl_jax.typing import Array, Metrics, Params
+from pirl_jax.update import critic
+from pirl_jax.update import state as states
 from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.critic import Evaluate, ValueFunction, make_evaluate
 from pirl_jax.update.critic_steps import CriticBatch, make_critic_update
@@ -22,7 +26,7 @@ from pirl_jax.update.estimate import make_batch
 from pirl_jax.update.method import Method
 from pirl_jax.update.objective import observed
 from pirl_jax.update.state import TrainState
-from pirl_jax.update.update import make_update
+from pirl_jax.update.update import Programs, make_update
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,15 @@ class Parts:
     """What a turn of the loop is made of."""
 
     recipe: Recipe
+    policy: FlowPolicy
+    method: Method
     score: Scorer
-    """``(episode, the policy that acted) -> `` its observations encoded and its log-densities recomputed."""
+    """``(frozen, episode, the policy that acted) -> `` its observations encoded and its log-densities
+    recomputed."""
     evaluate: Evaluate
     """The critic, see ``critic.make_evaluate``."""
+    programs: Programs
+    """Of an update."""
     update: Callable[..., tuple[TrainState, Metrics]]
     """``(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated."""
     critic_update: Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]] | None
@@ -102,21 +111,45 @@ def trained_group(policy: FlowPolicy) -> Callable[[str], str | None]:
     return lambda name: NOISE_HEAD if name.startswith(f"{NOISE_HEAD}.") else policy.group(name)
 
 
-def assemble(policy: FlowPolicy, value: ValueFunction, frozen: Params, recipe: Recipe) -> Parts:
+def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Parts:
     """Put the parts of a run together; nothing is compiled before its first call.
 
     Args:
         policy: what is trained.
         value: its critic (``critic.value_function``).
-        frozen: the encoder's parameters, on the device.
         recipe: every number of the method.
     """
     method = method_of(policy, value, recipe)
+    programs = Programs(method)
     extra = method.value is not None and recipe.critic.extra_steps
     return Parts(
         recipe,
-        Scorer(policy, frozen, recipe.noise, scoring_blocks(recipe.rollout)),
+        policy,
+        method,
+        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout)),
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
-        make_update(method),
+        programs,
+        make_update(programs),
         make_critic_update(method) if extra else None,
     )
+
+
+def first_state(
+    policy: FlowPolicy, recipe: Recipe, dim_proprio: int, seed: int, trainable: Params
+) -> TrainState:
+    """Return the state before the first update.
+
+    Args:
+        policy: what is trained.
+        recipe: every number of the method.
+        dim_proprio: width of the proprioception that the critic sees.
+        seed: of every draw of the run.
+        trainable: the base's parameters, in whatever they are stored; copied.
+    """
+    key = jax.random.PRNGKey(seed)
+    critic_params = critic.init(policy, recipe.critic, dim_proprio, key)
+    head = noise_head.init(policy, recipe.noise, jax.random.fold_in(key, 1))
+    params = masters(trainable) | head
+    keep_reference = recipe.objective.reference_kl_coef > 0
+    trained = states.trained_leaves(params, trained_group(policy))
+    return states.create(params, critic_params, recipe.optimizer, seed, keep_reference, trained)

@@ -11,21 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
 
-from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import num_latents
 from pirl_jax.likelihood.stochastic import Observed
-from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import Recipe
-from pirl_jax.training.parts import method_of
+from pirl_jax.training.parts import Parts
 from pirl_jax.typing import Params, PyTree
-from pirl_jax.update import critic
-from pirl_jax.update import state as states
 from pirl_jax.update.batch import Batch
-from pirl_jax.update.critic import ValueFunction
-from pirl_jax.update.method import Method
 from pirl_jax.update.objective import FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
-from pirl_jax.update.update import Programs, metric_names, progress_of
+from pirl_jax.update.update import metric_names, progress_of
 
 
 @dataclass(frozen=True)
@@ -40,76 +33,73 @@ class Observation:
 
 @dataclass(frozen=True)
 class Memory:
-    """A program's memory on its device, in bytes."""
+    """What a program takes of its device."""
 
     arguments: int
+    """Bytes."""
     temporaries: int
     outputs: int
     """What is not written into arguments that are donated."""
+    flops: float
+    """Floating-point operations, the bodies of loops counted once."""
 
     @property
     def working(self) -> int:
-        """Beside the arguments, which lie there anyway."""
+        """Bytes beside the arguments, which lie there anyway."""
         return self.temporaries + self.outputs
 
 
 def memory_of(compiled: Any) -> Memory:
-    """Read the memory analysis of what ``jax.jit(…).lower(…).compile()`` returns."""
-    analysis = compiled.memory_analysis()
-    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return Memory(analysis.argument_size_in_bytes, analysis.temp_size_in_bytes, outputs)
+    """Read the analyses of what ``jax.jit(…).lower(…).compile()`` returns."""
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    return Memory(
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        costs.get("flops", 0.0),
+    )
 
 
 class Plan:
     """The shapes of a run's arrays, and its programs compiled for them.
 
+    A run that uses the same ``parts`` on arrays of these shapes finds its programs compiled.
+
     Args:
-        policy: what is trained.
-        value: its critic.
-        recipe: every number of the method.
-        params: shapes of the policy's parameters (``jax.ShapeDtypeStruct``).
+        parts: of the run.
+        frozen: shapes of the encoder's parameters (``jax.ShapeDtypeStruct``).
+        state: shapes of what an update changes.
         observation: shapes of what actors send.
         place: the device to compile for, as a sharding; None: JAX's default.
     """
 
     def __init__(
         self,
-        policy: FlowPolicy,
-        value: ValueFunction,
-        recipe: Recipe,
-        params: Params,
+        parts: Parts,
+        frozen: Params,
+        state: TrainState,
         observation: Observation,
         place: Sharding | None = None,
     ) -> None:
-        self._policy, self._recipe, self._observation, self._place = policy, recipe, observation, place
-        self._method: Method = method_of(policy, value, recipe)
-        self.trainable, self.frozen = policy.split(params)
-        self.state: TrainState = jax.eval_shape(partial(self._first_state, value), self.trainable)
+        self.parts, self.frozen, self.state = parts, frozen, state
+        self._observation, self._place = observation, place
 
-    def _first_state(self, value: ValueFunction, trainable: Params) -> TrainState:
-        recipe, key = self._recipe, jax.random.PRNGKey(0)
-        critic_params = critic.init(self._policy, recipe.critic, self._observation.dim_proprio, key)
-        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
-        params = params | noise_head.init(self._policy, recipe.noise, key)
-        trained = states.trained_leaves(params, self._method.group)
-        keep_reference = recipe.objective.reference_kl_coef > 0
-        return states.create(params, critic_params, recipe.optimizer, 0, keep_reference, trained)
+    def images(self, rows: int) -> PyTree:
+        """Return the shape of so many observations' images, as they are sent."""
+        return jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)
 
     def features(self, rows: int) -> PyTree:
         """Return the shapes of what the encoder makes of so many observations."""
-        images = jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)
-        tokens = jax.ShapeDtypeStruct((rows, self._observation.num_tokens), jnp.int32)
-        return jax.eval_shape(self._policy.encode, self.frozen, images, tokens)
+        return jax.eval_shape(self.parts.policy.encode, self.frozen, self.images(rows), self._tokens(rows))
 
     def minibatch(self, rows: int) -> Minibatch:
         """Return the shapes of a minibatch."""
-        policy, recipe = self._policy, self._recipe
+        policy, recipe, method = self.parts.policy, self.parts.recipe, self.parts.method
 
         def of(*shape: int, dtype: Any = jnp.float32) -> Any:
             return jax.ShapeDtypeStruct((rows, *shape), dtype)
 
         H, A = policy.chunk_size, policy.dim_action
-        with_critic = self._method.value is not None
         points = Batch(
             features=self.features(rows),
             proprio=of(self._observation.dim_proprio),
@@ -122,40 +112,46 @@ class Plan:
             advantages=of(),
             value_targets=of(),
             old_values=of(),
-            critic_input=of(policy.critic_input_dims[recipe.critic.input]) if with_critic else None,
+            critic_input=of(policy.critic_input_dims[recipe.critic.input]) if method.value else None,
             share=of() if recipe.objective.loss_weighting == "episode" else None,
         )
         reference = None
         if recipe.objective.reference_kl_coef:
-            reference = jax.eval_shape(partial(distribution, self._method), self.state.params, points)
+            reference = jax.eval_shape(partial(distribution, method), self.state.params, points)
         return Minibatch(points, FixedPolicies(of(H), reference), of())
 
     def step(self, rows: int) -> Memory:
         """Compile a minibatch step of so many rows."""
-        minibatch = self.minibatch(rows)
-        names = metric_names(self._method, self.state, minibatch, None)
+        minibatch, programs = self.minibatch(rows), self.parts.programs
+        names = metric_names(self.parts.method, self.state, minibatch, None)
         progress = jax.eval_shape(partial(progress_of, names=names), self.state)
         index, first = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
-        step = Programs(self._method).step
-        return self._compiled(step, progress, minibatch, None, index, first)
+        return self._compiled(programs.step, progress, minibatch, None, index, first)
 
     def encode(self, rows: int) -> Memory:
         """Compile the encoder for so many observations."""
-        images = jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)
-        tokens = jax.ShapeDtypeStruct((rows, self._observation.num_tokens), jnp.int32)
-        return self._compiled(jax.jit(self._policy.encode), self.frozen, images, tokens)
+        return self._compiled(self.parts.score.encode, self.frozen, self.images(rows), self._tokens(rows))
 
     def score(self, rows: int) -> Memory:
-        """Compile the scoring of so many chunks."""
-        points = self.minibatch(rows).points
-        inputs = (
-            Observed(points.features, points.proprio, points.domain_id),
-            *(points.latents, points.denoise_step, points.level),
-        )
-        return self._compiled(jax.jit(self._method.policy.log_prob), self.state.params, *inputs)
+        """Compile the scoring of so many chunks under parameters that lie on the device."""
+        points, push = self.minibatch(rows).points, self.parts.recipe.push
+        observed = Observed(points.features, points.proprio, points.domain_id)
+        level = jax.ShapeDtypeStruct((), jnp.float32)
+        chunks = points.latents, points.denoise_step, level
+        program = self.parts.score.log_prob
+        return self._compiled(program, self.state.params, observed, *chunks, dtype=push.dtype)
 
-    def _compiled(self, program: Callable[..., Any], *shapes: PyTree) -> Memory:
+    def _tokens(self, rows: int) -> PyTree:
+        return jax.ShapeDtypeStruct((rows, self._observation.num_tokens), jnp.int32)
+
+    def _compiled(self, program: Callable[..., Any], *shapes: PyTree, **static: Any) -> Memory:
         placed = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._place), shapes
         )
-        return memory_of(program.lower(*placed).compile())  # pyright: ignore[reportFunctionMemberAccess]
+        lowered = program.lower(*placed, **static)  # pyright: ignore[reportFunctionMemberAccess]
+        return memory_of(lowered.compile())
+
+
+def size_of(tree: PyTree) -> int:
+    """Return the bytes of a pytree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

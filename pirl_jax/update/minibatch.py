@@ -35,6 +35,12 @@ class Report(NamedTuple):
     """None without a critic: a group's advantages need none, and there are no targets to fit one to."""
 
 
+def slots(method: Method, size: int) -> int:
+    """Return the rows of a minibatch of ``size`` points: microbatches are of one size."""
+    microbatch = method.microbatch_size or size
+    return -(-size // microbatch) * microbatch
+
+
 def policy_gradient(
     method: Method, params: Params, rows: Minibatch
 ) -> tuple[Float[Array, ""], Metrics, Params]:

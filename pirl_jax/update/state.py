@@ -77,8 +77,18 @@ def create(
         reference=jax.tree.map(jnp.copy, params) if keep_reference else {},
         opt_state=adamw(optimizer, trained).init(params),
         critic_opt_state=adamw(optimizer).init(critic_params),
-        key=jax.random.PRNGKey(seed),
+        key=first_key(seed),
         updates=jnp.zeros((), jnp.int32),
         episodes=jnp.zeros((), jnp.int32),
-        lr=jnp.asarray(optimizer.lr, jnp.float32),
+        lr=first_lr(optimizer),
     )
+
+
+def first_key(seed: int) -> PRNGKeyArray:
+    """Return what all of a run's draws are made of."""
+    return jax.random.PRNGKey(seed)
+
+
+def first_lr(optimizer: OptimizerConfig) -> Float[Array, ""]:
+    """Return the policy's learning rate before any update."""
+    return jnp.asarray(optimizer.lr, jnp.float32)

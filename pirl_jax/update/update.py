@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood import flow
-from pirl_jax.optim import movement
+from pirl_jax.optim import movement, sample
 from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.rows import cut, in_blocks, on_host
 from pirl_jax.typing import Array, Bool, Float, Int, Metrics, Params, PRNGKeyArray
@@ -20,7 +20,7 @@ from pirl_jax.update import losses, metric_means
 from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.demonstrations import Demonstrations, coef_at
 from pirl_jax.update.method import Method
-from pirl_jax.update.minibatch import Report, minibatch_step
+from pirl_jax.update.minibatch import Report, minibatch_step, slots
 from pirl_jax.update.objective import Draw, FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
 
@@ -47,7 +47,7 @@ class _Progress(NamedTuple):
     skipped_steps: Int[Array, ""]
 
 
-def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
+def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated.
 
     The rows stay in host memory. A minibatch reaches the device while the one before it is worked on, and
@@ -70,9 +70,9 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
     * **Non-finite** losses or gradients: that step is skipped, and counted in ``train/skipped_steps``.
 
     Args:
-        method: functions and numbers. With ``method.supervised_loss`` the update needs ``demonstrations``.
+        programs: of the method. With ``method.supervised_loss`` the update needs ``demonstrations``.
     """
-    programs = Programs(method)
+    method = programs.method
 
     def update(
         state: TrainState, batch: Batch, n_valid: int, demonstrations: Demonstrations | None = None
@@ -87,11 +87,11 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
 
         fixed = programs.fixed_policies(state, batch, n, method.microbatch_size or size)
         orders = np.asarray(programs.orders(state, n, capacity))
-        before = programs.copy(state.params)
-        slots = _slots(method, size)
+        before = programs.sample(state.params)
+        num_slots = slots(method, size)
         if programs.metrics is None:
-            points, theirs = cut((batch, fixed), np.zeros(slots, int))
-            any_rows = Minibatch(points, theirs, jnp.zeros(slots))
+            points, theirs = cut((batch, fixed), np.zeros(num_slots, int))
+            any_rows = Minibatch(points, theirs, jnp.zeros(num_slots))
             draw = _draw(method, state, demonstrations, jnp.int32(0))
             programs.metrics = metric_names(method, state, any_rows, draw)
         progress = progress_of(state, programs.metrics, idle)
@@ -101,7 +101,7 @@ def make_update(method: Method) -> Callable[..., tuple[TrainState, Metrics]]:
             epoch, i = divmod(index, minibatches)
             start, stop = (j * n // minibatches for j in (i, i + 1))
             # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
-            chosen = np.full(slots, orders[epoch, 0])
+            chosen = np.full(num_slots, orders[epoch, 0])
             chosen[: stop - start] = orders[epoch, start:stop]
             counts: Any = (np.arange(len(chosen)) < stop - start).astype(np.float32)
             points, theirs = cut((batch, fixed), chosen)
@@ -121,12 +121,12 @@ class Programs:
     """The compiled functions of an update."""
 
     def __init__(self, method: Method) -> None:
-        self._method = method
+        self.method = method
         chain = method.policy.chain
         self.step = jax.jit(partial(_step, method), donate_argnums=0)
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
         self.orders = jax.jit(partial(_orders, method.optimizer.num_epochs), static_argnums=2)
-        self.copy = jax.jit(partial(jax.tree.map, jnp.copy))
+        self.sample = jax.jit(sample)
         self.proximal = jax.jit(
             lambda params, points: flow.log_density(
                 chain, distribution(method, params, points), points.latents
@@ -139,9 +139,9 @@ class Programs:
     def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
         """Return what the fixed policies say of the first ``n`` points, in host memory."""
         proximal, reference = batch.old_log_prob, None
-        if self._method.objective.decoupled:
+        if self.method.objective.decoupled:
             proximal = in_blocks(partial(self.proximal, state.params), batch, n, size)
-        if self._method.objective.reference_kl_coef:
+        if self.method.objective.reference_kl_coef:
             reference = in_blocks(partial(self.reference, state.reference), batch, n, size)
         return FixedPolicies(proximal, reference)
 
@@ -234,12 +234,6 @@ def _finish(
     lr = _adapted_lr(state.lr, kl, progress.kl_n > 0, method.optimizer)
     new_state = state.replace(updates=state.updates + 1, lr=lr)
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
-
-
-def _slots(method: Method, size: int) -> int:
-    """Return the rows of a minibatch of ``size`` points: microbatches are of one size."""
-    microbatch = method.microbatch_size or size
-    return -(-size // microbatch) * microbatch
 
 
 def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progress:

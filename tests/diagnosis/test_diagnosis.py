@@ -155,6 +155,13 @@ def test_a_recipe_of_groups_is_tried_without_them():
     grouped = make_recipe(
         HEALTHY, estimator="group", group_size=2, episodes_per_update=4, group_return_range=(0.1, 0.9)
     )
-    parts, method = _trial_parts(toy_policy(), critic, FROZEN, grouped, 3)
+    parts = _trial_parts(toy_policy(), critic, grouped, 3)
     assert parts.recipe.rollout.episodes_per_update == 3
-    assert method.value is not None
+    assert parts.method.value is not None
+
+
+@pytest.mark.parametrize(("microbatch_size", "at_a_time"), [("auto", 4), (3, 3)])
+def test_a_trial_has_no_more_in_work_at_a_time_than_the_run(microbatch_size, at_a_time):
+    """Though it evaluates all that was played as one minibatch."""
+    recipe = make_recipe(HEALTHY, minibatch_size=4, microbatch_size=microbatch_size)
+    assert _trial_parts(toy_policy(), critic, recipe, 3).method.microbatch_size == at_a_time

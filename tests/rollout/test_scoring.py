@@ -24,7 +24,7 @@ def test_blocks_cover_the_rows_in_few_sizes(count, sizes, expected):
 
 
 def scorer(sizes):
-    return Scorer(toy_run.toy_policy(), toy_run.FROZEN, toy_run.RECIPE.noise, sizes)
+    return Scorer(toy_run.toy_policy(), toy_run.RECIPE.noise, sizes)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (2,), (5, 2), (16, 3), (64, 8)])
@@ -32,8 +32,8 @@ def test_episodes_scored_together_in_blocks_are_each_scored_alone(sizes):
     items = [toy_run.episode(seed, length, terminated=True) for seed, length in enumerate((2, 4, 1, 3))]
     behaviour = Behaviour(toy_run.PARAMS, 0, toy_run.STD)
     together, alone = scorer(sizes), scorer((16,))
-    for got, item in zip(together.together(items, behaviour), items, strict=True):
-        wanted = alone(item, behaviour)
+    for got, item in zip(together.together(toy_run.FROZEN, items, behaviour), items, strict=True):
+        wanted = alone(toy_run.FROZEN, item, behaviour)
         for field in dataclasses.fields(got):
             name = field.name
             value, expected = getattr(got, name), getattr(wanted, name)
@@ -49,6 +49,6 @@ def test_a_short_episode_costs_a_block_and_each_size_is_compiled_once():
     made = scorer((4,))
     behaviour = Behaviour(toy_run.PARAMS, 0, toy_run.STD)
     for length in (1, 2, 3, 4, 2):
-        made(toy_run.episode(length, length, terminated=True), behaviour)
+        made(toy_run.FROZEN, toy_run.episode(length, length, terminated=True), behaviour)
     assert made.encode._cache_size() == 1
     assert made.log_prob._cache_size() == 1

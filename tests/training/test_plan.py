@@ -2,24 +2,7 @@
 
 import jax
 import pytest
-from by_recipe import make_recipe
-from tiny import tiny_policy_config
-
-from bridge.weights.export import policy_config
-from pirl_jax.training.plan import Observation, Plan
-from pirl_jax.update.critic import value_function
-from pirl_jax.xvla.init import parameter_shapes
-from pirl_jax.xvla.policy import XVLAFlowPolicy
-
-ROWS = 64
-
-
-def plan(**numbers):
-    config = policy_config(tiny_policy_config())
-    recipe = make_recipe(minibatch_size=ROWS, **numbers)
-    value = value_function(recipe.critic.hidden_dims)
-    observation = Observation((1, 3, 64, 64), 10, config.dim_proprio)
-    return Plan(XVLAFlowPolicy(config), value, recipe, parameter_shapes(config), observation)
+from planned import ROWS, plan
 
 
 def size(tree):

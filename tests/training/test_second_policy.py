@@ -130,8 +130,8 @@ def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop():
 
     actors = loop.Actors(receive, lambda version, behaviour: pushed.append((version, behaviour)), assignments)
     updates = loop.run(
-        parts.assemble(policy, critic.value_function(RECIPE.critic.hidden_dims), frozen, RECIPE),
-        RECIPE,
+        parts.assemble(policy, critic.value_function(RECIPE.critic.hidden_dims), RECIPE),
+        frozen,
         create(trainable, critic_params, RECIPE, 0),
         actors,
         total_updates=UPDATES,

@@ -13,15 +13,17 @@ from pirl_jax.training.trained import summary
 from pirl_jax.update import state
 
 
+def movement(before, after, group=lambda name: name[0]):
+    return optim.movement(optim.sample(before), after, group)
+
+
 def test_movement_equals_the_plain_formulas():
     rng = np.random.default_rng(0)
     before = {"a": {"x": rng.normal(size=(3, 4)), "y": rng.normal(size=5)}, "b": {"z": np.zeros(6)}}
     after = jax.tree.map(np.copy, before)
     after["a"]["x"][0] += 0.1
     after["b"]["z"][2] = -0.5
-    actual = optim.movement(
-        jax.tree.map(jnp.float32, before), jax.tree.map(jnp.float32, after), lambda name: name[0]
-    )
+    actual = movement(jax.tree.map(jnp.float32, before), jax.tree.map(jnp.float32, after))
     size = np.sqrt(np.sum(before["a"]["x"] ** 2) + np.sum(before["a"]["y"] ** 2))
     expected = {
         "update_ratio/a": np.sqrt(4 * 0.1**2) / size,
@@ -34,9 +36,23 @@ def test_movement_equals_the_plain_formulas():
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_large_tensors_are_judged_by_a_sample_of_their_numbers():
+    """Of two tensors, one 40 times a sample's size, the whole and the sample say the same."""
+    rng = np.random.default_rng(1)
+    shapes = {"large": (40, optim.SAMPLE + 3), "small": (100,)}
+    before = {"a": {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}}
+    after = jax.tree.map(lambda x: np.where(rng.random(x.shape) < 0.3, x + np.float32(0.01), x), before)
+    assert all(leaf.size <= optim.SAMPLE for leaf in jax.tree.leaves(optim.sample(before)))
+    actual = movement(before, after)
+    whole = [np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)]) for tree in (before, after)]
+    change = np.linalg.norm(whole[1] - whole[0]) / np.linalg.norm(whole[0])
+    np.testing.assert_allclose(actual["update_ratio/a"], change, rtol=0.02)
+    np.testing.assert_allclose(actual["moved/a"], np.mean(whole[0] != whole[1]), rtol=0.02)
+
+
 def test_what_is_in_no_group_is_not_counted():
     before, after = {"a": jnp.zeros(2), "b": jnp.zeros(2)}, {"a": jnp.ones(2), "b": jnp.ones(2)}
-    moved = optim.movement(before, after, lambda name: None if name == "b" else name)
+    moved = movement(before, after, lambda name: None if name == "b" else name)
     assert set(moved) == {"update_ratio/a", "moved/a"}
 
 

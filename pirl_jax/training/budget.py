@@ -1,0 +1,68 @@
+"""The memory that a learner may use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import psutil
+
+GIB = 2**30
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory of the learner's device, in bytes."""
+
+    size: int
+    source: str
+    """Where the number is from, in words."""
+
+
+def budget(memory_gb: float | None = None) -> Budget:
+    """Return what there is, or what the user allows of it.
+
+    JAX takes its share of a GPU, by default three quarters, when it is first used, and leaves the rest to
+    other processes: actors on the same card live there. A CPU's memory is what the machine has free.
+
+    Args:
+        memory_gb: ``algorithm.memory_gb``, in GiB.
+
+    Raises:
+        ValueError: The user allows more than JAX has taken of the card.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    if memory_gb is None:
+        if limit is None:
+            return Budget(free_host_memory(), "what this machine has free")
+        return Budget(limit, f"JAX's share of {jax.local_devices()[0].device_kind} ({fraction_in_words()})")
+    if limit is not None and memory_gb * GIB > limit:
+        raise ValueError(
+            f"algorithm.memory_gb={memory_gb:g} is more than JAX has of this card, {limit / GIB:.1f} GiB "
+            f"({fraction_in_words()}). Lower it, or give JAX a larger share."
+        )
+    return Budget(int(memory_gb * GIB), "algorithm.memory_gb")
+
+
+def fraction_in_words() -> str:
+    """Say what decides JAX's share of a card."""
+    return f"{FRACTION}={os.environ.get(FRACTION, '.75')}"
+
+
+def free_host_memory() -> int:
+    """Return the bytes that this process may still take, of the machine or of its container."""
+    free = psutil.virtual_memory().available
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
+    # Cached files are given back when memory is wanted.
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return max(0, min(free, limit - used + cached))

@@ -1,0 +1,109 @@
+"""Which microbatch fits the memory there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pirl_jax.recipe import Recipe
+from pirl_jax.training.budget import FRACTION, GIB, Budget
+from pirl_jax.training.needs import Needs, needs
+from pirl_jax.training.parts import capacity_of
+from pirl_jax.training.plan import Plan
+
+SLACK = 0.05
+"""Part of the memory that is left to fragments and to the workspaces of libraries."""
+
+
+class Fit(NamedTuple):
+    """A plan that fits, and what it takes."""
+
+    plan: Plan
+    needs: Needs
+
+
+def fit(
+    plan_of: Callable[[Recipe], Plan],
+    recipe: Recipe,
+    budget: Budget,
+    beside: Mapping[str, int] = MappingProxyType({}),
+) -> Fit:
+    """Choose how many points of a minibatch are in work at a time: as many as the memory allows.
+
+    Args:
+        plan_of: makes the plan of a recipe.
+        recipe: with ``optimizer.microbatch_size`` ``auto``, or a number, which is then only checked.
+        budget: memory of the device.
+        beside: bytes of what else lies on it, by name.
+
+    Returns:
+        The plan, whose recipe has the number, unless the whole minibatch fits: then it says ``auto``.
+
+    Raises:
+        ValueError: It cannot fit; says what is needed and what to change.
+    """
+
+    def tried(recipe: Recipe) -> Fit:
+        plan = plan_of(recipe)
+        return Fit(plan, needs(plan, beside))
+
+    whole = tried(recipe)
+    if _fits(whole, budget):
+        return whole
+    if recipe.optimizer.microbatch_size != "auto":
+        raise ValueError(
+            f"algorithm.optimizer.microbatch_size={recipe.optimizer.microbatch_size} takes "
+            f"{_gib(whole.needs.device)} of the {_gib(budget.size)} that there are ({budget.source}). "
+            "Lower it, or leave the choice to auto."
+        )
+    sizes = candidates(min(recipe.optimizer.minibatch_size, capacity_of(recipe)))[1:]
+    least = tried(with_microbatch(recipe, sizes[-1])) if sizes else whole
+    if not _fits(least, budget):
+        raise ValueError(_refusal(least.needs, budget))
+    # Memory grows with the points, nearly in proportion: the search begins one above what the two say.
+    slope = (whole.needs.device - least.needs.device) / (2 * sizes[0] - sizes[-1])
+    room = _allowed(budget) - least.needs.device
+    beyond = sum((size - sizes[-1]) * slope > room for size in sizes)
+    for size in sizes[max(beyond - 1, 0) : -1]:
+        found = tried(with_microbatch(recipe, size))
+        if _fits(found, budget):
+            return found
+    return least
+
+
+def candidates(size: int) -> list[int]:
+    """Return the parts a minibatch may be worked off in: all of it, half of it, and so on, down to 1."""
+    sizes = [size]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+    return sizes
+
+
+def with_microbatch(recipe: Recipe, size: int) -> Recipe:
+    """Return a recipe with another ``optimizer.microbatch_size``."""
+    optimizer = dataclasses.replace(recipe.optimizer, microbatch_size=size)
+    return dataclasses.replace(recipe, optimizer=optimizer)
+
+
+def _allowed(budget: Budget) -> float:
+    return (1 - SLACK) * budget.size
+
+
+def _fits(fit: Fit, budget: Budget) -> bool:
+    return fit.needs.device <= _allowed(budget)
+
+
+def _refusal(needs: Needs, budget: Budget) -> str:
+    lying = ", ".join(f"{name} {_gib(size)}" for name, size in needs.lying.items())
+    return (
+        f"this run does not fit its device: it takes {_gib(needs.device)} even with one point in work at a "
+        f"time ({lying}), and there are {_gib(budget.size)} ({budget.source}). Use a larger card, give JAX "
+        f"more of it ({FRACTION}=.9, if no actor shares it), train less (algorithm.trainable=soft_prompts), "
+        "or use a smaller policy."
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"

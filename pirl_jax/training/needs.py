@@ -1,0 +1,140 @@
+"""What a run takes of its device and of its host, in bytes, and in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pirl_jax.linear import full_precision
+from pirl_jax.training.budget import GIB, Budget
+from pirl_jax.training.parts import capacity_of, microbatch_of
+from pirl_jax.training.plan import Plan, size_of
+from pirl_jax.update.minibatch import slots
+
+AHEAD = 2
+"""Minibatches on the device: the one that is worked on, and the next."""
+GRADIENT = 4
+"""Forward passes that a point of a step costs: one, one again for what was not kept, and two backwards."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The memory of a run, in bytes."""
+
+    lying: Mapping[str, int]
+    """What lies on the device all the time, by what it is."""
+    arrival: int
+    """Beside that: encoding and scoring a block of observations."""
+    update: int
+    """Beside that: a minibatch step."""
+    overlapping: bool
+    """Episodes arrive while an update runs."""
+    host: Mapping[str, int]
+    """What lies in host memory, by what it is."""
+    flops: float
+    """Of an update of full size: encoding and scoring its observations, and its steps."""
+
+    @property
+    def device(self) -> int:
+        """What the device holds at most."""
+        passing = self.arrival + self.update if self.overlapping else max(self.arrival, self.update)
+        return sum(self.lying.values()) + passing
+
+
+def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
+    """Compile the programs of a run and add up what they and its arrays take.
+
+    Args:
+        plan: of the run.
+        beside: bytes of what else lies on the device, by name.
+    """
+    parts, recipe, state = plan.parts, plan.parts.recipe, plan.state
+    rows = slots(parts.method, min(recipe.optimizer.minibatch_size, capacity_of(recipe)))
+    block = parts.score.sizes[0]
+    step, encode, score = plan.step(rows), plan.encode(block), plan.score(block)
+    stale = recipe.rollout.max_staleness
+    pushed = sum(leaf.size for leaf in jax.tree.leaves(state.params)) * jnp.dtype(recipe.push.dtype).itemsize
+    observation = size_of(plan.features(1))
+    lying = {
+        "encoder": size_of(plan.frozen),
+        "parameters, critic and moments": size_of(state),
+        f"{AHEAD} minibatches of {rows}": AHEAD * size_of(plan.minibatch(rows)),
+        **beside,
+    }
+    if recipe.demonstrations.coef:
+        lying["demonstrations"] = recipe.demonstrations.max_samples * observation
+    # An older policy's parameters are brought to the device to score what it played.
+    arrival = encode.working + score.working + size_of(plan.images(block)) + (pushed if stale else 0)
+    capacity = capacity_of(recipe)
+    host = {
+        f"observations of {1 + (stale > 0)} update(s), encoded": (1 + (stale > 0)) * capacity * observation,
+        "policies as pushed": (1 + (stale + 1 if stale else 0)) * pushed,
+    }
+    if stale:
+        host["episodes that came early"] = stale * capacity * size_of(plan.images(1))
+    points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
+    passes = 1 + recipe.objective.decoupled + GRADIENT * recipe.optimizer.num_epochs
+    flops = (capacity * encode.flops + points * passes * score.flops) / block
+    return Needs(lying, arrival, step.working, stale > 0, host, flops)
+
+
+def table(plan: Plan, needs: Needs, budget: Budget, rate: float | None) -> str:
+    """Say what a run takes, line by line.
+
+    Args:
+        plan: of the run.
+        needs: of the plan.
+        budget: what the device has.
+        rate: floating-point operations that the device does in a second, if known.
+    """
+    recipe, parts = plan.parts.recipe, plan.parts
+    minibatch = min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+    at_a_time = microbatch_of(recipe) or minibatch
+    device = {
+        **needs.lying,
+        f"to work on {parts.score.sizes[0]} observations that arrive": needs.arrival,
+        f"to work on {at_a_time} of a minibatch of {minibatch}": needs.update,
+        "at most": needs.device,
+    }
+    lines = [f"device memory: {_gib(budget.size)} ({budget.source})", *_lines(device)]
+    lines += ["host memory", *_lines(needs.host)]
+    if rate:
+        points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
+        lines.append(
+            f"an update of {points} points: {needs.flops / 1e12:.3g} TFLOP, at best "
+            f"{needs.flops / rate:.3g} s (a float32 product here runs at {rate / 1e12:.2g} TFLOP/s)"
+        )
+    return "\n".join(lines)
+
+
+def product_rate() -> float:
+    """Measure the floating-point operations a second of a float32 product on the device."""
+    size = 1024 if jax.default_backend() == "cpu" else 4096
+
+    @jax.jit
+    def product(a: jax.Array) -> jax.Array:
+        with full_precision():
+            return a @ a
+
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), jnp.float32)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def _lines(sizes: Mapping[str, int]) -> list[str]:
+    width = max(map(len, sizes))
+    return [f"  {name:<{width}}  {_gib(size):>10}" for name, size in sizes.items()]
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"

@@ -1,0 +1,94 @@
+"""The choice of a microbatch: as large as the memory allows, and a refusal where nothing fits."""
+
+import re
+
+import jax
+import pytest
+from by_recipe import make_recipe
+from planned import ROWS, plan_of
+
+from pirl_jax.training.budget import Budget
+from pirl_jax.training.fit import SLACK, candidates, fit
+from pirl_jax.training.needs import needs, table
+
+RECIPE = make_recipe(minibatch_size=ROWS, max_staleness=0)
+
+
+def taken(microbatch_size):
+    return needs(plan_of(make_recipe(RECIPE, microbatch_size=microbatch_size)), {}).device
+
+
+def room_for(size):
+    return Budget(int(size / (1 - SLACK)) + 1, "a test's card")
+
+
+def microbatch(found):
+    return found.plan.parts.recipe.optimizer.microbatch_size
+
+
+def test_all_of_a_minibatch_is_in_work_where_there_is_room_for_it():
+    found = fit(plan_of, RECIPE, room_for(taken("auto")))
+    assert microbatch(found) == "auto"
+
+
+def test_as_much_is_in_work_as_there_is_room_for():
+    exactly = taken(32)
+    assert exactly < taken("auto")
+    assert microbatch(fit(plan_of, RECIPE, room_for(exactly))) == 32
+    assert microbatch(fit(plan_of, RECIPE, room_for(exactly - 1))) == 16
+
+
+def test_what_cannot_fit_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"does not fit its device.*encoder.*a test's card.*larger card"):
+        fit(plan_of, RECIPE, room_for(taken(1) - 1))
+
+
+def test_a_number_is_obeyed_or_refused():
+    recipe = make_recipe(RECIPE, microbatch_size=32)
+    assert microbatch(fit(plan_of, recipe, room_for(taken(32)))) == 32
+    with pytest.raises(ValueError, match=r"microbatch_size=32 takes .*Lower it, or leave the choice to auto"):
+        fit(plan_of, recipe, room_for(taken(32) - 1))
+
+
+def test_what_lies_beside_takes_room():
+    budget = room_for(taken(32))
+    assert microbatch(fit(plan_of, RECIPE, budget, {"a copy": 10_000})) < 32
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"), [(1, [1]), (8, [8, 4, 2, 1]), (100, [100, 50, 25, 13, 7, 4, 2, 1])]
+)
+def test_a_minibatch_is_halved_again_and_again(size, parts):
+    assert candidates(size) == parts
+
+
+def test_the_table_adds_up():
+    plan = plan_of(RECIPE)
+    found = needs(plan, {})
+    text = table(plan, found, Budget(2**30, "a test's card"), 1e9)
+    assert "device memory: 1.00 GiB (a test's card)" in text
+    assert f"{found.flops / 1e9:.3g} s" in text
+    lying = sum(found.lying.values())
+    assert found.device == lying + max(found.arrival, found.update)
+    assert re.search(r"at most +\d+\.\d\d GiB", text)
+
+
+def test_work_that_overlaps_is_added():
+    found = needs(plan_of(make_recipe(RECIPE, max_staleness=1)), {})
+    assert found.device == sum(found.lying.values()) + found.arrival + found.update
+
+
+def test_the_run_finds_compiled_what_was_planned():
+    """The same programs on arrays of the planned shapes: nothing is compiled a second time."""
+    from pirl_jax.training import compilations
+
+    plan = plan_of(RECIPE)
+    compilations.count()
+    plan.encode(8)
+    frozen, images, tokens = (
+        jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), shapes)
+        for shapes in (plan.frozen, plan.images(8), plan._tokens(8))
+    )
+    before = compilations.count()
+    plan.parts.score.encode(frozen, images, tokens)
+    assert compilations.count() == before
