@@ -1,17 +1,22 @@
 # `make demo` and `make test` do all their own set-up on a fresh machine.
 VENV := .venv
 PY := $(VENV)/bin/python
+GPU_COMPILER := .gpu_compiler
 SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-libero style lint bench bench-algorithms install system-packages clean
+.PHONY: demo test test-aot test-libero style lint bench bench-algorithms install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
 
 test: install
 	$(PY) -m pytest -n 2
+
+# Compiles the published size for NVIDIA cards, without one: what memory it takes, and by which arithmetic.
+test-aot: install $(GPU_COMPILER)/.installed
+	JAX_PLATFORMS=cpu PYTHONPATH=$(GPU_COMPILER) $(PY) -m pytest -s tests/aot
 
 # Needs LIBERO's assets (pirl-libero-setup); skips without.
 test-libero: install
@@ -47,6 +52,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	fi
 	@touch $@
 
+# JAX's CUDA compiler, which needs no GPU and no driver; beside the environment, in which it would look for one.
+$(GPU_COMPILER)/.installed: $(VENV)/.installed
+	@version=$$($(PY) -c 'import jax; print(jax.__version__)'); \
+	wheels="jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm"; \
+	if uv --version >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(PY) --target $(GPU_COMPILER) --no-deps $$wheels; \
+	else \
+		$(PY) -m pip install --quiet --disable-pip-version-check --target $(GPU_COMPILER) --no-deps $$wheels; \
+	fi
+	@touch $@
+
 # MuJoCo renders off-screen through EGL; a bare Debian or Ubuntu lacks Mesa's software implementation.
 GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libglvnd0 libosmesa6
 system-packages:
@@ -64,4 +80,4 @@ system-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) $(GPU_COMPILER) outputs

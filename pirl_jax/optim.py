@@ -74,28 +74,6 @@ def movement(before: PyTree, after: PyTree, group: Callable[[str], str | None]) 
     return metrics
 
 
-def summed_gradient(
-    objective: Callable[[PyTree, PyTree], tuple[Array, PyTree]], params: PyTree, parts: PyTree
-) -> tuple[tuple[Array, PyTree], PyTree]:
-    """``jax.value_and_grad(…, has_aux=True)`` of a sum of objectives, in the memory of one of them.
-
-    Args:
-        objective: ``(params, part) -> (value, auxiliary values, which are summed too)``.
-        params: to differentiate by.
-        parts: arrays whose leading axis counts the parts.
-    """
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    first = jax.tree.map(lambda x: x[0], parts)
-    if jax.tree.leaves(parts)[0].shape[0] == 1:
-        return gradient(params, first)
-
-    def add(sums: PyTree, part: PyTree) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, sums, gradient(params, part)), None
-
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first))
-    return jax.lax.scan(add, zeros, parts)[0]
-
-
 def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:
     """Scale gradients to at most ``max_norm`` as torch does (with its 1e-6), and return the norm before."""
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))

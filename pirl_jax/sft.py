@@ -6,6 +6,7 @@ Meets ``bridge`` inside functions only.
 """
 
 import dataclasses
+import itertools
 import logging
 import signal
 import threading
@@ -17,12 +18,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from pirl_jax.command import run_command
+from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
-from pirl_jax.supervised.step import SupervisedState, create, fit, make_step, merge, split
+from pirl_jax.supervised.step import Step, SupervisedState, create, fit, merge, split
 from pirl_jax.training import checkpoint
+from pirl_jax.training.budget import GIB, allowed, budget
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.xvla.config import XVLAConfig
@@ -76,7 +81,9 @@ def train(cfg: Any) -> None:
         schedule = recipe.schedule(cfg.steps)
         done = logged = start
         since = time.perf_counter()
-        step = make_step(config, optimizer)
+        first = next(data)
+        step = fitted(cfg, config, optimizer, state, frozen, first)
+        data = itertools.chain([first], data)
         try:
             for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
                 state = current  # the one before was donated
@@ -96,6 +103,63 @@ def train(cfg: Any) -> None:
             if cfg.save_checkpoint and done > start:
                 checkpoint.save_last(writer, done, state, export)
     logger.info("done after %d steps: %s", done, output_dir)
+
+
+def fitted(
+    cfg: Any,
+    config: XVLAConfig,
+    optimizer: optax.GradientTransformation,
+    state: SupervisedState,
+    frozen: Params,
+    batch: Frames,
+) -> Step:
+    """Compile the step, worked off in as few parts as the memory allows.
+
+    Args:
+        cfg: with ``microbatch_size`` and ``memory_gb``.
+        config: of the network.
+        optimizer: as built for the parameters.
+        state: before the step, like all that follows of which only the shapes matter.
+        frozen: parameters that are not trained.
+        batch: of the run.
+
+    Raises:
+        ValueError: It cannot fit; says what is needed and what to change.
+    """
+    memory = budget(cfg.memory_gb)
+    size = cfg.batch_size
+    sizes = [n for n in range(size, 0, -1) if size % n == 0]
+    if cfg.microbatch_size != "auto":
+        sizes = [cfg.microbatch_size]
+    needed = 0
+    for at_a_time in sizes:
+        step = Step(config, optimizer, size // at_a_time)
+        needed = memory_of_step(step, state, frozen, batch, at_a_time)
+        if needed <= allowed(memory):
+            logger.info(
+                "device memory: %.2f GiB of %.2f (%s), %d frames of a batch of %d at a time",
+                *(needed / GIB, memory.size / GIB, memory.source, at_a_time, size),
+            )
+            return step
+    raise ValueError(
+        f"training takes {needed / GIB:.1f} GiB with {sizes[-1]} of {size} frames in work at a time, and "
+        f"there are {memory.size / GIB:.1f} GiB ({memory.source}). Use a larger card, freeze more "
+        "(policy.freeze_vision_encoder, policy.freeze_language_encoder), or leave microbatch_size to auto."
+    )
+
+
+def memory_of_step(step: Step, state: SupervisedState, frozen: Params, batch: Frames, at_a_time: int) -> int:
+    """Compile a step and return the bytes that training takes of its device; of arrays the shapes matter."""
+    frames = Frames(*(array[:at_a_time] for array in batch))
+    sums = jax.eval_shape(step.no_sums, state.params)
+    noise, times = jax.eval_shape(lambda state: step.drawn(state, at_a_time), state)
+    add = memory_of(step.add.lower(state.params, sums, frozen, frames, noise, times).compile())
+    apply = memory_of(step.apply.lower(state, sums).compile())
+    # The optimiser's moments lie beside what a part's gradient takes, the frozen parameters beside the step.
+    return max(
+        add.arguments + add.working + size_of((state.opt_state, frames)),
+        apply.arguments + apply.working + size_of(frozen),
+    )
 
 
 def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -> tuple[Params, int]:

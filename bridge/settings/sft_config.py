@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
@@ -21,6 +22,12 @@ class SFTConfig(TrainPipelineConfig):
     """Which of X-VLA's soft prompts to train and to announce, where no column of the dataset says so for each
     frame; None: the base checkpoint's, else 0."""
 
+    microbatch_size: int | Literal["auto"] = "auto"
+    """Frames of a batch that are in work at a time, a divisor of ``batch_size``: it bounds the memory and
+    changes nothing else."""
+    memory_gb: float | None = None
+    """GiB of its device's memory that training may use; null: what there is."""
+
     def validate(self) -> None:
         """Check and complete the config as LeRobot does.
 
@@ -33,6 +40,13 @@ class SFTConfig(TrainPipelineConfig):
         for name in ("steps", "batch_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
+        size = self.microbatch_size
+        if size != "auto" and (isinstance(size, bool) or size < 1 or self.batch_size % size):
+            raise ValueError(
+                f"microbatch_size must be auto or divide batch_size={self.batch_size}; got {size}."
+            )
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise ValueError(f"memory_gb must be above 0, or null for what there is; got {self.memory_gb}.")
         if self.vlm_lr_scale < 0:
             raise ValueError(f"vlm_lr_scale must be ≥ 0; got {self.vlm_lr_scale}.")
         domains = getattr(self.policy, "num_domains", None)

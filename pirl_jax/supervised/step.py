@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pirl_jax.optim import masters, movement
+from pirl_jax.optim import masters, movement, sample
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.trees import leaves, nest
-from pirl_jax.typing import Array, Int, PRNGKeyArray, PyTree
+from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
+from pirl_jax.xvla.actions import action_space
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.model import XVLA, sample_times
@@ -33,10 +34,6 @@ class SupervisedState:
     key: PRNGKeyArray
     """Never changes: each step folds ``step`` into it, so a resumed run draws what it would have."""
     step: Int[Array, ""]
-
-
-Step = Callable[[SupervisedState, PyTree, Frames], tuple[SupervisedState, dict[str, Array]]]
-"""``step(state, frozen, batch) -> (state, metrics)``; ``state`` is donated."""
 
 
 def split(params: PyTree, is_frozen: Callable[[str], bool]) -> tuple[PyTree, PyTree]:
@@ -66,44 +63,89 @@ def create(params: PyTree, optimizer: optax.GradientTransformation, seed: int) -
     return SupervisedState(params, optimizer.init(params), jax.random.key(seed), jnp.zeros((), jnp.int32))
 
 
-def make_step(config: XVLAConfig, optimizer: optax.GradientTransformation) -> Step:
-    """Return one jitted optimiser step on X-VLA's loss.
+class Sums(NamedTuple):
+    """Of a batch, what its parts have added up to so far."""
+
+    losses: dict[str, Array]
+    grads: PyTree
+
+
+class Step:
+    """One optimiser step on X-VLA's loss.
 
     Times are stratified over the batch and the noise is drawn as in LeRobot's ``XVLAModel.forward``. Images
-    stay bytes until inside the step.
+    stay bytes until inside the network.
+
+    Args:
+        config: of the network.
+        optimizer: as built for the parameters.
+        parts: equal parts that a batch is worked off in, one after the other. It bounds the memory and
+            changes nothing else: noise and times are the batch's, and its losses are means over it.
+
+    Attributes:
+        add: ``(params, sums, frozen, frames, noise, times) -> sums``, compiled; ``sums`` is donated.
+        apply: ``(state, sums) -> (state, metrics)``, compiled; both are donated.
     """
-    model = XVLA(config)
 
-    def loss_fn(params: PyTree, frozen: PyTree, batch: Frames, key: PRNGKeyArray) -> tuple[Array, Any]:
-        size = batch.action.shape[0]
-        time_key, noise_key = jax.random.split(key)
-        losses: Any = model.apply(
-            {"params": merge(params, frozen)},
-            normalize_images(jnp.asarray(batch.images)),
-            batch.tokens,
-            batch.proprio,
-            batch.domain_id,
-            batch.action,
-            jax.random.normal(noise_key, (size, config.chunk_size, config.dim_action)),
-            sample_times(time_key, size),
-            method="supervised_loss",
-        )
-        return jnp.stack(list(losses.values())).sum(), losses
+    def __init__(self, config: XVLAConfig, optimizer: optax.GradientTransformation, parts: int = 1) -> None:
+        self._config, self._optimizer, self._parts = config, optimizer, parts
+        self._draw = jax.jit(self.drawn, static_argnums=1)
+        self._no_sums = jax.jit(self.no_sums)
+        self.add = jax.jit(self._add, donate_argnums=1)
+        self.apply = jax.jit(self._apply, donate_argnums=(0, 1))
 
-    def step(
-        state: SupervisedState, frozen: PyTree, batch: Frames
+    def __call__(
+        self, state: SupervisedState, frozen: PyTree, batch: Frames
     ) -> tuple[SupervisedState, dict[str, Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, frozen, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
-        metrics |= {f"train/{name}": value for name, value in losses.items()}
+        """Return the state after the step, and its metrics; ``state`` is donated."""
+        noise, times = self._draw(state, len(batch.action))
+        sums = self._no_sums(state.params)
+        size = len(batch.action) // self._parts
+        for first in range(0, len(batch.action), size):
+            rows = slice(first, first + size)
+            frames = Frames(*(array[rows] for array in batch))
+            sums = self.add(state.params, sums, frozen, frames, noise[rows], times[rows])
+        return self.apply(state, sums)
+
+    def drawn(self, state: SupervisedState, size: int) -> tuple[Float[Array, "B H A"], Float[Array, " B"]]:
+        """Return noise and times of a batch of this size."""
+        time_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        noise = jax.random.normal(noise_key, (size, self._config.chunk_size, self._config.dim_action))
+        return noise, sample_times(time_key, size)
+
+    def no_sums(self, params: PyTree) -> Sums:
+        """Return the sums before the first part."""
+        terms = action_space(self._config).loss_terms
+        return Sums({term.name: jnp.float32(0) for term in terms}, jax.tree.map(jnp.zeros_like, params))
+
+    def _add(
+        self, params: PyTree, sums: Sums, frozen: PyTree, frames: Frames, noise: Array, times: Array
+    ) -> Sums:
+        def share(params: PyTree) -> tuple[Array, dict[str, Array]]:
+            losses: Any = XVLA(self._config).apply(
+                {"params": merge(params, frozen)},
+                normalize_images(jnp.asarray(frames.images)),
+                *(frames.tokens, frames.proprio, frames.domain_id, frames.action, noise, times),
+                method="supervised_loss",
+            )
+            losses = {name: loss / self._parts for name, loss in losses.items()}
+            return jnp.stack(list(losses.values())).sum(), losses
+
+        (_, losses), grads = jax.value_and_grad(share, has_aux=True)(params)
+        return jax.tree.map(jnp.add, sums, Sums(losses, grads))
+
+    def _apply(self, state: SupervisedState, sums: Sums) -> tuple[SupervisedState, dict[str, Array]]:
+        losses, grads = sums
+        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "train/loss": jnp.stack(list(losses.values())).sum(),
+            "train/grad_norm": optax.tree.norm(grads),
+        }
         params = optax.apply_updates(state.params, updates)
-        moved = movement(state.params, params, part)
+        metrics |= {f"train/{name}": value for name, value in losses.items()}
+        moved = movement(sample(state.params), params, part)
         metrics |= {f"train/{name}": value for name, value in moved.items()}
         return dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1), metrics
-
-    return jax.jit(step, donate_argnums=0)
 
 
 def fit(

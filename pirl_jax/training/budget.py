@@ -11,6 +11,8 @@ import psutil
 
 GIB = 2**30
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+SLACK = 0.05
+"""Part of the memory that is left to fragments and to the workspaces of libraries."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -47,6 +49,11 @@ def budget(memory_gb: float | None = None) -> Budget:
             f"({fraction_in_words()}). Lower it, or give JAX a larger share."
         )
     return Budget(int(memory_gb * GIB), "algorithm.memory_gb")
+
+
+def allowed(budget: Budget) -> float:
+    """Return the bytes that a run may plan with."""
+    return (1 - SLACK) * budget.size
 
 
 def fraction_in_words() -> str:

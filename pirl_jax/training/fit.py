@@ -8,13 +8,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pirl_jax.recipe import Recipe
-from pirl_jax.training.budget import FRACTION, GIB, Budget
+from pirl_jax.training.budget import FRACTION, GIB, Budget, allowed
 from pirl_jax.training.needs import Needs, needs
 from pirl_jax.training.parts import capacity_of
 from pirl_jax.training.plan import Plan
-
-SLACK = 0.05
-"""Part of the memory that is left to fragments and to the workspaces of libraries."""
 
 
 class Fit(NamedTuple):
@@ -62,15 +59,16 @@ def fit(
     least = tried(with_microbatch(recipe, sizes[-1])) if sizes else whole
     if not _fits(least, budget):
         raise ValueError(_refusal(least.needs, budget))
-    # Memory grows with the points, nearly in proportion: the search begins one above what the two say.
-    slope = (whole.needs.device - least.needs.device) / (2 * sizes[0] - sizes[-1])
-    room = _allowed(budget) - least.needs.device
-    beyond = sum((size - sizes[-1]) * slope > room for size in sizes)
-    for size in sizes[max(beyond - 1, 0) : -1]:
-        found = tried(with_microbatch(recipe, size))
+    # Halved between what fits and what does not: the search compiles few of the sizes.
+    best, fitting, unfitting = least, len(sizes) - 1, -1
+    while fitting - unfitting > 1:
+        middle = (fitting + unfitting) // 2
+        found = tried(with_microbatch(recipe, sizes[middle]))
         if _fits(found, budget):
-            return found
-    return least
+            best, fitting = found, middle
+        else:
+            unfitting = middle
+    return best
 
 
 def candidates(size: int) -> list[int]:
@@ -87,12 +85,8 @@ def with_microbatch(recipe: Recipe, size: int) -> Recipe:
     return dataclasses.replace(recipe, optimizer=optimizer)
 
 
-def _allowed(budget: Budget) -> float:
-    return (1 - SLACK) * budget.size
-
-
 def _fits(fit: Fit, budget: Budget) -> bool:
-    return fit.needs.device <= _allowed(budget)
+    return fit.needs.device <= allowed(budget)
 
 
 def _refusal(needs: Needs, budget: Budget) -> str:

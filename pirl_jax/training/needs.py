@@ -17,7 +17,9 @@ from pirl_jax.training.plan import Plan, size_of
 from pirl_jax.update.minibatch import slots
 
 AHEAD = 2
-"""Minibatches on the device: the one that is worked on, and the next."""
+"""Parts of a minibatch on the device: the one that is worked on, and the next."""
+ACTOR_WORKING = 2**30
+"""Bytes that an actor's process takes on its card beside the policy: CUDA itself, and activations."""
 GRADIENT = 4
 """Forward passes that a point of a step costs: one, one again for what was not kept, and two backwards."""
 
@@ -36,6 +38,8 @@ class Needs:
     """Episodes arrive while an update runs."""
     host: Mapping[str, int]
     """What lies in host memory, by what it is."""
+    actor: int
+    """What an actor takes, on the same card or another: the encoder, and the head in float32."""
     flops: float
     """Of an update of full size: encoding and scoring its observations, and its steps."""
 
@@ -54,16 +58,19 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
         beside: bytes of what else lies on the device, by name.
     """
     parts, recipe, state = plan.parts, plan.parts.recipe, plan.state
-    rows = slots(parts.method, min(recipe.optimizer.minibatch_size, capacity_of(recipe)))
+    minibatch = min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+    at_a_time = microbatch_of(recipe) or minibatch
     block = parts.score.sizes[0]
-    step, encode, score = plan.step(rows), plan.encode(block), plan.score(block)
+    add, step = plan.add(at_a_time), plan.step(slots(parts.method, minibatch))
+    encode, score = plan.encode(block), plan.score(block)
     stale = recipe.rollout.max_staleness
     pushed = sum(leaf.size for leaf in jax.tree.leaves(state.params)) * jnp.dtype(recipe.push.dtype).itemsize
     observation = size_of(plan.features(1))
     lying = {
         "encoder": size_of(plan.frozen),
         "parameters, critic and moments": size_of(state),
-        f"{AHEAD} minibatches of {rows}": AHEAD * size_of(plan.minibatch(rows)),
+        "the policy's gradient": size_of(state.params),
+        f"{AHEAD} times {at_a_time} points": AHEAD * size_of(plan.part(at_a_time)),
         **beside,
     }
     if recipe.demonstrations.coef:
@@ -80,7 +87,8 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
     passes = 1 + recipe.objective.decoupled + GRADIENT * recipe.optimizer.num_epochs
     flops = (capacity * encode.flops + points * passes * score.flops) / block
-    return Needs(lying, arrival, step.working, stale > 0, host, flops)
+    actor = size_of(plan.frozen) + size_of(state.params) + ACTOR_WORKING
+    return Needs(lying, arrival, max(add.working, step.working), stale > 0, host, actor, flops)
 
 
 def table(plan: Plan, needs: Needs, budget: Budget, rate: float | None) -> str:
@@ -102,6 +110,8 @@ def table(plan: Plan, needs: Needs, budget: Budget, rate: float | None) -> str:
         "at most": needs.device,
     }
     lines = [f"device memory: {_gib(budget.size)} ({budget.source})", *_lines(device)]
+    if jax.default_backend() != "cpu":
+        lines.append(f"an actor on the same card takes about {_gib(needs.actor)} more")
     lines += ["host memory", *_lines(needs.host)]
     if rate:
         points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks

@@ -74,12 +74,16 @@ def block_of(recipe: Recipe) -> int:
     return microbatch_of(recipe) or min(recipe.optimizer.minibatch_size, capacity_of(recipe))
 
 
-def scoring_blocks(rollout: RolloutConfig) -> tuple[int, ...]:
+def scoring_blocks(rollout: RolloutConfig, platform: str | None = None) -> tuple[int, ...]:
     """Return the sizes of the blocks of observations that are encoded and scored at a time.
 
     A GPU takes many for the time of few. A CPU's time is that of the rows, those that fill a block included.
+
+    Args:
+        rollout: of the recipe.
+        platform: what runs it; None: JAX's default.
     """
-    if jax.default_backend() == "cpu":
+    if (platform or jax.default_backend()) == "cpu":
         return (min(8, rollout.max_chunks + 1),)
     return 64, 8
 
@@ -111,13 +115,14 @@ def trained_group(policy: FlowPolicy) -> Callable[[str], str | None]:
     return lambda name: NOISE_HEAD if name.startswith(f"{NOISE_HEAD}.") else policy.group(name)
 
 
-def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Parts:
+def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform: str | None = None) -> Parts:
     """Put the parts of a run together; nothing is compiled before its first call.
 
     Args:
         policy: what is trained.
         value: its critic (``critic.value_function``).
         recipe: every number of the method.
+        platform: what runs them; None: JAX's default.
     """
     method = method_of(policy, value, recipe)
     programs = Programs(method)
@@ -126,7 +131,7 @@ def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Parts:
         recipe,
         policy,
         method,
-        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout)),
+        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform)),
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         programs,
         make_update(programs),

@@ -16,7 +16,9 @@ from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.training.parts import Parts
 from pirl_jax.typing import Params, PyTree
 from pirl_jax.update.batch import Batch
-from pirl_jax.update.objective import FixedPolicies, Minibatch, distribution
+from pirl_jax.update.losses import Total
+from pirl_jax.update.minibatch import Sums
+from pirl_jax.update.objective import CriticRows, FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import metric_names, progress_of
 
@@ -92,8 +94,8 @@ class Plan:
         """Return the shapes of what the encoder makes of so many observations."""
         return jax.eval_shape(self.parts.policy.encode, self.frozen, self.images(rows), self._tokens(rows))
 
-    def minibatch(self, rows: int) -> Minibatch:
-        """Return the shapes of a minibatch."""
+    def part(self, rows: int) -> Minibatch:
+        """Return the shapes of so many rows of a minibatch."""
         policy, recipe, method = self.parts.policy, self.parts.recipe, self.parts.method
 
         def of(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -120,13 +122,30 @@ class Plan:
             reference = jax.eval_shape(partial(distribution, method), self.state.params, points)
         return Minibatch(points, FixedPolicies(of(H), reference), of())
 
+    def add(self, rows: int) -> Memory:
+        """Compile the gradient of a part of a minibatch."""
+        number: Any = jax.ShapeDtypeStruct((), jnp.float32)
+        flag = jax.ShapeDtypeStruct((), jnp.bool_)
+        part, sums = self.part(rows), self._sums(rows)
+        return self._compiled(
+            self.parts.programs.add, self.state.params, sums, part, Total(number, number), flag
+        )
+
     def step(self, rows: int) -> Memory:
-        """Compile a minibatch step of so many rows."""
-        minibatch, programs = self.minibatch(rows), self.parts.programs
-        names = metric_names(self.parts.method, self.state, minibatch, None)
-        progress = jax.eval_shape(partial(progress_of, names=names), self.state)
+        """Compile the step that follows the gradient of a minibatch of so many rows.
+
+        Demonstrations are left out: they are few.
+        """
+        sums, batch, method = self._sums(1), self.part(rows), self.parts.method
+        progress = jax.eval_shape(partial(progress_of, names=metric_names(method, sums)), self.state)
+        points = batch.points
+        seen = (points.proprio, points.old_values, points.value_targets, points.share, batch.weight)
+        theirs = None if points.critic_input is None else CriticRows(points.critic_input, *seen)
         index, first = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
-        return self._compiled(programs.step, progress, minibatch, None, index, first)
+        return self._compiled(self.parts.programs.step, progress, sums, theirs, None, index, first)
+
+    def _sums(self, rows: int) -> Sums:
+        return jax.eval_shape(self.parts.programs.no_sums, self.state.params, self.part(rows))
 
     def encode(self, rows: int) -> Memory:
         """Compile the encoder for so many observations."""
@@ -134,7 +153,7 @@ class Plan:
 
     def score(self, rows: int) -> Memory:
         """Compile the scoring of so many chunks under parameters that lie on the device."""
-        points, push = self.minibatch(rows).points, self.parts.recipe.push
+        points, push = self.part(rows).points, self.parts.recipe.push
         observed = Observed(points.features, points.proprio, points.domain_id)
         level = jax.ShapeDtypeStruct((), jnp.float32)
         chunks = points.latents, points.denoise_step, level

@@ -8,13 +8,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pirl_jax.optim import clip_by_global_norm, descend, select, summed_gradient, warmup
+from pirl_jax.optim import clip_by_global_norm, descend, select, warmup
 from pirl_jax.typing import Array, Bool, Float, Metrics, Params
 from pirl_jax.update import losses
 from pirl_jax.update.critic_steps import apply_critic_step
 from pirl_jax.update.method import Method
-from pirl_jax.update.objective import Minibatch, critic_objective, imitation_objective, policy_objective
+from pirl_jax.update.objective import (
+    CriticRows,
+    Draw,
+    Minibatch,
+    critic_objective,
+    imitation_objective,
+    policy_objective,
+)
 from pirl_jax.update.state import TrainState, adamw, trained_leaves
+
+
+class Sums(NamedTuple):
+    """Of a minibatch's policy, what its parts have added up to so far."""
+
+    loss: Float[Array, ""]
+    metrics: Metrics
+    grads: Params
 
 
 class Half(NamedTuple):
@@ -41,42 +56,56 @@ def slots(method: Method, size: int) -> int:
     return -(-size // microbatch) * microbatch
 
 
-def policy_gradient(
-    method: Method, params: Params, rows: Minibatch
-) -> tuple[Float[Array, ""], Metrics, Params]:
-    """Return loss, metrics and gradient of a minibatch, computed ``microbatch_size`` points at a time.
+def no_sums(method: Method, params: Params, part: Minibatch) -> Sums:
+    """Return the sums before the first part; of the part only the shapes matter."""
+    total = losses.Total(jnp.float32(0), jnp.float32(0))
+    loss, metrics = jax.eval_shape(partial(policy_objective, method), params, part, total)
+    shapes = Sums(loss, metrics, jax.eval_shape(lambda tree: tree, params))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    The parts' shares add up to what the whole gives at once, in the memory of one part.
+
+def add_part(method: Method, params: Params, sums: Sums, part: Minibatch, total: losses.Total) -> Sums:
+    """Add a part's share of the policy's loss, metrics and gradient.
+
+    The shares of all parts add up to what the whole gives at once, in the memory of one part.
+
+    Args:
+        method: what a step does.
+        params: of the policy.
+        sums: of the parts before it.
+        part: of the minibatch.
+        total: of the minibatch.
     """
-    total = losses.total(rows.points.step_mask, rows.weight, method.objective.aggregation)
     trained = trained_leaves(params, method.group)
 
-    def held(params: Params) -> Params:
-        if trained is None:
-            return params
-        return jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, trained)
+    def share(params: Params) -> tuple[Float[Array, ""], Metrics]:
+        return policy_objective(method, _held(params, trained), part, total)
 
-    def share(params: Params, part: Minibatch) -> tuple[Float[Array, ""], Metrics]:
-        return policy_objective(method, held(params), part, total)
-
-    size = method.microbatch_size or len(rows.weight)
-    parts = len(rows.weight) // size
-    cut = jax.tree.map(lambda x: x.reshape(parts, size, *x.shape[1:]), rows._replace(draw=None))
-    (loss, metrics), grads = summed_gradient(share, params, cut)
-    if (draw := rows.draw) is not None:
-        imitate = jax.value_and_grad(lambda p: imitation_objective(method, held(p), draw), has_aux=True)
-        (more, their_metrics), their_grads = imitate(params)
-        loss, metrics = loss + more, metrics | their_metrics
-        grads = jax.tree.map(jnp.add, grads, their_grads)
-    return loss, metrics, grads
+    with jax.named_scope("policy_gradient"):
+        (loss, metrics), grads = jax.value_and_grad(share, has_aux=True)(params)
+    return jax.tree.map(jnp.add, sums, Sums(loss, metrics, grads))
 
 
-def policy_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[TrainState, Half]:
-    """Move the policy, unless loss or gradient is not finite or the approximate KL exceeds ``target_kl``."""
+def policy_step(method: Method, state: TrainState, sums: Sums, draw: Draw | None) -> tuple[TrainState, Half]:
+    """Move the policy, unless loss or gradient is not finite or the approximate KL exceeds ``target_kl``.
+
+    Args:
+        method: what a step does.
+        state: before the step.
+        sums: of all of the minibatch's parts.
+        draw: demonstrations that are learned from beside it.
+    """
     optimizer = method.optimizer
     trained = trained_leaves(state.params, method.group)
+    loss, metrics, grads = sums
+    if draw is not None:
+        imitate = jax.value_and_grad(
+            lambda p: imitation_objective(method, _held(p, trained), draw), has_aux=True
+        )
+        (more, their_metrics), their_grads = imitate(state.params)
+        loss, metrics = loss + more, metrics | their_metrics
+        grads = jax.tree.map(jnp.add, grads, their_grads)
     with jax.named_scope("policy_step"):
-        loss, metrics, grads = policy_gradient(method, state.params, rows)
         grads, grad_norm = clip_by_global_norm(grads, optimizer.grad_clip_norm)
         direction, opt_state = adamw(optimizer, trained).update(grads, state.opt_state, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -91,7 +120,7 @@ def policy_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[Tra
     return state, Half({"policy_loss": loss, "grad_norm": grad_norm, **metrics}, finite, applied)
 
 
-def critic_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[TrainState, Half]:
+def critic_step(method: Method, state: TrainState, rows: CriticRows) -> tuple[TrainState, Half]:
     """Move the critic, unless loss or gradient is not finite."""
     with jax.named_scope("critic_step"):
         loss, grads = jax.value_and_grad(partial(critic_objective, method))(state.critic_params, rows)
@@ -100,24 +129,41 @@ def critic_step(method: Method, state: TrainState, rows: Minibatch) -> tuple[Tra
 
 
 def minibatch_step(
-    method: Method, state: TrainState, rows: Minibatch, policy_learns: Bool[Array, ""]
+    method: Method,
+    state: TrainState,
+    sums: Sums,
+    rows: CriticRows | None,
+    draw: Draw | None,
+    policy_learns: Bool[Array, ""],
 ) -> tuple[TrainState, Report]:
     """Take one step of policy and critic: a pure function, whoever chooses the rows.
 
     Args:
         method: what a step does.
         state: before the step.
-        rows: what it learns from.
+        sums: of the minibatch's parts, for the policy.
+        rows: of the minibatch, for the critic; None without one.
+        draw: demonstrations that the policy learns from beside it.
         policy_learns: false once the policy has gone far enough in this update, or while the critic warms up;
             its half of the report is then zeros, neither finite nor applied.
     """
 
     def skip(state: TrainState) -> tuple[TrainState, Half]:
-        shapes = jax.eval_shape(partial(policy_step, method), state, rows)[1]
+        shapes = jax.eval_shape(partial(policy_step, method), state, sums, draw)[1]
         return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    state, policy = jax.lax.cond(policy_learns, lambda s: policy_step(method, s, rows), skip, state)
-    if method.value is None:
+    def learn(state: TrainState) -> tuple[TrainState, Half]:
+        return policy_step(method, state, sums, draw)
+
+    state, policy = jax.lax.cond(policy_learns, learn, skip, state)
+    if rows is None:
         return state, Report(policy, None)
     state, critic = critic_step(method, state, rows)
     return state, Report(policy, critic)
+
+
+def _held(params: Params, trained: Params | None) -> Params:
+    """Return parameters of which only the trained ones have a gradient."""
+    if trained is None:
+        return params
+    return jax.tree.map(lambda p, moves: p if moves else jax.lax.stop_gradient(p), params, trained)

@@ -35,13 +35,23 @@ class Draw(NamedTuple):
 
 
 class Minibatch(NamedTuple):
-    """The rows of one step."""
+    """The rows of one step, or a part of them."""
 
     points: Batch
     fixed: FixedPolicies
     weight: Float[Array, " B"]
     """1 for a point that counts and 0 for a repeated one that fills the shape."""
-    draw: Draw | None = None
+
+
+class CriticRows(NamedTuple):
+    """What the critic's half of a step sees of the same rows."""
+
+    critic_input: Float[Array, "B D"]
+    proprio: Float[Array, "B P"]
+    old_values: Float[Array, " B"]
+    value_targets: Float[Array, " B"]
+    share: Float[Array, " B"] | None
+    weight: Float[Array, " B"]
 
 
 def observed(points: Batch) -> Observed:
@@ -109,17 +119,16 @@ def imitation_objective(method: Method, params: Params, draw: Draw) -> tuple[Flo
     return draw.coef * plain, {"demonstrations_loss": plain}
 
 
-def critic_objective(method: Method, params: Params, rows: Minibatch) -> Float[Array, ""]:
+def critic_objective(method: Method, params: Params, rows: CriticRows) -> Float[Array, ""]:
     """Return the loss of the critic (``CriticConfig``)."""
-    config, points = method.critic, rows.points
+    config = method.critic
     assert method.value is not None
-    assert points.critic_input is not None
     return config.value_coef * losses.value_loss(
-        method.value(params, points.critic_input, points.proprio),
-        points.old_values,
-        points.value_targets,
+        method.value(params, rows.critic_input, rows.proprio),
+        rows.old_values,
+        rows.value_targets,
         rows.weight,
         config.value_clip,
         config.huber_delta,
-        points.share,
+        rows.share,
     )

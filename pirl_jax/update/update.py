@@ -20,8 +20,8 @@ from pirl_jax.update import losses, metric_means
 from pirl_jax.update.batch import Batch, pad_rows
 from pirl_jax.update.demonstrations import Demonstrations, coef_at
 from pirl_jax.update.method import Method
-from pirl_jax.update.minibatch import Report, minibatch_step, slots
-from pirl_jax.update.objective import Draw, FixedPolicies, Minibatch, distribution
+from pirl_jax.update.minibatch import Report, Sums, add_part, minibatch_step, no_sums, slots
+from pirl_jax.update.objective import CriticRows, Draw, FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
 
 LR_STEP = 1.5
@@ -85,31 +85,32 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         without_signal = demonstrations is None and not np.any(batch.advantages[:n])
         idle = warming_up or without_signal
 
-        fixed = programs.fixed_policies(state, batch, n, method.microbatch_size or size)
+        at_a_time = method.microbatch_size or size
+        fixed = programs.fixed_policies(state, batch, n, at_a_time)
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.sample(state.params)
-        num_slots = slots(method, size)
-        if programs.metrics is None:
-            points, theirs = cut((batch, fixed), np.zeros(num_slots, int))
-            any_rows = Minibatch(points, theirs, jnp.zeros(num_slots))
-            draw = _draw(method, state, demonstrations, jnp.int32(0))
-            programs.metrics = metric_names(method, state, any_rows, draw)
-        progress = progress_of(state, programs.metrics, idle)
+        sums = programs.no_sums(state.params, _rows_of(batch, fixed, np.zeros(at_a_time, int)))
+        progress = progress_of(state, metric_names(method, sums), idle)
         running = deque[Array]()
         minibatches = -(-n // size)
         for index in range(method.optimizer.num_epochs * minibatches):
             epoch, i = divmod(index, minibatches)
             start, stop = (j * n // minibatches for j in (i, i + 1))
             # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
-            chosen = np.full(num_slots, orders[epoch, 0])
+            chosen = np.full(slots(method, size), orders[epoch, 0])
             chosen[: stop - start] = orders[epoch, start:stop]
-            counts: Any = (np.arange(len(chosen)) < stop - start).astype(np.float32)
-            points, theirs = cut((batch, fixed), chosen)
-            rows = jax.device_put(Minibatch(points, theirs, counts))
-            progress, done = programs.step(progress, rows, demonstrations, np.int32(index), np.bool_(i == 0))
-            running.append(done)
-            if len(running) > 1:  # else the host would lay out minibatches far ahead of the device
-                running.popleft().block_until_ready()
+            weight = (np.arange(len(chosen)) < stop - start).astype(np.float32)
+            total = programs.total(batch.step_mask[chosen], weight)
+            for first in range(0, 0 if idle else len(chosen), at_a_time):
+                part = slice(first, first + at_a_time)
+                rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
+                sums, done = programs.add(progress.state.params, sums, rows, total, progress.stopped)
+                running.append(done)
+                if len(running) > 1:  # else the host would lay out rows far ahead of the device
+                    running.popleft().block_until_ready()
+            seen = _critic_rows(batch, chosen, weight)
+            numbers = np.int32(index), np.bool_(i == 0)
+            progress, sums = programs.step(progress, sums, seen, demonstrations, *numbers)
         estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
         reasons = np.bool_(idle), np.bool_(idle and not warming_up)
         return programs.finish(progress, before, *estimates, np.int32(n), *reasons)
@@ -123,7 +124,10 @@ class Programs:
     def __init__(self, method: Method) -> None:
         self.method = method
         chain = method.policy.chain
-        self.step = jax.jit(partial(_step, method), donate_argnums=0)
+        self.no_sums = jax.jit(partial(no_sums, method))
+        self.total = jax.jit(partial(_total, method))
+        self.add = jax.jit(partial(_add, method), donate_argnums=1)
+        self.step = jax.jit(partial(_step, method), donate_argnums=(0, 1))
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
         self.orders = jax.jit(partial(_orders, method.optimizer.num_epochs), static_argnums=2)
         self.sample = jax.jit(sample)
@@ -133,8 +137,6 @@ class Programs:
             )
         )
         self.reference = jax.jit(partial(distribution, method))
-        self.metrics: tuple[str, ...] | None = None
-        """``metric_names``, once they are known: to find out takes a trace of the step."""
 
     def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
         """Return what the fixed policies say of the first ``n`` points, in host memory."""
@@ -146,11 +148,26 @@ class Programs:
         return FixedPolicies(proximal, reference)
 
 
-def metric_names(method: Method, state: TrainState, rows: Minibatch, draw: Draw | None) -> tuple[str, ...]:
-    """Return what a policy's step is measured by; of the arguments only the shapes matter."""
-    step = partial(minibatch_step, method)
-    report = jax.eval_shape(step, state, rows._replace(draw=draw), jnp.bool_(True))[1]
-    return tuple(report.policy.metrics)
+def _rows_of(
+    batch: Batch, fixed: FixedPolicies, chosen: np.ndarray, weight: np.ndarray | None = None
+) -> Minibatch:
+    points, theirs = cut((batch, fixed), chosen)
+    counts: Any = np.ones(len(chosen), np.float32) if weight is None else weight
+    return Minibatch(points, theirs, counts)
+
+
+def _critic_rows(batch: Batch, chosen: np.ndarray, weight: np.ndarray) -> CriticRows | None:
+    if batch.critic_input is None:
+        return None
+    seen = (batch.critic_input, batch.proprio, batch.old_values, batch.value_targets, batch.share)
+    rows: Any = (*cut(seen, chosen), weight)
+    return CriticRows(*rows)
+
+
+def metric_names(method: Method, sums: Sums) -> tuple[str, ...]:
+    """Return what a policy's step is measured by."""
+    more = () if method.supervised_loss is None else ("demonstrations_loss",)
+    return ("policy_loss", "grad_norm", *sums.metrics, *more)
 
 
 def progress_of(state: TrainState, names: Sequence[str], idle: Array | bool = False) -> _Progress:
@@ -185,22 +202,44 @@ def _draw(
     return Draw(demonstrations, jax.random.fold_in(key, index), coef)
 
 
+def _total(method: Method, step_mask: Bool[Array, "B H"], weight: Float[Array, " B"]) -> losses.Total:
+    return losses.total(step_mask, weight, method.objective.aggregation)
+
+
+def _add(
+    method: Method,
+    params: Params,
+    sums: Sums,
+    part: Minibatch,
+    total: losses.Total,
+    stopped: Bool[Array, ""],
+) -> tuple[Sums, Float[Array, ""]]:
+    """Add a part unless the policy rests; return with the sums, which are donated, what can be waited for."""
+
+    def add(sums: Sums) -> Sums:
+        return add_part(method, params, sums, part, total)
+
+    sums = jax.lax.cond(stopped, lambda sums: sums, add, sums)
+    return sums, sums.loss + 0
+
+
 def _step(
     method: Method,
     progress: _Progress,
-    rows: Minibatch,
+    sums: Sums,
+    rows: CriticRows | None,
     demonstrations: Demonstrations | None,
     index: Int[Array, ""],
     begins_epoch: Bool[Array, ""],
-) -> tuple[_Progress, Int[Array, ""]]:
-    """Take a step, and return with the progress what can be waited for: the progress itself is donated."""
+) -> tuple[_Progress, Sums]:
+    """Take the step that a minibatch's parts add up to; return the progress and empty sums."""
     forget = begins_epoch & ~progress.stopped
     progress = progress._replace(
         kl_sum=jnp.where(forget, 0.0, progress.kl_sum), kl_n=jnp.where(forget, 0, progress.kl_n)
     )
-    rows = rows._replace(draw=_draw(method, progress.state, demonstrations, index))
-    state, report = minibatch_step(method, progress.state, rows, ~progress.stopped)
-    return _recorded(progress, state, report), index + 1
+    draw = _draw(method, progress.state, demonstrations, index)
+    state, report = minibatch_step(method, progress.state, sums, rows, draw, ~progress.stopped)
+    return _recorded(progress, state, report), jax.tree.map(jnp.zeros_like, sums)
 
 
 def _finish(

@@ -19,7 +19,7 @@ from pirl_jax.xvla.init import init_params
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-@pytest.mark.parametrize("name", ["train", "multi", "small"])
+@pytest.mark.parametrize("name", ["24gb", "80gb", "multi", "small"])
 def test_a_recipe_is_read_by_lerobot_and_fits_libero(name, tmp_path):
     plugin.register()
     config = json.loads((CONFIGS / f"pirl_libero_{name}.json").read_text())
@@ -34,7 +34,7 @@ def test_a_recipe_is_read_by_lerobot_and_fits_libero(name, tmp_path):
     recipe = cfg.algorithm
     sizes = policy_config(cfg.policy), recipe.noise, recipe.rollout.max_chunks
     spec = episode_spec(cfg.policy, *sizes, cfg.env)
-    assert len(spec.task_names) == {"train": 10, "multi": 40, "small": 1}[name]
+    assert len(spec.task_names) == {"24gb": 10, "80gb": 10, "multi": 40, "small": 1}[name]
     assert spec.record_dims.row_size < 1 << 22
 
 

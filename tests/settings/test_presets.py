@@ -84,7 +84,13 @@ def test_the_papers_preset_is_the_papers(command):
             dataclasses.asdict(getattr(Recipe(), name)),
         )
         differing |= {key for key in defaults if ours[key] != defaults[key]} - {"max_chunks"}
-    assert differing == {"loss_weighting", "bootstrap_truncation", "weight_decay", "max_staleness"}
+    assert differing == {
+        "loss_weighting",
+        "bootstrap_truncation",
+        "weight_decay",
+        "max_staleness",
+        "microbatch_size",
+    }
     # AdamW as it ran at publication: the file's adam_eps was not read, nor was a weight decay set.
     assert (recipe.optimizer.eps, recipe.optimizer.weight_decay) == (1e-8, 0.01)
     assert (recipe.noise.mode, recipe.critic.input) == ("flow_sde", "expert")

@@ -28,7 +28,7 @@ def trainer(params):
     )
     trainable, frozen = sft.split(params, partial(is_frozen, recipe))
     optimizer = recipe.build(trainable, 1000)
-    return lambda seed=0: sft.create(trainable, optimizer, seed), frozen, sft.make_step(CONFIG, optimizer)
+    return lambda seed=0: sft.create(trainable, optimizer, seed), frozen, sft.Step(CONFIG, optimizer)
 
 
 def run(state, trainer, steps, start=0):
@@ -62,9 +62,28 @@ def test_three_steps_a_checkpoint_and_three_more_equal_six(trainer, tmp_path):
     assert_same(whole, resumed)
 
 
+def test_a_batch_worked_off_in_parts_takes_the_same_step(trainer):
+    """Noise, times and means are the batch's: one gradient, up to the order of its sums."""
+    make, frozen, _ = trainer
+    recipe = SupervisedOptimizer(lr=3e-3, warmup_steps=0, decay_lr=3e-3, freeze_language_encoder=True)
+    optimizer = recipe.build(make().params, 1000)
+    batch = next(data())
+    taken = []
+    for parts in (1, len(batch.action)):
+        step = sft.Step(CONFIG, optimizer, parts)
+        state, metrics = step(sft.create(make().params, optimizer, 0), frozen, batch)
+        # After one step from zero the second moment is the squared gradient, up to a factor.
+        taken.append(([leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim], metrics))
+    (one, theirs), (many, ours) = taken
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
+
+
 def test_the_step_compiles_once(trainer):
     run(trainer[0](), trainer, 3)
-    assert trainer[2]._cache_size() == 1
+    assert trainer[2].add._cache_size() == trainer[2].apply._cache_size() == 1
 
 
 def test_the_seed_decides_the_noise(trainer):

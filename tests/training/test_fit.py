@@ -7,8 +7,8 @@ import pytest
 from by_recipe import make_recipe
 from planned import ROWS, plan_of
 
-from pirl_jax.training.budget import Budget
-from pirl_jax.training.fit import SLACK, candidates, fit
+from pirl_jax.training.budget import SLACK, Budget
+from pirl_jax.training.fit import candidates, fit
 from pirl_jax.training.needs import needs, table
 
 RECIPE = make_recipe(minibatch_size=ROWS, max_staleness=0)

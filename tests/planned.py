@@ -27,7 +27,8 @@ def plan_of(
     state = jax.eval_shape(
         lambda params: first_state(flow_policy, recipe, config.dim_proprio, 0, params), trainable
     )
-    parts = assemble(flow_policy, value_function(recipe.critic.hidden_dims), recipe)
+    value, platform = value_function(recipe.critic.hidden_dims), "cuda" if place else None
+    parts = assemble(flow_policy, value, recipe, platform)
     observation = observation or Observation((1, 3, 64, 64), 10, config.dim_proprio)
     return Plan(parts, frozen, state, observation, place)
 
