@@ -17,6 +17,7 @@ import jax
 
 from pirl_jax.command import run_command
 from pirl_jax.likelihood import noise_head
+from pirl_jax.linear import check_precision
 from pirl_jax.optim import masters
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.rollout.assignments import Assignments
@@ -62,6 +63,7 @@ def load(cfg: Any) -> Run:
     from bridge.weights.state_dict import check_params, to_torch_state
 
     policy_cfg, recipe, base = check(cfg)
+    check_precision(recipe.head_precision, jax.default_backend())
     said = announced(base)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
     check_policy(said, policy_cfg)
@@ -70,7 +72,7 @@ def load(cfg: Any) -> Run:
     # sides.
     config = policy_config(policy_cfg)
     params = check_params(load_params(base)[1], config)
-    policy = XVLAFlowPolicy(config, recipe.trainable)
+    policy = XVLAFlowPolicy(config, recipe.trainable, recipe.head_precision)
     trainable, frozen = policy.split(params)
     trainable = masters(trainable)
     key = jax.random.PRNGKey(cfg.seed)
