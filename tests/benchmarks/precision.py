@@ -168,33 +168,36 @@ def measure(size: str, chunks: int) -> list[dict[str, Any]]:
     gc.collect()
     trainable, frozen = XVLAFlowPolicy(config).split(params)
     advantages = np.random.default_rng(2).standard_normal(chunks).astype(np.float32)
-    exact: dict[str, Any] = {}
     rows: list[dict[str, Any]] = [{"precision": name} for name in PRECISIONS]
-    for row in rows:
-        started = time.monotonic()
-        policy = XVLAFlowPolicy(config, head_precision=row["precision"])
-        for name, noise in noises().items():
-            episode = episodes[name]
+    for name, noise in noises().items():  # one at a time: two gradients of the published size fill memory
+        exact: list[np.ndarray] | None = None
+        for row in rows:
+            started = time.monotonic()
+            policy = XVLAFlowPolicy(config, head_precision=row["precision"])
             # One row more than the minibatch has, the final observation: another program than the update's.
             score = make_scorer(policy, frozen, make_recipe(noise=noise, max_chunks=chunks))
-            scored = score(episode, Behaviour(trainable, 0, noise.level))
+            scored = score(episodes[name], Behaviour(trainable, 0, noise.level))
             observed = Observed(
                 jax.tree.map(lambda x: x[:-1], scored.features), scored.proprio[:-1], scored.domain_id[:-1]
             )
             level = np.full(chunks, noise.level, np.float32)
             batch = observed, scored.latents, scored.denoise_step, level, advantages
-            if name not in exact:
+            if exact is None:
                 with jax.enable_x64(True):
-                    plain = XVLAFlowPolicy(config)
-                    exact[name] = differentiate(plain, noise, jnp.float64, trainable, batch)[1]
-                exact[name] = [leaf.astype(np.float32) for leaf in exact[name]]
+                    _, doubles = differentiate(XVLAFlowPolicy(config), noise, jnp.float64, trainable, batch)
+                exact = [leaf.astype(np.float32) for leaf in doubles]
+                del doubles
             log_prob, gradient = differentiate(policy, noise, jnp.float32, trainable, batch)
             row[name] = {
                 "log_ratio": float(np.abs(log_prob - scored.old_log_prob.sum(-1)).max()),
                 "gap": scored.log_prob_gap,
-                "one_minus_cosine": 1 - cosine(gradient, exact[name]),
+                "one_minus_cosine": 1 - cosine(gradient, exact),
             }
-        print(size, f"{time.monotonic() - started:.0f} s", json.dumps(row), flush=True)
+            seconds = time.monotonic() - started
+            print(f"{size} {row['precision']} {name} {seconds:.0f} s {json.dumps(row[name])}", flush=True)
+            del score, gradient
+            jax.clear_caches()
+            gc.collect()
     return rows
 
 
