@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from pirl_jax.command import run_command
+from pirl_jax.linear import check_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
@@ -70,6 +71,7 @@ def load(cfg: Any) -> Run:
     from bridge.weights.state_dict import check_params, to_torch_state
 
     policy_cfg, recipe, base = check(cfg)
+    check_precision(recipe.head_precision, jax.default_backend())
     said = announced(base)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
     check_policy(said, policy_cfg)
@@ -78,7 +80,7 @@ def load(cfg: Any) -> Run:
     # sides.
     config = policy_config(policy_cfg)
     params = check_params(load_params(base)[1], config)
-    policy = XVLAFlowPolicy(config, recipe.trainable)
+    policy = XVLAFlowPolicy(config, recipe.trainable, recipe.head_precision)
     trainable, frozen = policy.split(params)
     first = partial(first_state, policy, recipe, config.dim_proprio, cfg.seed)
     shapes = jax.eval_shape(first, trainable)
@@ -86,7 +88,7 @@ def load(cfg: Any) -> Run:
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
     agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
     images = (len(spec.image_keys), *spec.image_shape)
-    observation = Observation(images, spec.num_tokens, config.dim_proprio)
+    observation = Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
     return Run(policy, recipe, frozen, shapes, partial(first, trainable), observation, spec, agreement)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pirl_jax.linear import Precision
 from pirl_jax.typing import Array, Features, Float, Int, Params, PRNGKeyArray, UInt8
 
 
@@ -48,6 +49,11 @@ class FlowPolicy(Protocol):
 
         Time runs from 1 (noise) to 0 (action) either way. X-VLA predicts data; π0 and SmolVLA velocities.
         """
+        ...
+
+    @property
+    def head_precision(self) -> Precision:
+        """In which the learner computes ``predict``'s products."""
         ...
 
     @property

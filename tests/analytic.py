@@ -270,7 +270,7 @@ class Case:
                     executed=executed[i : i + 1],
                     step_mask=counted[i : i + 1],
                     old_log_prob=chunk.log_prob[i : i + 1],
-                    log_prob_gap=0.0,
+                    actor_log_prob=chunk.log_prob[i : i + 1],
                     level=LEVELS[self.mode],
                     reward=reward[i : i + 1],
                     terminated=True,

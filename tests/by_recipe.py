@@ -16,6 +16,7 @@ import numpy as np
 
 from pirl_jax.likelihood.chain import Chain
 from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.linear import Precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import scoring
@@ -64,6 +65,7 @@ class FunctionPolicy:
     critic_input_dims: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gripper_logits: tuple[int, ...] = ()
     parametrization: str = "data"
+    head_precision: Precision = "highest"
     group: Callable[[str], str | None] = first_name
 
     def critic_input(self, kind: str, *inputs: Any) -> Any:

@@ -29,7 +29,7 @@ def plan_of(
     )
     value, platform = value_function(recipe.critic.hidden_dims), "cuda" if place else None
     parts = assemble(flow_policy, value, recipe, platform)
-    observation = observation or Observation((1, 3, 64, 64), 10, config.dim_proprio)
+    observation = observation or Observation((1, 3, 64, 64), 10, config.dim_proprio, config.real_action_dim)
     return Plan(parts, frozen, state, observation, place)
 
 

@@ -30,7 +30,8 @@ def agreement(scored: Sequence[ScoredEpisode], mode: str, pushed: str) -> Findin
     encoder = min((leaf.dtype for leaf in jax.tree.leaves(scored[0].features)), key=lambda x: x.itemsize)
     return Finding(
         "actor and learner agree on log-probabilities",
-        f"largest difference {gap:.2g} nats a chunk ({mode}, encoder in {encoder}, pushes in {pushed})",
+        f"largest difference {gap:.2g} nats a chunk ({mode}, encoder in {encoder}, "
+        f"head in {scored[0].head_precision}, pushes in {pushed})",
         gap < tolerance,
         GAP_ADVICE,
     )

@@ -29,6 +29,10 @@ class ObjectiveConfig:
     acted. Otherwise all refer to the policy that acted."""
     max_behaviour_weight: float = 5.0
     """Cap of those weights."""
+    behaviour_log_prob: Literal["learner", "actor"] = "learner"
+    """Whose log-density of a chunk stands for the policy that acted in those weights. ``learner``: the one
+    recomputed in ``head_precision``. ``actor``: the one that the actor drew it with, in float32, so that the
+    weights undo the difference in precision as well (truncated importance sampling, Ionides 2008)."""
     reference_kl_coef: float = 0.0
     """Weight of the exact KL(π ‖ π at the start of the run) of a chunk, against forgetting."""
     entropy_coef: float = 0.0
@@ -38,3 +42,8 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         ranges.check("objective", self)
+        if self.behaviour_log_prob == "actor" and not self.decoupled:
+            raise ValueError(
+                "algorithm.objective.behaviour_log_prob=actor needs objective.decoupled=true: the clipped "
+                "ratio is of the learner's densities, and only decoupled are there weights beside it."
+            )

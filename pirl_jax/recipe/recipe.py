@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from pirl_jax.recipe import ranges
 from pirl_jax.recipe.advantage import AdvantageConfig
@@ -14,6 +14,8 @@ from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.rollout import RolloutConfig
+
+HeadPrecision = Literal["highest", "bf16_x6", "bf16_x3", "tf32_x3", "tf32", "bf16"]
 
 
 @dataclass
@@ -26,6 +28,10 @@ class Recipe:
 
     trainable: Literal["head", "soft_prompts"] = "head"
     """What is trained, less what the policy's own flags freeze (``train_policy_transformer=false``, …)."""
+    head_precision: HeadPrecision = "highest"
+    """Of the flow head's products in the learner, gradients included (``pirl_jax/linear.py``). ``highest`` is
+    float32; the others are coarser, and for a GPU only. Actors act in float32 all the same, which makes them
+    differ from the learner (docs/numerics.md)."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
@@ -42,6 +48,7 @@ class Recipe:
             ValueError: naming the fields, the values and the remedy.
         """
         ranges.check_choice("algorithm.trainable", self.trainable, ("head", "soft_prompts"))
+        ranges.check_choice("algorithm.head_precision", self.head_precision, get_args(HeadPrecision))
         if self.objective.entropy_coef and self.noise.mode != "flow_noise":
             raise ValueError(
                 f"algorithm.objective.entropy_coef={self.objective.entropy_coef} needs noise.mode=flow_noise:"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 
 from pirl_jax.likelihood import modes
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
+from pirl_jax.linear import Precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, rounded
@@ -22,9 +24,15 @@ from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, PyTree, t
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
     "rounds otherwise in torch than in JAX (policy.dtype=float32 does not), and so do an actor's "
-    "convolutions on a GPU unless torch.backends.cudnn.allow_tf32=False."
+    "convolutions on a GPU unless torch.backends.cudnn.allow_tf32=False. What a coarse "
+    "algorithm.head_precision costs grows with 1/noise.level."
 )
 """What to do about a ``log_prob_gap`` above ``gap_tolerance``."""
+
+HEAD_GAP: Mapping[Precision, float] = MappingProxyType(
+    {"highest": 0.0, "bf16_x6": 0.0, "bf16_x3": 0.1, "tf32_x3": 0.0, "tf32": 3.0, "bf16": 30.0}
+)
+"""Nats a chunk by which a head in this precision may differ from an actor's, which is in float32."""
 
 
 @typed
@@ -44,8 +52,8 @@ class ScoredEpisode:
     """Chunk steps whose noise decided what was executed (``modes.scored_steps``)."""
     old_log_prob: Float[np.ndarray, "T H"]
     """log π_behaviour of each of those given the ones before it, recomputed here; 0 elsewhere."""
-    log_prob_gap: float
-    """Largest difference between that and the actor's own log-probability, in nats a chunk."""
+    actor_log_prob: Float[np.ndarray, "T H"]
+    """The same as the actor recorded it."""
     level: float
     """Noise level of the policy that acted."""
     reward: Float[np.ndarray, " T"]
@@ -53,19 +61,27 @@ class ScoredEpisode:
     success: bool
     seed: int = 0
     task: str = ""
+    head_precision: Precision = "highest"
+    """In which log π_behaviour was recomputed."""
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    @property
+    def log_prob_gap(self) -> float:
+        """Largest difference between the actor's log-probability and the learner's, in nats a chunk."""
+        return float(np.abs((self.old_log_prob - self.actor_log_prob).sum(axis=1)).max())
 
     @property
     def gap_tolerance(self) -> float:
         """The largest ``log_prob_gap`` that an update may ignore.
 
         Encoders in bfloat16 differ between torch and JAX by some 2⁻⁸ of their features, which moves an
-        action's mean by a noticeable part of its standard deviation; in float32 by nothing that matters.
+        action's mean by a noticeable part of its standard deviation; in float32 by nothing that matters. A
+        head in a coarse precision differs by as much as ``HEAD_GAP`` says, besides.
         """
         rounded = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(self.features))
-        return 0.2 if rounded else 1e-2
+        return max(0.2 if rounded else 1e-2, HEAD_GAP[self.head_precision])
 
 
 class Scorer:
@@ -155,7 +171,6 @@ class Scorer:
             start, final = start + len(episode), final + 1
             step_mask = modes.scored_steps(episode.denoise_step, episode.executed, self._policy.chunk_size)
             old_log_prob = np.where(step_mask, per_step[chosen], np.float32(0))
-            actors = np.where(step_mask, episode.log_prob, np.float32(0))
             scored.append(
                 ScoredEpisode(
                     features=cut(features, observed),
@@ -166,13 +181,14 @@ class Scorer:
                     executed=episode.executed,
                     step_mask=step_mask,
                     old_log_prob=old_log_prob,
-                    log_prob_gap=float(np.abs((old_log_prob - actors).sum(axis=1)).max()),
+                    actor_log_prob=np.where(step_mask, episode.log_prob, np.float32(0)),
                     level=behaviour.level,
                     reward=episode.reward,
                     terminated=episode.terminated,
                     success=episode.success,
                     seed=episode.seed,
                     task=episode.task,
+                    head_precision=self._policy.head_precision,
                 )
             )
         return scored

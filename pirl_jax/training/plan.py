@@ -16,6 +16,7 @@ from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.training.parts import Parts
 from pirl_jax.typing import Params, PyTree
 from pirl_jax.update.batch import Batch
+from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.losses import Total
 from pirl_jax.update.minibatch import Sums
 from pirl_jax.update.objective import CriticRows, FixedPolicies, Minibatch, distribution
@@ -31,6 +32,8 @@ class Observation:
     """[V, C, h, w]."""
     num_tokens: int
     dim_proprio: int
+    dim_action: int
+    """Of a demonstration: the robot's channels."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +135,27 @@ class Plan:
         )
 
     def step(self, rows: int) -> Memory:
-        """Compile the step that follows the gradient of a minibatch of so many rows.
-
-        Demonstrations are left out: they are few.
-        """
+        """Compile the step that follows the gradient of a minibatch of so many rows."""
         sums, batch, method = self._sums(1), self.part(rows), self.parts.method
         progress = jax.eval_shape(partial(progress_of, names=metric_names(method, sums)), self.state)
         points = batch.points
         seen = (points.proprio, points.old_values, points.value_targets, points.share, batch.weight)
         theirs = None if points.critic_input is None else CriticRows(points.critic_input, *seen)
         index, first = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
-        return self._compiled(self.parts.programs.step, progress, sums, theirs, None, index, first)
+        return self._compiled(
+            self.parts.programs.step, progress, sums, theirs, self._demonstrations(), index, first
+        )
+
+    def _demonstrations(self) -> Demonstrations | None:
+        config, policy = self.parts.recipe.demonstrations, self.parts.policy
+        if self.parts.method.supervised_loss is None:
+            return None
+        rows = config.max_samples
+        proprio = jax.ShapeDtypeStruct((rows, self._observation.dim_proprio), jnp.float32)
+        action = jax.ShapeDtypeStruct((rows, policy.chunk_size, self._observation.dim_action), jnp.float32)
+        domain_id: Any = jax.ShapeDtypeStruct((rows,), jnp.int32)
+        arrays: Any = (self.features(rows), proprio, domain_id, action)
+        return Demonstrations(*arrays)
 
     def _sums(self, rows: int) -> Sums:
         return jax.eval_shape(self.parts.programs.no_sums, self.state.params, self.part(rows))

@@ -39,7 +39,7 @@ def make_batch(
         episodes: as many as the update takes; groups in a row.
         rollout: sizes.
         config: how advantages are estimated.
-        objective: how points are weighted.
+        objective: how points are weighted, and whose density the behaviour policy's is.
         evaluate: the critic (``critic.make_evaluate``).
         state: parameters of policy and critic.
 
@@ -51,6 +51,8 @@ def make_batch(
     # Where the decision points of [E, T] arrays lie, in the order of the rows.
     points = np.nonzero(np.arange(T) < lengths[:, None])
     rows = _rows(episodes, lengths)
+    if objective.behaviour_log_prob == "actor":
+        rows["old_log_prob"] = _acted(episodes, "actor_log_prob")
     rewards = np.zeros((E, T), np.float32)
     rewards[points] = _acted(episodes, "reward")
     if config.estimator == "group":

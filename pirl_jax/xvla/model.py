@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pirl_jax.linear import full_precision
+from pirl_jax.linear import Precision, full_precision, products_in
 from pirl_jax.typing import Array, Bool, Float, Int, Params, typed
 from pirl_jax.xvla.actions import action_space, prepare_targets
 from pirl_jax.xvla.config import XVLAConfig
@@ -77,6 +77,8 @@ class XVLA(nn.Module):
     """The policy network. ``encode`` runs once an observation, ``predict`` once a denoising step."""
 
     config: XVLAConfig
+    head_precision: Precision = "highest"
+    """Of the products in the head, on float32 inputs."""
 
     def setup(self) -> None:
         self.vlm = Florence2(self.config)
@@ -135,7 +137,8 @@ class XVLA(nn.Module):
             domain_id: The embodiment, below ``config.num_domains``; others give NaN.
 
         Returns:
-            The clean action, computed in float32 whatever the VLM's dtype (float64 if ``x_t`` is).
+            The clean action, in float32 whatever the VLM's dtype (float64 if ``x_t`` is), but for products,
+            which are computed in ``head_precision``.
         """
         return self._head(features, x_t, t, proprio, domain_id)
 
@@ -163,7 +166,7 @@ class XVLA(nn.Module):
         dtype = jnp.promote_types(x_t.dtype, jnp.float32)
         proprio, x_t = action_space(self.config).preprocess(proprio.astype(dtype), x_t.astype(dtype))
         vlm, aux = (part.astype(dtype) for part in features)
-        with full_precision():
+        with products_in(self.head_precision):
             return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id, hidden)
 
     @typed

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax.linear import Precision
 from pirl_jax.typing import Array, Params
 from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
@@ -29,12 +30,13 @@ class XVLAFlowPolicy:
 
     config: XVLAConfig
     selection: Selection = "head"
+    head_precision: Precision = "highest"
 
     parametrization = "data"
 
     @cached_property
     def _model(self) -> XVLA:
-        return XVLA(self.config)
+        return XVLA(self.config, self.head_precision)
 
     @property
     def num_denoising_steps(self) -> int:

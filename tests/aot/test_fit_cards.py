@@ -42,7 +42,8 @@ def read(tmp_path, name, preset=None, **optimizer):
 def observation_of(cfg):
     config = policy_config(cfg.policy)
     spec = episode_spec(cfg.policy, config, cfg.algorithm.noise, cfg.algorithm.rollout.max_chunks, cfg.env)
-    return Observation((len(spec.image_keys), *spec.image_shape), spec.num_tokens, config.dim_proprio)
+    images = (len(spec.image_keys), *spec.image_shape)
+    return Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
 
 
 @pytest.mark.parametrize(

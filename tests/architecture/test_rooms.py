@@ -12,7 +12,7 @@ LEARNER = {
     "optim": {"typing"},
     "recipe": set(),
     "command": {"recipe"},
-    "policy": {"typing"},
+    "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},
     "rollout": {*GROUND, "likelihood", "policy", "recipe"},

@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -17,7 +18,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from safetensors.torch import load_file
 from tiny import tiny_policy_config, write_dataset, write_run_config
 
-from pirl_jax import learner
+from pirl_jax import doctor, learner
 from pirl_jax.training import checkpoint
 
 pytestmark = pytest.mark.e2e
@@ -263,14 +264,14 @@ def test_a_run_in_which_nothing_is_trained_is_refused(tmp_path, monkeypatch):
     assert "algorithm.trainable" in message
 
 
-def run_main(monkeypatch, *arguments: str) -> str:
-    """Run ``main()`` in this process; return the one line it ends with."""
+def run_main(monkeypatch, *arguments: str, main: Callable[[], None] = learner.main) -> str:
+    """Run a ``main()`` in this process; return the one line it ends with."""
     monkeypatch.setattr(sys, "argv", ["learner", *arguments])
     # LeRobot's parser keeps policy.path in a global: a process parses one command line.
     monkeypatch.setattr(parser, "_config_path_args", {})
     monkeypatch.setattr(parser, "_config_yaml_overrides", {})
     with pytest.raises(SystemExit) as caught:
-        learner.main()
+        main()
     assert caught.value.code not in (None, 0)
     return str(caught.value.code)
 
@@ -287,6 +288,14 @@ def test_an_existing_output_dir_is_refused_and_left_alone(tmp_path, monkeypatch)
 def test_the_reason_why_a_setting_is_refused_is_given(tmp_path, monkeypatch):
     config = write_config(tmp_path, free_port(), env={"actor_id": -1})
     assert "env.actor_id must be ≥ 0; got -1" in run_main(monkeypatch, f"--config_path={config}")
+
+
+@pytest.mark.parametrize("command", [learner.main, doctor.main])
+def test_a_precision_that_only_a_gpu_has_is_refused(command, tmp_path, monkeypatch):
+    config = write_config(tmp_path, free_port(), algorithm={"head_precision": "bf16_x3"})
+    message = run_main(monkeypatch, f"--config_path={config}", main=command)
+    assert "algorithm.head_precision=bf16_x3 is for a GPU; JAX runs on 'cpu' here" in message
+    assert "\n" not in message
 
 
 def test_an_unknown_key_is_named(tmp_path, monkeypatch):

@@ -53,6 +53,8 @@ def test_what_changes_how_an_actor_acts_is_in_the_table(table, overrides, name):
     [
         {"algorithm": {"optimizer": {"lr": 1e-3}}},
         {"algorithm": {"critic": {"hidden_dims": [8]}}},
+        {"algorithm": {"head_precision": "bf16_x3"}},
+        {"algorithm": {"objective": {"decoupled": True, "behaviour_log_prob": "actor"}}},
         {"env": {"actor_id": 3}},
         {"policy": {"train_policy_transformer": False}},
     ],

@@ -4,6 +4,8 @@ import jax
 import pytest
 from planned import ROWS, plan
 
+from pirl_jax.recipe import DemonstrationsConfig
+
 
 def size(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -30,3 +32,9 @@ def test_encoder_and_scoring_are_known_too():
     assert made.part(4).fixed.reference is not None
     assert made.encode(4).arguments >= size(made.frozen)
     assert made.score(8).working < made.score(64).working
+
+
+def test_demonstrations_are_planned_with_the_step():
+    with_them = plan(demonstrations=DemonstrationsConfig(coef=0.1, batch_size=4, max_samples=16))
+    extra = with_them.step(ROWS).arguments - plan().step(ROWS).arguments
+    assert extra == pytest.approx(size(with_them._demonstrations()), rel=0.05)

@@ -12,6 +12,7 @@ from by_recipe import create, make_recipe
 
 from pirl_jax.likelihood import flow
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
+from pirl_jax.linear import Precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig, NoiseConfig
 from pirl_jax.rollout.assignments import Assignments
@@ -28,6 +29,7 @@ class LinearVelocityPolicy:
     channel_groups: Mapping[str, tuple[int, ...]] = {"joints": (0, 1)}
     gripper_logits: tuple[int, ...] = ()
     parametrization = "velocity"
+    head_precision: Precision = "highest"
     summary_dim = 2
     critic_input_dims: Mapping[str, int] = {"vlm": 3}
 

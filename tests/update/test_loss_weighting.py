@@ -25,6 +25,7 @@ T = RECIPE.rollout.max_chunks
 def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
     executed = rng.integers(1, H + 1, length)
     mask = np.arange(H) < executed[:, None]
+    old_log_prob = np.where(mask, rng.normal(size=(length, H)), 0).astype(np.float32)
     return ScoredEpisode(
         features=rng.normal(size=length + 1).astype(np.float32),
         proprio=rng.normal(size=(length + 1, 1)).astype(np.float32),
@@ -33,8 +34,8 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
         denoise_step=np.ones(length, np.int32),
         executed=executed.astype(np.int32),
         step_mask=mask,
-        old_log_prob=np.where(mask, rng.normal(size=(length, H)), 0).astype(np.float32),
-        log_prob_gap=0.0,
+        old_log_prob=old_log_prob,
+        actor_log_prob=old_log_prob,
         level=0.1,
         reward=rng.normal(size=length).astype(np.float32),
         terminated=bool(rng.random() < 0.5),
