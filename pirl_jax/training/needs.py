@@ -147,4 +147,4 @@ def _lines(sizes: Mapping[str, int]) -> list[str]:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"

@@ -41,3 +41,26 @@ def test_a_config_that_does_not_fit_ends_in_one_line(tmp_path):
     (line,) = [line for line in result.stderr.splitlines() if "error" in line]
     assert line.startswith("error: argument --algorithm.noise.mode: invalid choice: 'brownian' (choose from")
     assert "usage" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["pirl_jax.learner", "pirl_jax.doctor"])
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(command, tmp_path):
+    """A mebibyte is too little for any policy; what is said names what takes it and what helps."""
+    config = write_config(tmp_path, 1)
+    log = tmp_path / "log"
+    arguments = [f"--config_path={config}", "--algorithm.memory_gb=0.001"]
+    assert Command(command, arguments, log).wait(300) == 1
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("error:")]
+    assert line.startswith("error: this run does not fit its device: it takes")
+    assert "(algorithm.memory_gb)" in line
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_run_prints_what_it_takes_before_it_starts(tmp_path):
+    """The doctor's trial included."""
+    config = write_config(tmp_path, 1)
+    log = tmp_path / "log"
+    Command("pirl_jax.doctor", [f"--config_path={config}", "--episodes=1"], log).wait(300)
+    text = log.read_text()
+    for words in ("device memory: ", "a copy for the trial update", "at most", "host memory", "TFLOP"):
+        assert words in text, text[-2000:]

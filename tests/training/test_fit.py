@@ -70,7 +70,7 @@ def test_the_table_adds_up():
     assert f"{found.flops / 1e9:.3g} s" in text
     lying = sum(found.lying.values())
     assert found.device == lying + max(found.arrival, found.update)
-    assert re.search(r"at most +\d+\.\d\d GiB", text)
+    assert re.search(r"at most +\d+\.\d\d MiB", text)
 
 
 def test_work_that_overlaps_is_added():
