@@ -29,7 +29,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training.loop import behaviour_of
-from pirl_jax.training.parts import Parts, assemble, capacity_of, microbatch_of
+from pirl_jax.training.parts import Parts, assemble, block_of
 from pirl_jax.training.plan import size_of
 from pirl_jax.typing import Params
 from pirl_jax.update.critic import ValueFunction, value_function
@@ -62,7 +62,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
     with serve(run, assignments) as server:
-        publish(server, run.recipe.push.dtype, 1, behaviour)
+        publish(server, 1, behaviour)
         assignments.publish(1, 0)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
             deadline = time.monotonic() + patience
@@ -152,7 +152,6 @@ def _trial_parts(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episo
     kept waiting.
     """
     optimizer = recipe.optimizer
-    at_a_time = microbatch_of(recipe) or min(optimizer.minibatch_size, capacity_of(recipe))
     trial = dataclasses.replace(
         recipe,
         rollout=dataclasses.replace(
@@ -160,7 +159,7 @@ def _trial_parts(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episo
         ),
         advantage=dataclasses.replace(recipe.advantage, estimator="gae"),
         critic=dataclasses.replace(recipe.critic, warmup_updates=0),
-        optimizer=dataclasses.replace(optimizer, lr_warmup_steps=0, microbatch_size=at_a_time),
+        optimizer=dataclasses.replace(optimizer, lr_warmup_steps=0, microbatch_size=block_of(recipe)),
     )
     return assemble(policy, value, trial)
 

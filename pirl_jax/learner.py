@@ -108,7 +108,7 @@ def fitted(run: Run, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
     def plan_of(recipe: Recipe) -> Plan:
         return Plan(assemble(run.policy, value, recipe), frozen, run.shapes, run.observation)
 
-    memory = budget(run.recipe.memory_gb)
+    memory = budget(run.recipe.memory_gb, "algorithm.memory_gb")
     chosen = fit(plan_of, run.recipe, memory, beside)
     logger.info(table(chosen.plan, chosen.needs, memory, product_rate()))
     return chosen
@@ -202,13 +202,13 @@ def serve(run: Run, assignments: Assignments) -> Any:
     )
 
 
-def publish(server: Any, pushed: str, version: int, behaviour: Behaviour) -> None:
-    """Push trainable parameters in the dtype ``pushed``, and their noise level, to every actor."""
+def publish(server: Any, version: int, behaviour: Behaviour) -> None:
+    """Push a policy's parameters, rounded as it says, and its noise level to every actor."""
     import torch
 
     from bridge.weights.state_dict import to_push
 
-    dtype = torch.bfloat16 if pushed == "bfloat16" else None
+    dtype = torch.bfloat16 if behaviour.dtype == "bfloat16" else None
     server.publish(version, behaviour.level, to_push(behaviour.params, dtype))
 
 
@@ -254,7 +254,7 @@ def learn(cfg: Any) -> None:
                 train_state,
                 loop.Actors(
                     server.get,
-                    partial(publish, server, recipe.push.dtype),
+                    partial(publish, server),
                     assignments,
                     report,
                 ),

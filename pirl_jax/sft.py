@@ -25,7 +25,7 @@ from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, merge, split
 from pirl_jax.training import checkpoint
-from pirl_jax.training.budget import GIB, allowed, budget
+from pirl_jax.training.budget import allowed, budget, in_words
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.trained import summary
@@ -126,7 +126,7 @@ def fitted(
     Raises:
         ValueError: It cannot fit; says what is needed and what to change.
     """
-    memory = budget(cfg.memory_gb)
+    memory = budget(cfg.memory_gb, "memory_gb")
     size = cfg.batch_size
     sizes = [n for n in range(size, 0, -1) if size % n == 0]
     if cfg.microbatch_size != "auto":
@@ -137,13 +137,13 @@ def fitted(
         needed = memory_of_step(step, state, frozen, batch, at_a_time)
         if needed <= allowed(memory):
             logger.info(
-                "device memory: %.2f GiB of %.2f (%s), %d frames of a batch of %d at a time",
-                *(needed / GIB, memory.size / GIB, memory.source, at_a_time, size),
+                "device memory: %s of %s (%s), %d frames of a batch of %d at a time",
+                *(in_words(needed), in_words(memory.size), memory.source, at_a_time, size),
             )
             return step
     raise ValueError(
-        f"training takes {needed / GIB:.1f} GiB with {sizes[-1]} of {size} frames in work at a time, and "
-        f"there are {memory.size / GIB:.1f} GiB ({memory.source}). Use a larger card, freeze more "
+        f"training takes {in_words(needed)} with {sizes[-1]} of {size} frames in work at a time, and "
+        f"there are {in_words(memory.size)} ({memory.source}). Use a larger card, freeze more "
         "(policy.freeze_vision_encoder, policy.freeze_language_encoder), or leave microbatch_size to auto."
     )
 

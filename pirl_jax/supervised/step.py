@@ -84,7 +84,7 @@ class Step:
 
     Attributes:
         add: ``(params, sums, frozen, frames, noise, times) -> sums``, compiled; ``sums`` is donated.
-        apply: ``(state, sums) -> (state, metrics)``, compiled; both are donated.
+        apply: ``(state, sums) -> (state, metrics)``, compiled; ``state`` is donated.
     """
 
     def __init__(self, config: XVLAConfig, optimizer: optax.GradientTransformation, parts: int = 1) -> None:
@@ -92,7 +92,7 @@ class Step:
         self._draw = jax.jit(self.drawn, static_argnums=1)
         self._no_sums = jax.jit(self.no_sums)
         self.add = jax.jit(self._add, donate_argnums=1)
-        self.apply = jax.jit(self._apply, donate_argnums=(0, 1))
+        self.apply = jax.jit(self._apply, donate_argnums=0)
 
     def __call__(
         self, state: SupervisedState, frozen: PyTree, batch: Frames

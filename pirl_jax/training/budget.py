@@ -25,14 +25,15 @@ class Budget:
     """Where the number is from, in words."""
 
 
-def budget(memory_gb: float | None = None) -> Budget:
+def budget(memory_gb: float | None, setting: str) -> Budget:
     """Return what there is, or what the user allows of it.
 
     JAX takes its share of a GPU, by default three quarters, when it is first used, and leaves the rest to
     other processes: actors on the same card live there. A CPU's memory is what the machine has free.
 
     Args:
-        memory_gb: ``algorithm.memory_gb``, in GiB.
+        memory_gb: what the user allows, in GiB; None: all of it.
+        setting: its name in the config.
 
     Raises:
         ValueError: The user allows more than JAX has taken of the card.
@@ -45,15 +46,20 @@ def budget(memory_gb: float | None = None) -> Budget:
         return Budget(limit, f"JAX's share of {jax.local_devices()[0].device_kind} ({fraction_in_words()})")
     if limit is not None and memory_gb * GIB > limit:
         raise ValueError(
-            f"algorithm.memory_gb={memory_gb:g} is more than JAX has of this card, {limit / GIB:.1f} GiB "
+            f"{setting}={memory_gb:g} is more than JAX has of this card, {in_words(limit)} "
             f"({fraction_in_words()}). Lower it, or give JAX a larger share."
         )
-    return Budget(int(memory_gb * GIB), "algorithm.memory_gb")
+    return Budget(int(memory_gb * GIB), setting)
 
 
 def allowed(budget: Budget) -> float:
     """Return the bytes that a run may plan with."""
     return (1 - SLACK) * budget.size
+
+
+def in_words(size: int) -> str:
+    """Return a number of bytes as one reads it."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"
 
 
 def fraction_in_words() -> str:

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pirl_jax.recipe import Recipe
-from pirl_jax.training.budget import FRACTION, GIB, Budget, allowed
+from pirl_jax.training.budget import FRACTION, Budget, allowed, in_words
 from pirl_jax.training.needs import Needs, needs
-from pirl_jax.training.parts import capacity_of
+from pirl_jax.training.parts import minibatch_of
 from pirl_jax.training.plan import Plan
 
 
@@ -52,10 +52,10 @@ def fit(
     if recipe.optimizer.microbatch_size != "auto":
         raise ValueError(
             f"algorithm.optimizer.microbatch_size={recipe.optimizer.microbatch_size} takes "
-            f"{_gib(whole.needs.device)} of the {_gib(budget.size)} that there are ({budget.source}). "
-            "Lower it, or leave the choice to auto."
+            f"{in_words(whole.needs.device)} of the {in_words(budget.size)} that there are "
+            f"({budget.source}). Lower it, or leave the choice to auto."
         )
-    sizes = candidates(min(recipe.optimizer.minibatch_size, capacity_of(recipe)))[1:]
+    sizes = candidates(minibatch_of(recipe))[1:]
     least = tried(with_microbatch(recipe, sizes[-1])) if sizes else whole
     if not _fits(least, budget):
         raise ValueError(_refusal(least.needs, budget))
@@ -90,14 +90,10 @@ def _fits(fit: Fit, budget: Budget) -> bool:
 
 
 def _refusal(needs: Needs, budget: Budget) -> str:
-    lying = ", ".join(f"{name} {_gib(size)}" for name, size in needs.lying.items())
+    lying = ", ".join(f"{name} {in_words(size)}" for name, size in needs.lying.items())
     return (
-        f"this run does not fit its device: it takes {_gib(needs.device)} even with one point in work at a "
-        f"time ({lying}), and there are {_gib(budget.size)} ({budget.source}). Use a larger card, give JAX "
-        f"more of it ({FRACTION}=.9, if no actor shares it), train less (algorithm.trainable=soft_prompts), "
-        "or use a smaller policy."
+        f"this run does not fit its device: it takes {in_words(needs.device)} even with one point in work "
+        f"at a time ({lying}), and there are {in_words(budget.size)} ({budget.source}). Use a larger card, "
+        f"give JAX more of it ({FRACTION}=.9, if no actor shares it), train less "
+        "(algorithm.trainable=soft_prompts), or use a smaller policy."
     )
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.linear import full_precision
-from pirl_jax.training.budget import GIB, Budget
-from pirl_jax.training.parts import capacity_of, microbatch_of
+from pirl_jax.training.budget import Budget, in_words
+from pirl_jax.training.parts import block_of, capacity_of, minibatch_of
 from pirl_jax.training.plan import Plan, size_of
 from pirl_jax.update.minibatch import slots
 
@@ -58,8 +58,7 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
         beside: bytes of what else lies on the device, by name.
     """
     parts, recipe, state = plan.parts, plan.parts.recipe, plan.state
-    minibatch = min(recipe.optimizer.minibatch_size, capacity_of(recipe))
-    at_a_time = microbatch_of(recipe) or minibatch
+    minibatch, at_a_time = minibatch_of(recipe), block_of(recipe)
     block = parts.score.sizes[0]
     add, step = plan.add(at_a_time), plan.step(slots(parts.method, minibatch))
     encode, score = plan.encode(block), plan.score(block)
@@ -91,34 +90,32 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
     return Needs(lying, arrival, max(add.working, step.working), stale > 0, host, actor, flops)
 
 
-def table(plan: Plan, needs: Needs, budget: Budget, rate: float | None) -> str:
+def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> str:
     """Say what a run takes, line by line.
 
     Args:
         plan: of the run.
         needs: of the plan.
         budget: what the device has.
-        rate: floating-point operations that the device does in a second, if known.
+        rate: floating-point operations that the device does in a second.
     """
     recipe, parts = plan.parts.recipe, plan.parts
-    minibatch = min(recipe.optimizer.minibatch_size, capacity_of(recipe))
-    at_a_time = microbatch_of(recipe) or minibatch
+    minibatch, at_a_time = minibatch_of(recipe), block_of(recipe)
     device = {
         **needs.lying,
         f"to work on {parts.score.sizes[0]} observations that arrive": needs.arrival,
         f"to work on {at_a_time} of a minibatch of {minibatch}": needs.update,
         "at most": needs.device,
     }
-    lines = [f"device memory: {_gib(budget.size)} ({budget.source})", *_lines(device)]
+    lines = [f"device memory: {in_words(budget.size)} ({budget.source})", *_lines(device)]
     if jax.default_backend() != "cpu":
-        lines.append(f"an actor on the same card takes about {_gib(needs.actor)} more")
+        lines.append(f"an actor on the same card takes about {in_words(needs.actor)} more")
     lines += ["host memory", *_lines(needs.host)]
-    if rate:
-        points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
-        lines.append(
-            f"an update of {points} points: {needs.flops / 1e12:.3g} TFLOP, at best "
-            f"{needs.flops / rate:.3g} s (a float32 product here runs at {rate / 1e12:.2g} TFLOP/s)"
-        )
+    points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
+    lines.append(
+        f"an update of {points} points: {needs.flops / 1e12:.3g} TFLOP, at best "
+        f"{needs.flops / rate:.3g} s (a float32 product here runs at {rate / 1e12:.2g} TFLOP/s)"
+    )
     return "\n".join(lines)
 
 
@@ -143,8 +140,4 @@ def product_rate() -> float:
 
 def _lines(sizes: Mapping[str, int]) -> list[str]:
     width = max(map(len, sizes))
-    return [f"  {name:<{width}}  {_gib(size):>10}" for name, size in sizes.items()]
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"
+    return [f"  {name:<{width}}  {in_words(size):>10}" for name, size in sizes.items()]

@@ -35,7 +35,6 @@ class Parts:
 
     recipe: Recipe
     policy: FlowPolicy
-    method: Method
     score: Scorer
     """``(frozen, episode, the policy that acted) -> `` its observations encoded and its log-densities
     recomputed."""
@@ -47,6 +46,11 @@ class Parts:
     """``(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated."""
     critic_update: Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]] | None
     """Value-only steps; None where the recipe has none."""
+
+    @property
+    def method(self) -> Method:
+        """What an update does."""
+        return self.programs.method
 
     def batch(self, state: TrainState, episodes: Sequence[ScoredEpisode]) -> tuple[Batch, int]:
         """Return the rows of an update, with advantages, and how many of them are decision points."""
@@ -69,9 +73,14 @@ def capacity_of(recipe: Recipe) -> int:
     return recipe.rollout.episodes_per_update * (recipe.rollout.max_chunks + 1)
 
 
+def minibatch_of(recipe: Recipe) -> int:
+    """Return how many points a minibatch has at most."""
+    return min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+
+
 def block_of(recipe: Recipe) -> int:
     """Return how many rows are in work at a time."""
-    return microbatch_of(recipe) or min(recipe.optimizer.minibatch_size, capacity_of(recipe))
+    return microbatch_of(recipe) or minibatch_of(recipe)
 
 
 def scoring_blocks(rollout: RolloutConfig, platform: str | None = None) -> tuple[int, ...]:
@@ -124,13 +133,12 @@ def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform:
         recipe: every number of the method.
         platform: what runs them; None: JAX's default.
     """
-    method = method_of(policy, value, recipe)
-    programs = Programs(method)
+    programs = Programs(method_of(policy, value, recipe))
+    method = programs.method
     extra = method.value is not None and recipe.critic.extra_steps
     return Parts(
         recipe,
         policy,
-        method,
         Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform)),
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         programs,

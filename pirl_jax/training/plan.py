@@ -129,14 +129,14 @@ class Plan:
         """Compile the gradient of a part of a minibatch."""
         number: Any = jax.ShapeDtypeStruct((), jnp.float32)
         flag = jax.ShapeDtypeStruct((), jnp.bool_)
-        part, sums = self.part(rows), self._sums(rows)
+        part, sums = self.part(rows), self._sums()
         return self._compiled(
             self.parts.programs.add, self.state.params, sums, part, Total(number, number), flag
         )
 
     def step(self, rows: int) -> Memory:
         """Compile the step that follows the gradient of a minibatch of so many rows."""
-        sums, batch, method = self._sums(1), self.part(rows), self.parts.method
+        sums, batch, method = self._sums(), self.part(rows), self.parts.method
         progress = jax.eval_shape(partial(progress_of, names=metric_names(method, sums)), self.state)
         points = batch.points
         seen = (points.proprio, points.old_values, points.value_targets, points.share, batch.weight)
@@ -157,8 +157,8 @@ class Plan:
         arrays: Any = (self.features(rows), proprio, domain_id, action)
         return Demonstrations(*arrays)
 
-    def _sums(self, rows: int) -> Sums:
-        return jax.eval_shape(self.parts.programs.no_sums, self.state.params, self.part(rows))
+    def _sums(self) -> Sums:
+        return jax.eval_shape(self.parts.programs.no_sums, self.state.params, self.part(1))
 
     def encode(self, rows: int) -> Memory:
         """Compile the encoder for so many observations."""

@@ -89,7 +89,8 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         fixed = programs.fixed_policies(state, batch, n, at_a_time)
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.sample(state.params)
-        sums = programs.no_sums(state.params, _rows_of(batch, fixed, np.zeros(at_a_time, int)))
+        any_row = _rows_of(batch, fixed, np.zeros(1, int), np.ones(1, np.float32))
+        sums = programs.no_sums(state.params, any_row)
         progress = progress_of(state, metric_names(method, sums), idle)
         running = deque[Array]()
         minibatches = -(-n // size)
@@ -148,12 +149,9 @@ class Programs:
         return FixedPolicies(proximal, reference)
 
 
-def _rows_of(
-    batch: Batch, fixed: FixedPolicies, chosen: np.ndarray, weight: np.ndarray | None = None
-) -> Minibatch:
-    points, theirs = cut((batch, fixed), chosen)
-    counts: Any = np.ones(len(chosen), np.float32) if weight is None else weight
-    return Minibatch(points, theirs, counts)
+def _rows_of(batch: Batch, fixed: FixedPolicies, chosen: np.ndarray, weight: np.ndarray) -> Minibatch:
+    rows: Any = (*cut((batch, fixed), chosen), weight)
+    return Minibatch(*rows)
 
 
 def _critic_rows(batch: Batch, chosen: np.ndarray, weight: np.ndarray) -> CriticRows | None:
