@@ -26,7 +26,7 @@ from pirl_jax.files import tail
 from pirl_jax.learner import assignments_of, command, fitted, load, publish, serve
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
-from pirl_jax.rollout.behaviour import Behaviour, rounded
+from pirl_jax.rollout.behaviour import Behaviour, as_pushed, rounded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training.loop import behaviour_of
 from pirl_jax.training.parts import Parts, assemble, block_of
@@ -50,9 +50,10 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     from bridge.processes import Command
     from bridge.weights.export import policy_config
 
-    run = load(cfg)
+    run, trainable, frozen = load(cfg)
     recipe = fitted(run, {"a copy for the trial update": size_of(run.shapes)}).plan.parts.recipe
-    state = run.start()
+    encoder, state = jax.device_put(frozen), run.start(trainable)
+    del trainable, frozen  # their copies are what is worked with from here on
     behaviour = behaviour_of(state, recipe)
     received = []
     arguments = [
@@ -62,7 +63,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
     with serve(run, assignments) as server:
-        publish(server, 1, behaviour)
+        publish(server, 1, as_pushed(behaviour))
         assignments.publish(1, 0)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
             deadline = time.monotonic() + patience
@@ -85,7 +86,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     findings = diagnose(
         run.policy,
         value_function(run.recipe.critic.hidden_dims),
-        jax.device_put(run.frozen),
+        encoder,
         recipe,
         state,
         received,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE
 from pirl_jax.training import checkpoint, loop
 from pirl_jax.training.budget import budget
 from pirl_jax.training.fit import Fit, fit
@@ -45,34 +47,40 @@ class Run(NamedTuple):
     recipe: Any
     """The ``Recipe`` with the actor's settings (``bridge.plugin.recipe_config.PiRLConfig``)."""
     frozen: Params
-    """The encoder's parameters, in host memory."""
+    """The encoder's parameters, as shapes."""
     shapes: state.TrainState
     """What an update changes, as shapes."""
-    start: Callable[[], state.TrainState]
-    """Makes the state before the first update."""
+    start: Callable[[Params], state.TrainState]
+    """Makes the state before the first update of the base's trainable parameters."""
     observation: Observation
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
     agreement: dict[str, Any]
     """What actors must have in common with this learner."""
+    about: dict[str, Any]
+    """What a checkpoint has to say beside the step."""
 
 
-def load(cfg: Any) -> Run:
+def load(cfg: Any) -> tuple[Run, Params, Params]:
     """Read the base checkpoint of a validated ``TrainRLServerPipelineConfig``.
+
+    Returns:
+        The run, and the base's trainable and frozen parameters, in host memory.
 
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
     """
-    from bridge.plugin.agreement import fingerprint
     from bridge.settings.learner_config import check, episode_spec
     from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_policy
     from bridge.weights.export import policy_config
     from bridge.weights.folder import load_params
-    from bridge.weights.state_dict import check_params, to_torch_state
+    from bridge.weights.saved import FROZEN, about, base_of, check_frozen
+    from bridge.weights.state_dict import check_params
 
-    policy_cfg, recipe, base = check(cfg)
+    policy_cfg, recipe, start = check(cfg)
+    base = base_of(start.parent) if cfg.resume else start
     check_precision(recipe.head_precision, jax.default_backend())
-    said = announced(base)
+    said = announced(start)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
     check_policy(said, policy_cfg)
     check_action_stats(said, recipe.dataset_stats)
@@ -86,10 +94,15 @@ def load(cfg: Any) -> Run:
     shapes = jax.eval_shape(first, trainable)
     logger.info(summary(shapes.params | frozen, trained_group(policy)))
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
-    agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
+    known = about(frozen)
+    if cfg.resume:
+        check_frozen(Path(cfg.checkpoint_path), base, known[FROZEN])
+    agreement = {**recipe.agreement(), "frozen tensors": known[FROZEN]}
     images = (len(spec.image_keys), *spec.image_shape)
     observation = Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
-    return Run(policy, recipe, frozen, shapes, partial(first, trainable), observation, spec, agreement)
+    kept = jax.eval_shape(lambda tree: tree, frozen)
+    run = Run(policy, recipe, kept, shapes, first, observation, spec, agreement, known)
+    return run, trainable, frozen
 
 
 def fitted(run: Run, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
@@ -103,10 +116,9 @@ def fitted(run: Run, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
         ValueError: The device has too little memory; says what is needed and what to change.
     """
     value = critic.value_function(run.recipe.critic.hidden_dims)
-    frozen = jax.eval_shape(lambda tree: tree, run.frozen)
 
     def plan_of(recipe: Recipe) -> Plan:
-        return Plan(assemble(run.policy, value, recipe), frozen, run.shapes, run.observation)
+        return Plan(assemble(run.policy, value, recipe), run.frozen, run.shapes, run.observation)
 
     memory = budget(run.recipe.memory_gb, "algorithm.memory_gb")
     chosen = fit(plan_of, run.recipe, memory, beside)
@@ -126,8 +138,7 @@ def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
     """
     from bridge.settings.resumed import changes
 
-    folder = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX
-    restored = checkpoint.restore(folder, shapes)
+    restored = checkpoint.restore(cfg.checkpoint_path, shapes)
     logger.info("resumed from %s at update %d", cfg.checkpoint_path, int(restored.updates))
     changed = changes(cfg)
     for name, (saved, now) in changed.items():
@@ -203,13 +214,10 @@ def serve(run: Run, assignments: Assignments) -> Any:
 
 
 def publish(server: Any, version: int, behaviour: Behaviour) -> None:
-    """Push a policy's parameters, rounded as it says, and its noise level to every actor."""
-    import torch
-
+    """Push a policy's parameters, which are ``as_pushed``, and its noise level to every actor."""
     from bridge.weights.state_dict import to_push
 
-    dtype = torch.bfloat16 if behaviour.dtype == "bfloat16" else None
-    server.publish(version, behaviour.level, to_push(behaviour.params, dtype))
+    server.publish(version, behaviour.level, to_push(behaviour.params))
 
 
 def learn(cfg: Any) -> None:
@@ -221,15 +229,16 @@ def learn(cfg: Any) -> None:
     """
     from bridge.weights.export import export_pretrained
 
-    run = load(cfg)
+    run, trainable, frozen = load(cfg)
     recipe, output_dir = run.recipe, Path(cfg.output_dir)
     parts = fitted(run).plan.parts
-    train_state = resumed(cfg, run.shapes) if cfg.resume else run.start()
-    encoder = jax.device_put(run.frozen)
+    encoder = jax.device_put(frozen)
+    train_state = resumed(cfg, run.shapes) if cfg.resume else run.start(trainable)
+    del trainable, frozen  # their copies are what is worked with from here on
     demonstrations = demonstrations_of(cfg, run, encoder)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
-        export_pretrained(run.policy.merge(host_state.params, run.frozen), cfg, folder)
+        export_pretrained(run.policy.merge(host_state.params, encoder), cfg, folder)
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     stop = threading.Event()
@@ -241,7 +250,7 @@ def learn(cfg: Any) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
-            checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
+            checkpoint.CheckpointWriter(output_dir, cfg.steps, recipe.checkpoint) as writer,
             MetricsWriter(output_dir, int(train_state.updates), trackers) as log,
         ):
             logger.info(
@@ -252,33 +261,38 @@ def learn(cfg: Any) -> None:
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(
-                    server.get,
-                    partial(publish, server),
-                    assignments,
-                    report,
-                ),
+                loop.Actors(server.get, partial(publish, server), assignments, report),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
+                release=writer.release,
             )
             update = None
+            rates: list[float] = []
+
+            def about() -> dict[str, Any]:
+                """Say of the checkpoint to write what actors achieved since the one before."""
+                score = {SCORE: fmean(rates)} if rates else {}
+                rates.clear()
+                return run.about | score
+
             try:
                 for update in updates:
                     log.write(update.number, update.metrics | service_metrics(server.stats()))
+                    rates.append(update.metrics["train/success_rate"])
                     if cfg.save_checkpoint and cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
-                        writer.save(update.number, update.state, export)
+                        writer.save(update.number, update.state, export, about())
             finally:
                 # The end of the run, a signal or a failure: what was learned is not lost.
                 if cfg.save_checkpoint and update is not None:
-                    checkpoint.save_last(writer, update.number, update.state, export)
+                    checkpoint.save_last(writer, update.number, update.state, export, about())
     logger.info(last_words(output_dir))
 
 
 def last_words(output_dir: Path) -> str:
     """Say where a run's newest checkpoint is. A folder in which there is nothing goes: it would be in the way
     of the same command."""
-    last = output_dir / checkpoint.CHECKPOINTS / checkpoint.LAST
+    last = output_dir / CHECKPOINTS / LAST
     if last.exists():
         return f"done: {last}"
     metrics = output_dir / FILE_NAME

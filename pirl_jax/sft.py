@@ -23,12 +23,13 @@ import optax
 from pirl_jax.command import run_command
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
-from pirl_jax.supervised.step import Step, SupervisedState, create, fit, merge, split
+from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
 from pirl_jax.training import checkpoint
 from pirl_jax.training.budget import allowed, budget, in_words
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.trained import summary
+from pirl_jax.trees import merge
 from pirl_jax.typing import Params
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.init import init_params
@@ -46,6 +47,7 @@ def train(cfg: Any) -> None:
     """
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
     from bridge.weights.export import export_pretrained, policy_config
+    from bridge.weights.saved import about
 
     if cfg.policy is None or cfg.policy.type != "xvla":
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
@@ -57,9 +59,10 @@ def train(cfg: Any) -> None:
     logger.info(summary(params, group))
     trainable, frozen = split(params, lambda name: group(name) is None)
     optimizer = recipe.build(trainable, cfg.steps)
-    state = create(trainable, optimizer, cfg.seed)
-    if cfg.resume:
-        state = resumed(cfg, state)
+    first = partial(create, optimizer=optimizer, seed=cfg.seed)
+    state = resumed(cfg, jax.eval_shape(first, trainable)) if cfg.resume else first(trainable)
+    del params, trainable  # the state has copies of what is trained
+    known = about(frozen)
     start = int(state.step)
     logger.info("%d frames, domain %d, %d steps", dataset.num_frames, domain, cfg.steps)
 
@@ -72,7 +75,7 @@ def train(cfg: Any) -> None:
 
     output_dir = Path(cfg.output_dir)
     with (
-        checkpoint.CheckpointWriter(output_dir, cfg.steps) as writer,
+        checkpoint.CheckpointWriter(output_dir, cfg.steps, cfg.checkpoint) as writer,
         MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
     ):
         data = batches(
@@ -98,10 +101,11 @@ def train(cfg: Any) -> None:
                     metrics_file.write(done, metrics | rates)
                     logged, since = done, time.perf_counter()
                 if cfg.save_checkpoint and cfg.save_freq > 0 and done % cfg.save_freq == 0:
-                    writer.save(done, state, export)
+                    writer.save(done, state, export, known)
+                    writer.release()  # the next step donates it
         finally:
             if cfg.save_checkpoint and done > start:
-                checkpoint.save_last(writer, done, state, export)
+                checkpoint.save_last(writer, done, state, export, known)
     logger.info("done after %d steps: %s", done, output_dir)
 
 
@@ -175,6 +179,7 @@ def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -
     """
     from bridge.weights.announced import agreed_domain, announced, check_policy
     from bridge.weights.folder import load_params
+    from bridge.weights.saved import base_of
 
     base = None
     if cfg.policy.pretrained_path is None:
@@ -182,29 +187,29 @@ def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -
     else:
         base = announced(cfg.policy.pretrained_path)
         check_policy(base, cfg.policy)
-        _, params = load_params(cfg.policy.pretrained_path)
+        weights = base_of(Path(cfg.checkpoint_path)) if cfg.resume else cfg.policy.pretrained_path
+        _, params = load_params(weights)
     return params, agreed_domain(base, in_dataset, None, cfg.domain_id, num_domains=config.num_domains)
 
 
-def resumed(cfg: Any, start: SupervisedState) -> SupervisedState:
+def resumed(cfg: Any, shapes: SupervisedState) -> SupervisedState:
     """Read the state of the checkpoint; what the command line has changed since wins over what is in it.
 
     Args:
         cfg: with ``resume``.
-        start: the state before the first step, made of the present settings.
+        shapes: of the state, made of the present settings.
 
     Raises:
         ValueError: The checkpoint is of another policy; says where it differs.
     """
     from bridge.settings.resumed import changes
 
-    folder = Path(cfg.checkpoint_path) / checkpoint.TRAINING_STATE / checkpoint.ORBAX
-    restored = checkpoint.restore(folder, start)
+    restored = checkpoint.restore(cfg.checkpoint_path, shapes)
     logger.info("resumed from %s at step %d", cfg.checkpoint_path, int(restored.step))
     changed = changes(cfg)
     for name, (saved, now) in changed.items():
         logger.info("%s is %s from here on; the saved run had %s", name, now, saved)
-    return dataclasses.replace(restored, key=start.key) if "seed" in changed else restored
+    return dataclasses.replace(restored, key=jax.random.PRNGKey(cfg.seed)) if "seed" in changed else restored
 
 
 def main() -> None:

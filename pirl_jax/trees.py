@@ -26,3 +26,12 @@ def nest(leaves: Iterable[tuple[Path, Any]]) -> dict[str, Any]:
             node = node.setdefault(name, {})
         node[last] = leaf
     return tree
+
+
+def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves of both, of those that are in both the second's."""
+    merged = dict(first)
+    for name, branch in second.items():
+        both = isinstance(branch, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], branch) if both else branch
+    return merged

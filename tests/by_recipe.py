@@ -6,6 +6,7 @@ A test names the numbers that it is about; in which section they stand is no par
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,11 +156,14 @@ def run(
         publish(version, behaviours[version])
 
     def play(timeout: float) -> Any:
-        episode = receive(timeout)
-        if episode is None:
-            return None
         assigned = assignments.next("toy", 0)
         assert assigned is not None
+        while assigned.version not in behaviours:  # as an actor waits for it
+            time.sleep(0.001)
+        episode = receive(timeout)
+        if episode is None:
+            assignments.keep("toy", ())
+            return None
         assert assignments.deliver(assigned.number, assigned.seed) is Verdict.WANTED
         if episode.version in behaviours:
             scored = assembled.score(frozen, episode, behaviours[episode.version])

@@ -18,6 +18,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import Recipe
+from pirl_jax.run_folder import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
 SUPPORTED_POLICIES = ("xvla",)
@@ -44,6 +45,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     memory_gb: float | None = None
     """GiB of its device's memory that the learner may use; null: JAX's share of a GPU, or what a machine
     without one has free."""
+    checkpoint: Retention = field(default_factory=Retention)
+    """Which of the run's checkpoints stay on disk."""
     storage_device: str = "cpu"
     """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
 from bridge.settings.learner_config import check_seed
+from pirl_jax.run_folder import Retention
 
 
 @dataclass
@@ -27,6 +28,8 @@ class SFTConfig(TrainPipelineConfig):
     changes nothing else."""
     memory_gb: float | None = None
     """GiB of its device's memory that training may use; null: what there is."""
+    checkpoint: Retention = field(default_factory=lambda: Retention(keep_last=0, export="every"))
+    """Which of the run's checkpoints stay on disk: all, as LeRobot has it, unless this says otherwise."""
 
     def validate(self) -> None:
         """Check and complete the config as LeRobot does.

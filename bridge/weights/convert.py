@@ -12,7 +12,9 @@ from pathlib import Path
 import jax
 
 from bridge.weights.folder import FORMATS, check_destination, format_of, load_params, resolve, save_params
+from bridge.weights.saved import saved_params
 from bridge.weights.state_dict import Progress, Tree
+from pirl_jax.run_folder import PRETRAINED_MODEL, checkpoint_of
 from pirl_jax.trees import leaves
 
 
@@ -23,25 +25,34 @@ def convert(
     overwrite: bool = False,
     revision: str | None = None,
     progress: Progress | None = None,
+    step: int | None = None,
+    base: Path | str | None = None,
 ) -> tuple[str, Tree]:
     """Convert a checkpoint.
 
     Args:
-        source: As for :func:`load_params`.
+        source: As for :func:`load_params`; with ``step``, a run's output folder.
         out: The new folder.
         to: A format; None means the one that ``source`` is not.
         overwrite: Replace ``out`` if it is a checkpoint.
         revision: Hub revision.
         progress: Told after each tensor read.
+        step: Of the run's checkpoint whose policy is wanted, which may hold only what had changed by then.
+        base: What the run began with, if it is no longer where it was.
 
     Returns:
         The format written and the parameter tree.
 
     Raises:
-        WeightsError: Something is wrong with ``source`` or ``out``; nothing was written.
+        ValueError: Something is wrong with ``source``, ``base`` or ``out``; nothing was written.
     """
     out = Path(out).absolute()
     check_destination(out, overwrite)
+    if step is not None:
+        checkpoint = checkpoint_of(source, step)
+        params = saved_params(checkpoint, base, progress)
+        save_params(params, checkpoint / PRETRAINED_MODEL, out, to or "lerobot", overwrite)
+        return to or "lerobot", params
     folder = resolve(source, revision)
     to = to or ("orbax" if format_of(folder) == "lerobot" else "lerobot")
     _, params = load_params(folder, progress=progress)
@@ -53,24 +64,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``pirl-convert``; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="pirl-convert",
-        description="Convert an X-VLA checkpoint from LeRobot to Orbax, or back.",
+        description="Convert an X-VLA checkpoint from LeRobot to Orbax, or back; or write the policy of any "
+        "checkpoint of a run.",
         epilog="Every tensor is checked by name, shape and value; on any failure nothing is written.",
     )
     parser.add_argument(
-        "source", metavar="SRC", help="checkpoint folder (LeRobot or Orbax) or hub id (org/name)"
+        "source",
+        metavar="SRC",
+        help="checkpoint folder (LeRobot or Orbax) or hub id (org/name); with --step a run's output_dir",
     )
     parser.add_argument("out", metavar="DST", help="folder to write")
-    parser.add_argument("--to", choices=FORMATS, help="default: orbax from LeRobot, lerobot from Orbax")
+    parser.add_argument(
+        "--to", choices=FORMATS, help="default: orbax from LeRobot, lerobot from Orbax and with --step"
+    )
+    parser.add_argument("--step", type=int, help="the run's checkpoint to write the policy of")
+    parser.add_argument("--base", help="with --step: what the run began with, if it has been moved")
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it is a checkpoint")
     parser.add_argument("--revision", help="hub branch, tag or commit")
     args = parser.parse_args(argv)
+    if args.base is not None and args.step is None:
+        parser.error("--base belongs to --step.")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports through it
     jax.config.update("jax_platforms", "cpu")  # a conversion computes nothing: leave the GPU's memory alone
     # A terminated conversion has to clean up after itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     progress = _show_progress if sys.stderr.isatty() else None
     try:
-        to, params = convert(args.source, args.out, args.to, args.overwrite, args.revision, progress)
+        to, params = convert(
+            args.source, args.out, args.to, args.overwrite, args.revision, progress, args.step, args.base
+        )
     except (ValueError, OSError) as error:
         print(f"pirl-convert: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

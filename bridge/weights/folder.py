@@ -24,11 +24,11 @@ from bridge.weights.state_dict import (
     params_from_state,
     write_safetensors,
 )
-from pirl_jax.training import checkpoint
+from pirl_jax import tree_store
+from pirl_jax.run_folder import MODEL, PRETRAINED_MODEL, TRAINING_STATE
 from pirl_jax.xvla.config import XVLAConfig
 
 CONFIG = "config.json"
-MODEL = "model.safetensors"
 PARAMS = "params"
 PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER = "tokenizer"
@@ -61,7 +61,7 @@ def load_params(
     if format_of(folder) == "lerobot":
         return config, params_from_state(SafetensorsFile(folder / MODEL), config, progress)
     try:
-        stored = checkpoint.load(folder / PARAMS)
+        stored = tree_store.load(folder / PARAMS)
     except Exception as error:  # tensorstore raises what it likes on damaged files
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder / PARAMS} is damaged ({reason}). Copy or convert it again.") from error
@@ -90,7 +90,7 @@ def save_params(
         if to == "lerobot":
             write_safetensors(folder / MODEL, params)
         else:
-            checkpoint.save(folder / PARAMS, params)
+            tree_store.save(folder / PARAMS, params)
 
 
 def resolve(source: Path | str, revision: str | None = None) -> Path:
@@ -100,8 +100,8 @@ def resolve(source: Path | str, revision: str | None = None) -> Path:
         WeightsError: There is neither such a folder nor such a model within reach.
     """
     folder = Path(source)
-    if (folder / checkpoint.PRETRAINED_MODEL).is_dir():
-        folder = folder / checkpoint.PRETRAINED_MODEL
+    if (folder / PRETRAINED_MODEL).is_dir():
+        folder = folder / PRETRAINED_MODEL
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -149,6 +149,11 @@ def format_of(folder: Path) -> str:
         return "lerobot"
     if (folder / PARAMS).is_dir():
         return "orbax"
+    if (folder.parent / TRAINING_STATE).is_dir():
+        raise WeightsError(
+            f"{folder} has no {MODEL}: of this checkpoint only what had changed is kept. "
+            f"pirl-convert {folder.parent.parent.parent} DST --step={folder.parent.name} writes its weights."
+        )
     raise WeightsError(
         f"{folder} holds neither {MODEL} (LeRobot) nor {PARAMS}/ (Orbax): it is no X-VLA checkpoint."
     )

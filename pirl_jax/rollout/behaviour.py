@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pirl_jax.typing import Params, PyTree
 
@@ -48,14 +49,16 @@ class Behaviours:
         self._keep = max_staleness + 1
         self._by_version: OrderedDict[int, Behaviour] = OrderedDict()
 
-    def add(self, version: int, behaviour: Behaviour) -> None:
+    def add(self, version: int, behaviour: Behaviour, pushed: Behaviour) -> None:
         """Remember a version; forget those that are too old to learn from.
 
-        One that may act beyond the next update, which writes over its parameters, is kept on the host.
+        Args:
+            version: its number.
+            behaviour: as it is trained, on the device.
+            pushed: the same ``as_pushed``. It is what is kept if the version may act beyond the next update,
+                which writes over the other's parameters.
         """
-        if self._keep > 1:
-            behaviour = replace(behaviour, params=_on_host(behaviour))
-        self._by_version[version] = behaviour
+        self._by_version[version] = behaviour if self._keep == 1 else pushed
         while len(self._by_version) > self._keep:
             self._by_version.popitem(last=False)
 
@@ -69,7 +72,11 @@ class Behaviours:
             self._by_version.clear()
 
 
-def _on_host(behaviour: Behaviour) -> Params:
-    """Return the parameters as NumPy arrays in the pushed dtype, which share nothing with the device's."""
-    cast = jax.tree.map(lambda p: jnp.array(p, behaviour.dtype, copy=True), behaviour.params)
-    return jax.device_get(cast)
+def as_pushed(behaviour: Behaviour) -> Behaviour:
+    """Return a policy with its parameters in host memory, in the pushed dtype.
+
+    On a CPU float32 parameters are the device's own: JAX does not write over what somebody looks at.
+    """
+    dtype = jnp.dtype(behaviour.dtype)
+    params = jax.tree.map(lambda leaf: np.asarray(jnp.asarray(leaf, dtype)), behaviour.params)
+    return replace(behaviour, params=params)

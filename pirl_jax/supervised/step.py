@@ -15,7 +15,7 @@ import optax
 
 from pirl_jax.optim import masters, movement, sample
 from pirl_jax.supervised.frames import Frames
-from pirl_jax.trees import leaves, nest
+from pirl_jax.trees import leaves, merge, nest
 from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, PyTree
 from pirl_jax.xvla.actions import action_space
 from pirl_jax.xvla.config import XVLAConfig
@@ -49,18 +49,10 @@ def split(params: PyTree, is_frozen: Callable[[str], bool]) -> tuple[PyTree, PyT
     return nest(parts[0]), nest(parts[1])
 
 
-def merge(trainable: PyTree, frozen: PyTree) -> PyTree:
-    """Undo ``split``."""
-    merged = dict(trainable)
-    for name, branch in frozen.items():
-        merged[name] = merge(merged[name], branch) if name in merged else branch
-    return merged
-
-
 def create(params: PyTree, optimizer: optax.GradientTransformation, seed: int) -> SupervisedState:
     """Return the state before the first step: copies of the trainable ``params``, in float32."""
     params = masters(params)
-    return SupervisedState(params, optimizer.init(params), jax.random.key(seed), jnp.zeros((), jnp.int32))
+    return SupervisedState(params, optimizer.init(params), jax.random.PRNGKey(seed), jnp.zeros((), jnp.int32))
 
 
 class Sums(NamedTuple):

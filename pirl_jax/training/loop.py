@@ -22,6 +22,7 @@ from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
 from pirl_jax.training import compilations
 from pirl_jax.training.parts import Parts
+from pirl_jax.training.pushes import Pushes
 from pirl_jax.typing import Params
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
@@ -36,7 +37,7 @@ class Actors:
     receive: Callable[[float], Episode | None]
     """``timeout in seconds -> `` the next episode, or None."""
     publish: Callable[[int, Behaviour], None]
-    """``(version, what acts)``; must be done with the arrays when it returns."""
+    """``(version, what acts)``, with parameters in host memory, as pushed; called on a thread of its own."""
     assignments: Assignments
     """What they play; made with ``window(recipe)`` and the state's number of episodes."""
     report: Callable[[str, bool], None] = lambda task, success: None
@@ -62,6 +63,7 @@ def run(
     total_updates: int,
     stop: threading.Event,
     demonstrations: Demonstrations | None = None,
+    release: Callable[[], None] = lambda: None,
 ) -> Iterator[Update]:
     """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
 
@@ -73,13 +75,20 @@ def run(
         total_updates: in the whole run, those before a resume included.
         stop: ends the loop between two episodes.
         demonstrations: for ``recipe.demonstrations``, on the device.
+        release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
+    pushes = Pushes(actors.publish, behaviours)
+
+    def receive(timeout: float) -> Episode | None:
+        pushes.check()  # nothing would arrive any more
+        return actors.receive(timeout)
+
     collector = Collector(
         recipe.rollout,
         groups_of(recipe),
-        actors.receive,
+        receive,
         partial(parts.score, frozen),
         behaviours,
         actors.assignments,
@@ -90,42 +99,59 @@ def run(
 
     def push(state: TrainState) -> TrainState:
         # Unique within a process, and an episode says which process it was assigned by.
-        version, behaviour = int(state.updates) + 1, behaviour_of(state, recipe)
-        actors.publish(version, behaviour)
-        behaviours.add(version, behaviour)
+        version = int(state.updates) + 1
+        pushes.start(version, behaviour_of(state, recipe))
+        # An actor that is assigned an episode waits for the version to play it with.
         actors.assignments.publish(version, collector.position)
         return state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
 
-    state = push(state)
-    while int(state.updates) < total_updates:
-        started, compiled = time.monotonic(), compilations.count()
-        episodes, dropped = collector.collect()
-        if stop.is_set():
-            if collector.waiting:
-                logger.info(
-                    "%d episodes had arrived for the next update; a resumed run plays their numbers again",
-                    collector.waiting,
-                )
-            return
-        collected = time.monotonic()
-        behaviours.let_go()
-        batch, n_valid = parts.batch(state, [item.episode for item in episodes])
-        state, metrics = parts.update(state, batch, n_valid, demonstrations)
-        state, more = parts.fit_critic(state, batch, n_valid)
-        metrics = {name: float(value) for name, value in (metrics | more).items()}
-        if reason := at_rest(metrics):
-            logger.warning("update %d moved nothing of the policy: %s", int(state.updates), reason)
+    with pushes:
         state = push(state)
-        finished = time.monotonic()
-        metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
-        metrics |= {f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()}
-        metrics |= {
-            "train/collect_s": collected - started,
-            "train/update_s": finished - collected,
-            "train/samples_per_s": n_valid / (finished - started),
-            "train/compilations": compilations.count() - compiled,
-        }
-        yield Update(int(state.updates), state, metrics)
+        while int(state.updates) < total_updates:
+            started, compiled = time.monotonic(), compilations.count()
+            episodes, dropped = collector.collect()
+            if stop.is_set():
+                _say_what_waits(collector)
+                return
+            collected = time.monotonic()
+            pushes.release()
+            release()
+            behaviours.let_go()
+            released = time.monotonic()
+            state, metrics, n_valid = _update(parts, state, episodes, demonstrations)
+            state = push(state)
+            finished = time.monotonic()
+            metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
+            metrics |= {f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()}
+            metrics |= {
+                "train/collect_s": collected - started,
+                "train/release_s": released - collected,
+                "train/update_s": finished - released,
+                "train/samples_per_s": n_valid / (finished - started),
+                "train/compilations": compilations.count() - compiled,
+            }
+            yield Update(int(state.updates), state, metrics)
+
+
+def _update(
+    parts: Parts, state: TrainState, collected: Sequence[Collected], demonstrations: Demonstrations | None
+) -> tuple[TrainState, dict[str, float], int]:
+    """Return the state after an update, its metrics, and how many points it learned from."""
+    batch, n_valid = parts.batch(state, [item.episode for item in collected])
+    state, metrics = parts.update(state, batch, n_valid, demonstrations)
+    state, more = parts.fit_critic(state, batch, n_valid)
+    numbers = {name: float(value) for name, value in (metrics | more).items()}
+    if reason := at_rest(numbers):
+        logger.warning("update %d moved nothing of the policy: %s", int(state.updates), reason)
+    return state, numbers, n_valid
+
+
+def _say_what_waits(collector: Collector) -> None:
+    if collector.waiting:
+        logger.info(
+            "%d episodes had arrived for the next update; a resumed run plays their numbers again",
+            collector.waiting,
+        )
 
 
 def window(recipe: Recipe) -> int:

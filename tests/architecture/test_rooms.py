@@ -2,11 +2,13 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "rows", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "tree_store", "run_folder", "rows", "linear", "optim"}
 LEARNER = {
     "typing": set(),
     "files": set(),
     "trees": set(),
+    "tree_store": {"trees"},
+    "run_folder": set(),
     "rows": {"typing"},
     "linear": {"typing"},
     "optim": {"typing"},
@@ -29,17 +31,19 @@ BRIDGE = {
     "libero": {"bridge/datasets"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),
-        *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/trees", "pirl_jax/xvla"),
+        *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
+        *("pirl_jax/trees", "pirl_jax/xvla"),
     },
     "weights": {
         "bridge/plugin",
-        *(f"pirl_jax/{room}" for room in ("likelihood", "training", "trees", "xvla")),
+        *(f"pirl_jax/{room}" for room in ("likelihood", "run_folder", "tree_store", "trees", "xvla")),
     },
     "settings": {
         "bridge/plugin",
         "bridge/wire",
         "pirl_jax/likelihood",
         "pirl_jax/recipe",
+        "pirl_jax/run_folder",
         "pirl_jax/trees",
         "pirl_jax/xvla",
     },

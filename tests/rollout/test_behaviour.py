@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax.rollout.behaviour import Behaviour, Behaviours, rounded
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours, as_pushed, rounded
 
 
 def test_versions_older_than_the_staleness_limit_are_forgotten():
     behaviours = Behaviours(max_staleness=1)
     for update, version in enumerate([3, 5, 9]):
-        behaviours.add(version, Behaviour({"w": jnp.float32(update)}, update, 0.1))
+        behaviour = Behaviour({"w": jnp.float32(update)}, update, 0.1)
+        behaviours.add(version, behaviour, as_pushed(behaviour))
     assert behaviours.get(3) is None
     assert behaviours.get(5).params == {"w": 1}
     assert behaviours.get(9).update == 2
@@ -20,8 +21,9 @@ def test_versions_older_than_the_staleness_limit_are_forgotten():
 def test_what_may_act_on_is_kept_on_the_host_as_it_was_pushed_and_what_may_not_is_the_parameters():
     weights = jnp.array([1.0, 1.0 + 2**-12], jnp.float32)
     alone, among = Behaviours(max_staleness=0), Behaviours(max_staleness=1)
+    behaviour = Behaviour({"w": weights}, 0, 0.1, "bfloat16")
     for behaviours in (alone, among):
-        behaviours.add(1, Behaviour({"w": weights}, 0, 0.1, "bfloat16"))
+        behaviours.add(1, behaviour, as_pushed(behaviour))
     assert alone.get(1).params["w"] is weights
     kept = among.get(1).params["w"]
     assert isinstance(kept, np.ndarray)

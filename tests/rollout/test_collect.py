@@ -75,7 +75,8 @@ class Learner:
 
     def push(self):
         self.version += 1
-        self.behaviours.add(self.version, Behaviour({}, self.version - 1, 0.1))
+        behaviour = Behaviour({}, self.version - 1, 0.1)
+        self.behaviours.add(self.version, behaviour, behaviour)
         self.assignments.publish(self.version, self.collector.position)
 
     def start(self, count=1):

@@ -10,7 +10,8 @@ import pytest
 
 from pirl_jax.optim import adamw_direction, clip_by_global_norm, descend
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
-from pirl_jax.supervised.step import merge, split
+from pirl_jax.supervised.step import split
+from pirl_jax.trees import merge
 from pirl_jax.xvla.trainable import is_frozen
 
 torch = pytest.importorskip("torch")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from toy_frames import CONFIG, data
 
+from pirl_jax import tree_store
 from pirl_jax.supervised import step as sft
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
-from pirl_jax.training import checkpoint
+from pirl_jax.trees import merge
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.trainable import is_frozen
 
@@ -55,8 +56,8 @@ def test_training_lowers_the_loss(trainer):
 def test_three_steps_a_checkpoint_and_three_more_equal_six(trainer, tmp_path):
     whole, _ = run(trainer[0](), trainer, 6)
     half, _ = run(trainer[0](), trainer, 3)
-    checkpoint.save(tmp_path / "orbax", half)
-    resumed = checkpoint.restore(tmp_path / "orbax", trainer[0](seed=1))
+    tree_store.save(tmp_path / "orbax", half)
+    resumed = tree_store.restore(tmp_path / "orbax", trainer[0](seed=1))
     resumed, _ = run(resumed, trainer, 6, start=3)
     assert int(resumed.step) == 6
     assert_same(whole, resumed)
@@ -93,13 +94,13 @@ def test_the_seed_decides_the_noise(trainer):
 def test_frozen_parameters_are_no_state(trainer, params):
     state = trainer[0]()
     assert "language_model" not in state.params["vlm"]
-    assert_same(sft.merge(state.params, trainer[1]), params)
+    assert_same(merge(state.params, trainer[1]), params)
 
 
 @pytest.mark.parametrize("flags", [{}, {"freeze_vision_encoder": True}, {"train_policy_transformer": False}])
 def test_split_and_merge_are_inverse(params, flags):
     trainable, frozen = sft.split(params, partial(is_frozen, SupervisedOptimizer(**flags)))
-    assert jax.tree.structure(sft.merge(trainable, frozen)) == jax.tree.structure(params)
+    assert jax.tree.structure(merge(trainable, frozen)) == jax.tree.structure(params)
     assert len(jax.tree.leaves(trainable)) + len(jax.tree.leaves(frozen)) == len(jax.tree.leaves(params))
     assert bool(frozen) == bool(flags)
 

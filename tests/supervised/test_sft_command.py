@@ -16,8 +16,8 @@ from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
 from bridge.datasets import dataset
 from bridge.settings.sft_config import SFTConfig
-from pirl_jax import sft
-from pirl_jax.training import checkpoint
+from pirl_jax import sft, tree_store
+from pirl_jax.run_folder import read_step
 from pirl_jax.training.metrics import read
 
 
@@ -58,7 +58,7 @@ def command(monkeypatch):
 
 
 def states(output_dir):
-    return checkpoint.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
+    return tree_store.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path, capfd):
@@ -70,7 +70,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path
     last.unlink()
     last.symlink_to("000003")
     command(f"--config_path={last / 'pretrained_model' / 'train_config.json'}", "--resume=true")
-    assert checkpoint.read_step(last) == 6
+    assert read_step(last) == 6
     for left, right in zip(jax.tree.leaves(states(whole)), jax.tree.leaves(states(broken)), strict=True):
         np.testing.assert_array_equal(left, right)
     rows = [read(folder / "metrics.jsonl") for folder in (whole, broken)]
@@ -171,7 +171,7 @@ def test_a_run_that_fails_keeps_what_it_has_learned(config, command, tmp_path, m
     monkeypatch.setattr(dataset, "batches", broken)
     with pytest.raises(SystemExit, match="a frame cannot be read"):
         command(f"--config_path={config}", f"--output_dir={tmp_path / 'out'}", "--save_freq=100")
-    assert checkpoint.read_step(tmp_path / "out" / "checkpoints" / "last") == 4
+    assert read_step(tmp_path / "out" / "checkpoints" / "last") == 4
 
 
 def test_an_existing_output_dir_is_left_alone(config, command, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,6 +126,8 @@ def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop():
     def receive(timeout: float) -> Episode:
         assigned = assignments.next("actor", timeout)
         assert assigned is not None
+        while not pushed or pushed[-1][0] < assigned.version:  # as an actor waits for it
+            time.sleep(0.001)
         version, behaviour = pushed[-1]
         episode = play(behaviour, version, assigned.number)
         assignments.deliver(assigned.number, assigned.seed)

@@ -31,9 +31,9 @@ from toy_update import (
     recipe,
 )
 
+from pirl_jax import tree_store
 from pirl_jax.likelihood import flow
 from pirl_jax.recipe import DemonstrationsConfig
-from pirl_jax.training import checkpoint
 from pirl_jax.update.demonstrations import Demonstrations, coef_at, encode
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.init import init_params
@@ -143,8 +143,8 @@ def test_a_resumed_run_draws_what_an_unbroken_one_does(tmp_path):
         return state
 
     whole = run(new_state(config), batches)
-    checkpoint.save(tmp_path / "orbax", run(new_state(config), batches[:2]))
-    resumed = checkpoint.restore(tmp_path / "orbax", new_state(config, seed=1))
+    tree_store.save(tmp_path / "orbax", run(new_state(config), batches[:2]))
+    resumed = tree_store.restore(tmp_path / "orbax", new_state(config, seed=1))
     assert_same(run(resumed, batches[2:]), whole)
 
 

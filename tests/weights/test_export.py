@@ -27,6 +27,7 @@ from bridge.weights.convert import convert
 from bridge.weights.export import export_pretrained, policy_config
 from bridge.weights.folder import load_params
 from bridge.weights.state_dict import params_from_state
+from pirl_jax.run_folder import Retention
 from pirl_jax.training import checkpoint
 
 FRONT = "observation.images.front"
@@ -223,7 +224,7 @@ def test_a_bfloat16_policy_keeps_its_float32_head_on_disk(tmp_path, cfg, params)
 
 
 def test_a_checkpoint_writer_exports_to_where_the_tokenizer_will_be(tmp_path, cfg, params):
-    with checkpoint.CheckpointWriter(tmp_path / "run", 10) as writer:
+    with checkpoint.CheckpointWriter(tmp_path / "run", 10, Retention()) as writer:
         writer.save(
             4,
             {"transformer": params["transformer"]},

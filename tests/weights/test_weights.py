@@ -24,7 +24,7 @@ from tiny import florence_config, tiny_policy_config
 from bridge.weights import convert, keymap, state_dict
 from bridge.weights import folder as folders
 from bridge.weights.export import policy_config
-from pirl_jax.training import checkpoint
+from pirl_jax import tree_store
 
 SHARED = "model.vlm.language_model.shared.weight"
 EMBED = "model.vlm.language_model.encoder.embed_tokens.weight"
@@ -290,7 +290,7 @@ def test_a_corrupted_orbax_folder_gives_one_clear_line_and_no_output(
         next(folder.rglob("_METADATA")).unlink()
         message = "params is damaged"
     else:
-        params = checkpoint.load(folder)
+        params = tree_store.load(folder)
         shutil.rmtree(folder)
         if damage == "NaN":
             params["transformer"]["pos_emb"] = np.full_like(params["transformer"]["pos_emb"], np.nan)
@@ -298,7 +298,7 @@ def test_a_corrupted_orbax_folder_gives_one_clear_line_and_no_output(
         else:
             params["transformer"]["more"] = np.ones(2, np.float32)
             message = "transformer.more is not part of the model"
-        checkpoint.save(folder, params)
+        tree_store.save(folder, params)
     status, out, err = run(tmp_path / "x", tmp_path / "out", capsys=capsys)
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
@@ -310,7 +310,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, capsys, lerobot_folder
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folders.checkpoint, "save", full)
+    monkeypatch.setattr(folders.tree_store, "save", full)
     status, out, err = run(lerobot_folder, tmp_path / "out", capsys=capsys)
     assert (status, out) == (1, "")
     assert "No space left on device" in err
@@ -343,7 +343,7 @@ def test_a_failed_overwrite_keeps_the_old_checkpoint(tmp_path, capsys, lerobot_f
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folders.checkpoint, "save", full)
+    monkeypatch.setattr(folders.tree_store, "save", full)
     status, _, _ = run(lerobot_folder, tmp_path / "out", "--overwrite", capsys=capsys)
     assert status == 1
     monkeypatch.undo()

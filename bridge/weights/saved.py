@@ -1,0 +1,105 @@
+"""The policy of a run's checkpoint, where only what had changed was saved: that, and the run's base.
+
+The tensors that a run does not train are the same in every complete export of it and in what it began with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lerobot.configs.train import TRAIN_CONFIG_NAME
+
+from bridge.plugin.agreement import fingerprint
+from bridge.weights.folder import load_params
+from bridge.weights.state_dict import Progress, Tree, WeightsError, to_torch_state
+from pirl_jax import tree_store
+from pirl_jax.likelihood.modes import NOISE_HEAD
+from pirl_jax.run_folder import (
+    BEST,
+    LAST,
+    MODEL,
+    ORBAX,
+    PRETRAINED_MODEL,
+    TRAINING_STATE,
+    read_about,
+)
+from pirl_jax.trees import leaves, merge, nest
+
+FROZEN = "frozen_tensors"
+"""What a checkpoint says of the tensors that it leaves out: their ``fingerprint``."""
+
+
+def about(frozen: Tree) -> dict[str, str]:
+    """Return what a checkpoint has to say of the parameters that its run does not train."""
+    return {FROZEN: fingerprint(to_torch_state(frozen))}
+
+
+def check_frozen(checkpoint: Path, base: Path | str, said: str) -> None:
+    """Compare what a checkpoint says of its frozen tensors with what another folder has.
+
+    Args:
+        checkpoint: of the run.
+        base: where the tensors were read.
+        said: their ``fingerprint``.
+
+    Raises:
+        WeightsError: They are not the run's.
+    """
+    if read_about(checkpoint).get(FROZEN, said) != said:
+        raise WeightsError(
+            f"{base} is not what the run of {checkpoint} began with: the tensors that were not trained "
+            "differ. Give the run's own base checkpoint."
+        )
+
+
+def base_of(checkpoint: Path) -> Path | str:
+    """Return a checkpoint of the same run that has all weights: itself, its last, its best, or its base.
+
+    Raises:
+        WeightsError: None of them is there; says where they were looked for.
+    """
+    looked = []
+    for candidate in _candidates(checkpoint):
+        if (Path(candidate) / MODEL).is_file():
+            return candidate
+        looked.append(str(candidate))
+    named = looked[-1]
+    if not Path(named).exists() and named.count("/") == 1 and not named.startswith((".", "/", "~")):
+        return named  # of the hub
+    raise WeightsError(
+        f"{checkpoint} holds what its run has changed, and the weights it began with are not there: none of "
+        f"{', '.join(looked)} has a {MODEL}. Put one back, or name the base (pirl-convert --base)."
+    )
+
+
+def saved_params(checkpoint: Path, base: Path | str | None = None, progress: Progress | None = None) -> Tree:
+    """Return all parameters of a checkpoint: the base's, with those that were trained in their place.
+
+    Args:
+        checkpoint: ``…/checkpoints/000010``.
+        base: what the run began with; None: found by ``base_of``.
+        progress: told after each of the base's tensors.
+
+    Raises:
+        WeightsError: The base is missing, or not the run's.
+        ValueError: ``checkpoint`` is none.
+    """
+    state = tree_store.load(checkpoint / TRAINING_STATE / ORBAX, only=("params",))
+    trained = {name: tree for name, tree in state["params"].items() if name != NOISE_HEAD}
+    base = base_of(checkpoint) if base is None else base
+    params = load_params(base, progress=progress)[1]
+    paths = {path for path, _ in leaves(trained)}
+    frozen = nest((path, leaf) for path, leaf in leaves(params) if path not in paths)
+    check_frozen(checkpoint, base, about(frozen)[FROZEN])
+    return merge(frozen, trained)
+
+
+def _candidates(checkpoint: Path) -> Iterator[Path | str]:
+    yield checkpoint / PRETRAINED_MODEL
+    for name in (LAST, BEST):
+        yield checkpoint.resolve().parent / name / PRETRAINED_MODEL
+    config = json.loads((checkpoint / PRETRAINED_MODEL / TRAIN_CONFIG_NAME).read_text())
+    if named := config.get("policy", {}).get("pretrained_path"):
+        yield named

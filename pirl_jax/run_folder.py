@@ -1,0 +1,185 @@
+"""The folder of a run as LeRobot lays it out, and what of it is kept.
+
+    <output_dir>/checkpoints/
+      000010/
+        pretrained_model/      the policy's settings and processors; its weights where the list below says so
+        training_state/
+          orbax/               what changes from update to update: weights, critic, optimiser, RNG, counters
+          training_step.json   {"step": 10, …}
+      best -> 000010           of those scored, the one with the highest score
+      last -> 000020           moved only when everything above is complete
+
+``pretrained_model`` holds all of the weights, those that never change included, in ``last`` and ``best``, or
+in every checkpoint (``Retention.export``). They are written anew from the training state by
+``pirl-convert --step``. Standard library only: a run's config has a ``Retention``, and actors read configs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+CHECKPOINTS = "checkpoints"
+LAST = "last"
+BEST = "best"
+PRETRAINED_MODEL = "pretrained_model"
+MODEL = "model.safetensors"
+TRAINING_STATE = "training_state"
+ORBAX = "orbax"
+TRAINING_STEP = "training_step.json"
+SCORE = "score"
+
+BUILDING = ".tmp"
+_DISPLACED = ".old"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which of a run's checkpoints stay on disk, beside the last one and the best.
+
+    Raises:
+        ValueError: A number is negative.
+    """
+
+    keep_last: int = 2
+    """The newest; 0: all."""
+    keep_every: int = 0
+    """Besides, those whose step is a multiple of this; 0: none."""
+    export: Literal["last", "every"] = "last"
+    """Which have the policy's complete weights as LeRobot loads them: the last and the best, or every one.
+    The others hold what has changed, of which ``pirl-convert --step`` makes the same."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep_last", "keep_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"checkpoint.{name} must be at least 0; got {getattr(self, name)}.")
+        if self.export not in ("last", "every"):
+            raise ValueError(f"checkpoint.export must be last or every; got {self.export!r}.")
+
+
+def checkpoint_folder(output_dir: Path | str, step: int, total_steps: int) -> Path:
+    """Return ``<output_dir>/checkpoints/000010``, zero-padded as LeRobot's ``get_step_identifier`` does."""
+    digits = max(6, len(str(total_steps)))
+    return Path(output_dir) / CHECKPOINTS / f"{step:0{digits}d}"
+
+
+def checkpoint_of(output_dir: Path | str, step: int) -> Path:
+    """Return the folder of a run's checkpoint.
+
+    Raises:
+        ValueError: There is none of this step; says which there are.
+    """
+    found = dict(_steps(Path(output_dir) / CHECKPOINTS))
+    if step in found:
+        return found[step]
+    there = ", ".join(map(str, sorted(found))) or "none"
+    raise ValueError(f"{output_dir} has no checkpoint of step {step}; there are: {there}.")
+
+
+def final_path(path: Path | str) -> Path:
+    """Return where a path inside a checkpoint that is being built will be once it is complete.
+
+    For files that have to name their own place; any other path comes back absolute.
+    """
+    parts = list(Path(path).absolute().parts)
+    for index in range(1, len(parts)):
+        if parts[index - 1] == CHECKPOINTS:
+            parts[index] = parts[index].removesuffix(BUILDING)
+    return Path(*parts)
+
+
+def read_step(checkpoint: Path | str) -> int:
+    """Return the step a checkpoint folder (``…/000010`` or ``…/last``) was written at.
+
+    Raises:
+        ValueError: The folder is not a checkpoint.
+    """
+    return read_about(checkpoint)["step"]
+
+
+def read_about(checkpoint: Path | str) -> dict[str, Any]:
+    """Return what a checkpoint folder says of itself: ``step``, and what its writer added.
+
+    Raises:
+        ValueError: The folder is not a checkpoint.
+    """
+    file = Path(checkpoint) / TRAINING_STATE / TRAINING_STEP
+    try:
+        about = json.loads(file.read_text())
+        return {**about, "step": int(about["step"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint} is no checkpoint of a run: cannot read {file} ({error}).") from error
+
+
+def write_about(checkpoint: Path, about: Mapping[str, Any]) -> None:
+    """Write what a checkpoint says of itself."""
+    (checkpoint / TRAINING_STATE / TRAINING_STEP).write_text(json.dumps(about))
+
+
+def put_in_place(building: Path, folder: Path) -> None:
+    """Rename, displacing a checkpoint of the same step (a run resumed from an earlier one meets it again)."""
+    displaced = folder.with_name(folder.name + _DISPLACED)
+    if folder.exists():
+        os.replace(folder, displaced)
+    os.replace(building, folder)
+    shutil.rmtree(displaced, ignore_errors=True)
+
+
+def point(name: str, folder: Path) -> None:
+    """Make the link ``name`` beside a checkpoint lead to it, by one atomic rename."""
+    link = folder.with_name(name + BUILDING)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.name)
+    os.replace(link, folder.with_name(name))
+
+
+def beats_best(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint's score is at least that of the best one so far; one without has none."""
+    score = read_about(checkpoint).get(SCORE)
+    best = checkpoint.with_name(BEST)
+    if score is None:
+        return False
+    return not best.exists() or score >= read_about(best).get(SCORE, score)
+
+
+def prune(checkpoints: Path, step: int, retention: Retention) -> None:
+    """Remove what a run does not keep once the checkpoint of ``step`` is complete.
+
+    Checkpoints of later steps stay: they are of a run from which this one went back to an earlier state.
+    """
+    links = {checkpoints.joinpath(name).resolve() for name in (LAST, BEST)}
+    earlier = sorted((n, folder) for n, folder in _steps(checkpoints) if n <= step)
+    newest = {n for n, _ in earlier[-retention.keep_last :]}  # all of them for 0
+    for n, folder in earlier:
+        if folder.resolve() in links:
+            continue
+        if n not in newest and not (retention.keep_every and n % retention.keep_every == 0):
+            shutil.rmtree(folder)
+        elif retention.export == "last":
+            (folder / PRETRAINED_MODEL / MODEL).unlink(missing_ok=True)
+
+
+def sweep(checkpoints: Path) -> None:
+    """Remove what a killed run has left half-done."""
+    for path in checkpoints.glob(f"*{_DISPLACED}"):
+        original = path.with_suffix("")
+        if original.exists():
+            shutil.rmtree(path)
+        else:  # killed between the two renames of `put_in_place`
+            os.replace(path, original)
+    for path in checkpoints.glob(f"*{BUILDING}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _steps(checkpoints: Path) -> Iterator[tuple[int, Path]]:
+    for folder in checkpoints.glob("*"):
+        if folder.name.isdigit() and folder.is_dir():
+            yield int(folder.name), folder

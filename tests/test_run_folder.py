@@ -1,0 +1,99 @@
+"""What of a run stays on disk."""
+
+import os
+
+import pytest
+
+from pirl_jax.run_folder import (
+    MODEL,
+    PRETRAINED_MODEL,
+    Retention,
+    beats_best,
+    checkpoint_folder,
+    checkpoint_of,
+    point,
+    prune,
+    write_about,
+)
+
+
+def checkpoint(output_dir, step, **about):
+    folder = checkpoint_folder(output_dir, step, 100)
+    (folder / PRETRAINED_MODEL).mkdir(parents=True)
+    (folder / PRETRAINED_MODEL / MODEL).write_bytes(b"weights")
+    (folder / "training_state").mkdir()
+    write_about(folder, {"step": step, **about})
+    return folder
+
+
+def run(output_dir, retention, scores):
+    """Save every tenth step, as the writer does."""
+    for number, score in enumerate(scores, start=1):
+        folder = checkpoint(output_dir, 10 * number, **({} if score is None else {"score": score}))
+        point("last", folder)
+        if beats_best(folder):
+            point("best", folder)
+        prune(folder.parent, 10 * number, retention)
+    folders = sorted(path for path in (output_dir / "checkpoints").iterdir() if not path.is_symlink())
+    return {
+        int(folder.name): "whole" if (folder / PRETRAINED_MODEL / MODEL).exists() else "changes"
+        for folder in folders
+    }
+
+
+@pytest.mark.parametrize(
+    ("retention", "scores", "left"),
+    [
+        (Retention(), [0.1, 0.5, 0.3, 0.2, 0.2], {20: "whole", 40: "changes", 50: "whole"}),
+        (Retention(), [0.1, 0.2, 0.2], {20: "changes", 30: "whole"}),
+        (Retention(), [None, None, None], {20: "changes", 30: "whole"}),
+        (Retention(keep_last=1), [0.1, 0.2, 0.3], {30: "whole"}),
+        (Retention(keep_last=1, keep_every=20), 5 * [None], {20: "changes", 40: "changes", 50: "whole"}),
+        (Retention(keep_last=0), 3 * [None], {10: "changes", 20: "changes", 30: "whole"}),
+        (Retention(keep_last=2, export="every"), 3 * [None], {20: "whole", 30: "whole"}),
+    ],
+)
+def test_the_last_the_best_and_what_is_asked_for_stay(tmp_path, retention, scores, left):
+    assert run(tmp_path, retention, scores) == left
+
+
+def test_a_run_that_went_back_leaves_what_came_after_alone(tmp_path):
+    run(tmp_path, Retention(keep_last=0), 4 * [None])
+    folder = checkpoint(tmp_path, 15)
+    point("last", folder)
+    prune(folder.parent, 15, Retention(keep_last=1))
+    names = [path.name for path in sorted(folder.parent.iterdir()) if not path.is_symlink()]
+    assert names == ["000015", "000020", "000030", "000040"]
+
+
+def test_nothing_but_checkpoints_is_removed(tmp_path):
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "7").write_text("a file")
+    folder = checkpoint(tmp_path, 10)
+    prune(folder.parent, 20, Retention(keep_last=1))
+    assert (tmp_path / "checkpoints" / "mine").exists()
+    assert (tmp_path / "checkpoints" / "7").exists()
+
+
+def test_the_links_survive_a_copy_of_the_run(tmp_path):
+    run(tmp_path / "a", Retention(), [0.5, 0.1])
+    assert os.readlink(tmp_path / "a/checkpoints/best") == "000010"
+    assert os.readlink(tmp_path / "a/checkpoints/last") == "000020"
+
+
+def test_a_checkpoint_that_is_not_there_is_said_with_those_that_are(tmp_path):
+    run(tmp_path, Retention(), [None, None])
+    assert checkpoint_of(tmp_path, 10).name == "000010"
+    with pytest.raises(ValueError, match="no checkpoint of step 15; there are: 10, 20"):
+        checkpoint_of(tmp_path, 15)
+    with pytest.raises(ValueError, match="there are: none"):
+        checkpoint_of(tmp_path / "nowhere", 15)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"keep_last": -1}, "keep_last must be at least 0"), ({"export": "best"}, "must be last or every")],
+)
+def test_a_retention_that_cannot_be_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Retention(**wrong)
