@@ -74,11 +74,21 @@ def movement(before: PyTree, after: PyTree, group: Callable[[str], str | None]) 
     return metrics
 
 
-def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:
-    """Scale gradients to at most ``max_norm`` as torch does (with its 1e-6), and return the norm before."""
+def clip_factor(grads: PyTree, max_norm: float) -> tuple[Array, Array]:
+    """Return what torch would scale gradients by to at most ``max_norm`` (with its 1e-6), and their norm."""
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-    scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
-    return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), norm
+    return jnp.minimum(1.0, max_norm / (norm + 1e-6)), norm
+
+
+def scaled(tree: PyTree, factor: Array) -> PyTree:
+    """``tree·factor``, each leaf in its own dtype."""
+    return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), tree)
+
+
+def clip_by_global_norm(grads: PyTree, max_norm: float) -> tuple[PyTree, Array]:
+    """Scale gradients to at most ``max_norm`` as torch does, and return the norm before."""
+    factor, norm = clip_factor(grads, max_norm)
+    return scaled(grads, factor), norm
 
 
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from pirl_jax.optim import clip_by_global_norm, descend, select, warmup
+from pirl_jax.optim import clip_factor, descend, scaled, warmup
 from pirl_jax.typing import Array, Bool, Float, Metrics, Params
 from pirl_jax.update import losses
 from pirl_jax.update.critic_steps import apply_critic_step
@@ -105,18 +106,23 @@ def policy_step(method: Method, state: TrainState, sums: Sums, draw: Draw | None
         (more, their_metrics), their_grads = imitate(state.params)
         loss, metrics = loss + more, metrics | their_metrics
         grads = jax.tree.map(jnp.add, grads, their_grads)
-    with jax.named_scope("policy_step"):
-        grads, grad_norm = clip_by_global_norm(grads, optimizer.grad_clip_norm)
-        direction, opt_state = adamw(optimizer, trained).update(grads, state.opt_state, state.params)
+    factor, grad_norm = clip_factor(grads, optimizer.grad_clip_norm)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     target = optimizer.target_kl
     exceeds = jnp.bool_(False) if target is None else metrics["approx_kl"] > target
     applied = finite & ~exceeds
-    params = descend(state.params, direction, state.lr * warmup(opt_state, optimizer.lr_warmup_steps))
-    state = state.replace(
-        params=select(applied, params, state.params),
-        opt_state=select(applied, opt_state, state.opt_state),
-    )
+
+    def move(params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
+        clipped = scaled(grads, factor)
+        direction, opt_state = adamw(optimizer, trained).update(clipped, opt_state, params)
+        lr = state.lr * warmup(opt_state, optimizer.lr_warmup_steps)
+        return descend(params, direction, lr), opt_state
+
+    # A branch, and no selection between before and after: it works in the place of what it was given, where
+    # a selection would have to hold parameters and moments twice.
+    with jax.named_scope("policy_step"):
+        params, opt_state = jax.lax.cond(applied, move, lambda *same: same, state.params, state.opt_state)
+    state = state.replace(params=params, opt_state=opt_state)
     return state, Half({"policy_loss": loss, "grad_norm": grad_norm, **metrics}, finite, applied)
 
 

@@ -90,7 +90,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.sample(state.params)
         any_row = _rows_of(batch, fixed, np.zeros(1, int), np.ones(1, np.float32))
-        sums = programs.no_sums(state.params, any_row)
+        sums = jax.eval_shape(programs.no_sums, state.params, any_row)
         progress = progress_of(state, metric_names(method, sums), idle)
         running = deque[Array]()
         minibatches = -(-n // size)
@@ -102,6 +102,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
             chosen[: stop - start] = orders[epoch, start:stop]
             weight = (np.arange(len(chosen)) < stop - start).astype(np.float32)
             total = programs.total(batch.step_mask[chosen], weight)
+            sums = programs.no_sums(progress.state.params, any_row)
             for first in range(0, 0 if idle else len(chosen), at_a_time):
                 part = slice(first, first + at_a_time)
                 rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
@@ -111,7 +112,8 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
                     running.popleft().block_until_ready()
             seen = _critic_rows(batch, chosen, weight)
             numbers = np.int32(index), np.bool_(i == 0)
-            progress, sums = programs.step(progress, sums, seen, demonstrations, *numbers)
+            progress = programs.step(progress, sums, seen, demonstrations, *numbers)
+            del sums  # the next ones take its room
         estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
         reasons = np.bool_(idle), np.bool_(idle and not warming_up)
         return programs.finish(progress, before, *estimates, np.int32(n), *reasons)
@@ -128,7 +130,7 @@ class Programs:
         self.no_sums = jax.jit(partial(no_sums, method))
         self.total = jax.jit(partial(_total, method))
         self.add = jax.jit(partial(_add, method), donate_argnums=1)
-        self.step = jax.jit(partial(_step, method), donate_argnums=(0, 1))
+        self.step = jax.jit(partial(_step, method), donate_argnums=0)
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
         self.orders = jax.jit(partial(_orders, method.optimizer.num_epochs), static_argnums=2)
         self.sample = jax.jit(sample)
@@ -229,15 +231,15 @@ def _step(
     demonstrations: Demonstrations | None,
     index: Int[Array, ""],
     begins_epoch: Bool[Array, ""],
-) -> tuple[_Progress, Sums]:
-    """Take the step that a minibatch's parts add up to; return the progress and empty sums."""
+) -> _Progress:
+    """Take the step that a minibatch's parts add up to."""
     forget = begins_epoch & ~progress.stopped
     progress = progress._replace(
         kl_sum=jnp.where(forget, 0.0, progress.kl_sum), kl_n=jnp.where(forget, 0, progress.kl_n)
     )
     draw = _draw(method, progress.state, demonstrations, index)
     state, report = minibatch_step(method, progress.state, sums, rows, draw, ~progress.stopped)
-    return _recorded(progress, state, report), jax.tree.map(jnp.zeros_like, sums)
+    return _recorded(progress, state, report)
 
 
 def _finish(
