@@ -51,9 +51,12 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     from bridge.weights.export import policy_config
 
     run, trainable, frozen = load(cfg)
-    recipe = fitted(run, {"a copy for the trial update": size_of(run.shapes)}).plan.parts.recipe
-    encoder, state = jax.device_put(frozen), run.start(trainable)
-    del trainable, frozen  # their copies are what is worked with from here on
+    beside = {"a copy for the trial update": size_of(run.shapes)}
+    recipe = fitted(run, cfg, beside, saves=False)[0].recipe
+    encoder = jax.device_put(frozen)
+    del frozen  # one copy is enough, and what is free can be taken by the next
+    state = run.start(trainable)
+    del trainable
     behaviour = behaviour_of(state, recipe)
     received = []
     arguments = [

@@ -23,14 +23,15 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE
-from pirl_jax.training import checkpoint, loop
+from pirl_jax.training import checkpoint, loop, storage
 from pirl_jax.training.budget import budget
-from pirl_jax.training.fit import Fit, fit
+from pirl_jax.training.fit import fit
 from pirl_jax.training.metrics import FILE_NAME, MetricsWriter, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
-from pirl_jax.training.parts import assemble, first_state, trained_group
-from pirl_jax.training.plan import Observation, Plan
+from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
+from pirl_jax.training.plan import Observation, Plan, size_of
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
@@ -105,25 +106,42 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     return run, trainable, frozen
 
 
-def fitted(run: Run, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
+def fitted(
+    run: Run, cfg: Any, beside: Mapping[str, int] = MappingProxyType({}), saves: bool = True
+) -> tuple[Parts, Shelf]:
     """Compile what the run will do, and choose how much of a minibatch is in work at a time.
 
     Args:
         run: not started.
+        cfg: its config.
         beside: bytes of what else will lie on the device, by name.
+        saves: whether checkpoints will be written.
+
+    Returns:
+        What a turn of the loop is made of, and where encoded observations will lie.
 
     Raises:
-        ValueError: The device has too little memory; says what is needed and what to change.
+        ValueError: Device, host or disk is too small; says what is needed and what to change.
     """
     value = critic.value_function(run.recipe.critic.hidden_dims)
 
     def plan_of(recipe: Recipe) -> Plan:
         return Plan(assemble(run.policy, value, recipe), run.frozen, run.shapes, run.observation)
 
-    memory = budget(run.recipe.memory_gb, "algorithm.memory_gb")
-    chosen = fit(plan_of, run.recipe, memory, beside)
-    logger.info(table(chosen.plan, chosen.needs, memory, product_rate()))
-    return chosen
+    recipe = run.recipe
+    memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
+    count = cfg.steps // cfg.save_freq + 1 if saves and cfg.save_checkpoint and cfg.save_freq > 0 else 0
+    export = size_of(run.frozen) + size_of(run.shapes.params)
+    sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, cfg.save_freq, recipe.checkpoint)
+    bound = storage.rows_bound(recipe.rows_gb)
+    stored = storage.storage(plan_of(recipe), bound, sizes)
+    if on_cpu and recipe.memory_gb is None:  # it is the same memory
+        beside = {**beside, **stored.memory}
+    plan, needs = fit(plan_of, recipe, memory, beside)
+    logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored)]))
+    device = needs.device - sum(beside.values()) if on_cpu else 0
+    storage.check(stored, Path(cfg.output_dir), device)
+    return plan.parts, Shelf(bound)
 
 
 def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
@@ -231,10 +249,11 @@ def learn(cfg: Any) -> None:
 
     run, trainable, frozen = load(cfg)
     recipe, output_dir = run.recipe, Path(cfg.output_dir)
-    parts = fitted(run).plan.parts
+    parts, shelf = fitted(run, cfg)
     encoder = jax.device_put(frozen)
+    del frozen  # one copy is enough, and what is free can be taken by the next
     train_state = resumed(cfg, run.shapes) if cfg.resume else run.start(trainable)
-    del trainable, frozen  # their copies are what is worked with from here on
+    del trainable
     demonstrations = demonstrations_of(cfg, run, encoder)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
@@ -266,6 +285,7 @@ def learn(cfg: Any) -> None:
                 stop=stop,
                 demonstrations=demonstrations,
                 release=writer.release,
+                shelf=shelf,
             )
             update = None
             rates: list[float] = []

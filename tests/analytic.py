@@ -115,7 +115,7 @@ def make_task(seed: int) -> Task:
     return Task(
         weights=jnp.asarray(rng.normal(0, 0.5, (P, H, A)), jnp.float32),
         bias=jnp.asarray(BIAS * rng.choice([-1, 1], A), jnp.float32),
-        features=XVLAFeatures(tokens, jnp.zeros((1, 0, WIDTH))),
+        features=XVLAFeatures(tokens, jnp.zeros((1, 0, 1, WIDTH))),
     )
 
 

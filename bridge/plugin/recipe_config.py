@@ -45,6 +45,9 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     memory_gb: float | None = None
     """GiB of its device's memory that the learner may use; null: JAX's share of a GPU, or what a machine
     without one has free."""
+    rows_gb: float | None = None
+    """GiB of encoded observations that lie in host memory, those beyond in files in $TMPDIR; null: half
+    of the memory that is free."""
     checkpoint: Retention = field(default_factory=Retention)
     """Which of the run's checkpoints stay on disk."""
     storage_device: str = "cpu"
@@ -99,6 +102,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             raise ValueError(
                 f"algorithm.memory_gb must be above 0, or null for what there is; got {self.memory_gb}."
             )
+        if self.rows_gb is not None and not self.rows_gb >= 0:
+            raise ValueError(f"algorithm.rows_gb must be at least 0, or null; got {self.rows_gb}.")
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)
             if mode is not NormalizationMode.IDENTITY:

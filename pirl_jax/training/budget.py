@@ -18,7 +18,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory of the learner's device, in bytes."""
+    """Memory of a device, or of its host, in bytes."""
 
     size: int
     source: str
@@ -42,7 +42,7 @@ def budget(memory_gb: float | None, setting: str) -> Budget:
     limit = stats.get("bytes_limit")
     if memory_gb is None:
         if limit is None:
-            return Budget(free_host_memory(), "what this machine has free")
+            return budget_of_host()
         return Budget(limit, f"JAX's share of {jax.local_devices()[0].device_kind} ({fraction_in_words()})")
     if limit is not None and memory_gb * GIB > limit:
         raise ValueError(
@@ -50,6 +50,11 @@ def budget(memory_gb: float | None, setting: str) -> Budget:
             f"({fraction_in_words()}). Lower it, or give JAX a larger share."
         )
     return Budget(int(memory_gb * GIB), setting)
+
+
+def budget_of_host() -> Budget:
+    """Return what the machine has free."""
+    return Budget(free_host_memory(), "what this machine has free")
 
 
 def allowed(budget: Budget) -> float:

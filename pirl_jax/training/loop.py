@@ -7,8 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +19,8 @@ from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
+from pirl_jax.rollout.scoring import ScoredEpisode
+from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.training import compilations
 from pirl_jax.training.parts import Parts
 from pirl_jax.training.pushes import Pushes
@@ -64,6 +65,7 @@ def run(
     stop: threading.Event,
     demonstrations: Demonstrations | None = None,
     release: Callable[[], None] = lambda: None,
+    shelf: Shelf | None = None,
 ) -> Iterator[Update]:
     """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
 
@@ -75,6 +77,7 @@ def run(
         total_updates: in the whole run, those before a resume included.
         stop: ends the loop between two episodes.
         demonstrations: for ``recipe.demonstrations``, on the device.
+        shelf: where encoded observations lie; None: in memory, all of them.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
@@ -85,11 +88,15 @@ def run(
         pushes.check()  # nothing would arrive any more
         return actors.receive(timeout)
 
+    def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+        scored = parts.score(frozen, episode, behaviour)
+        return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
+
     collector = Collector(
         recipe.rollout,
         groups_of(recipe),
         receive,
-        partial(parts.score, frozen),
+        score,
         behaviours,
         actors.assignments,
         int(state.episodes),

@@ -1,4 +1,4 @@
-"""What a run takes of its device and of its host, in bytes, and in words."""
+"""What a run takes of its device, in bytes, and in words."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ class Needs:
     """Beside that: a minibatch step."""
     overlapping: bool
     """Episodes arrive while an update runs."""
-    host: Mapping[str, int]
-    """What lies in host memory, by what it is."""
     actor: int
     """What an actor takes, on the same card or another: the encoder, and the head in float32."""
     flops: float
@@ -63,7 +61,7 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
     add, step = plan.add(at_a_time), plan.step(slots(parts.method, minibatch))
     encode, score = plan.encode(block), plan.score(block)
     stale = recipe.rollout.max_staleness
-    pushed = sum(leaf.size for leaf in jax.tree.leaves(state.params)) * jnp.dtype(recipe.push.dtype).itemsize
+    pushed = plan.pushed
     observation = size_of(plan.features(1))
     lying = {
         "encoder": size_of(plan.frozen),
@@ -77,21 +75,15 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
     # An older policy's parameters are brought to the device to score what it played.
     arrival = encode.working + score.working + size_of(plan.images(block)) + (pushed if stale else 0)
     capacity = capacity_of(recipe)
-    host = {
-        f"observations of {1 + (stale > 0)} update(s), encoded": (1 + (stale > 0)) * capacity * observation,
-        "policies as pushed": (1 + (stale + 1 if stale else 0)) * pushed,
-    }
-    if stale:
-        host["episodes that came early"] = stale * capacity * size_of(plan.images(1))
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
     passes = 1 + recipe.objective.decoupled + GRADIENT * recipe.optimizer.num_epochs
     flops = (capacity * encode.flops + points * passes * score.flops) / block
     actor = size_of(plan.frozen) + size_of(state.params) + ACTOR_WORKING
-    return Needs(lying, arrival, max(add.working, step.working), stale > 0, host, actor, flops)
+    return Needs(lying, arrival, max(add.working, step.working), stale > 0, actor, flops)
 
 
-def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> str:
-    """Say what a run takes, line by line.
+def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> list[str]:
+    """Say what a run takes of its device, line by line.
 
     Args:
         plan: of the run.
@@ -107,16 +99,15 @@ def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> str:
         f"to work on {at_a_time} of a minibatch of {minibatch}": needs.update,
         "at most": needs.device,
     }
-    lines = [f"device memory: {in_words(budget.size)} ({budget.source})", *_lines(device)]
+    lines = [f"device memory: {in_words(budget.size)} ({budget.source})", *rows_of(device)]
     if jax.default_backend() != "cpu":
         lines.append(f"an actor on the same card takes about {in_words(needs.actor)} more")
-    lines += ["host memory", *_lines(needs.host)]
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
     lines.append(
         f"an update of {points} points: {needs.flops / 1e12:.3g} TFLOP, at best "
         f"{needs.flops / rate:.3g} s (a float32 product here runs at {rate / 1e12:.2g} TFLOP/s)"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def product_rate() -> float:
@@ -138,6 +129,7 @@ def product_rate() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def _lines(sizes: Mapping[str, int]) -> list[str]:
+def rows_of(sizes: Mapping[str, int]) -> list[str]:
+    """Return a line for each size, by its name."""
     width = max(map(len, sizes))
     return [f"  {name:<{width}}  {in_words(size):>10}" for name, size in sizes.items()]

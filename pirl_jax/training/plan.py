@@ -93,6 +93,12 @@ class Plan:
         """Return the shape of so many observations' images, as they are sent."""
         return jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)
 
+    @property
+    def pushed(self) -> int:
+        """Bytes of a policy as it is pushed."""
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        return numbers * jnp.dtype(self.parts.recipe.push.dtype).itemsize
+
     def features(self, rows: int) -> PyTree:
         """Return the shapes of what the encoder makes of so many observations."""
         return jax.eval_shape(self.parts.policy.encode, self.frozen, self.images(rows), self._tokens(rows))

@@ -27,8 +27,8 @@ class XVLAFeatures(NamedTuple):
 
     vlm: Float[Array, "B S D"]
     """The encoder's output: tokens of the first view, then of the instruction."""
-    aux: Float[Array, "B S2 D"]
-    """Image tokens of the other views, zeros for those absent."""
+    aux: Float[Array, "B V1 S2 D"]
+    """Image tokens of the other views that are present; the head takes zeros for those absent."""
 
 
 class Florence2(nn.Module):
@@ -66,11 +66,9 @@ class Florence2(nn.Module):
         visual = visual.reshape(batch, views, *visual.shape[1:])
         if image_mask is not None:
             visual = jnp.where(image_mask[..., None, None], visual, 0)
-        missing = max(0, self.config.num_views - views)
-        visual = jnp.pad(visual, ((0, 0), (0, missing), (0, 0), (0, 0)))
         embedded = self.language_model.embed(tokens).astype(visual.dtype)
         encoded = self.language_model(jnp.concatenate([visual[:, 0], embedded], axis=1))
-        return XVLAFeatures(vlm=encoded, aux=visual[:, 1:].reshape(batch, -1, visual.shape[-1]))
+        return XVLAFeatures(vlm=encoded, aux=visual[:, 1:])
 
 
 class XVLA(nn.Module):
@@ -95,8 +93,7 @@ class XVLA(nn.Module):
 
         Args:
             images: ImageNet-normalised frames of the views present, the primary view first. They are resized
-                if the config says so; absent views up to ``config.num_views`` follow as zero features, at no
-                cost.
+                if the config says so; views up to ``config.num_views`` that are absent take no room.
             tokens: Instruction token ids, padding included.
             image_mask: False where a sample lacks a view that others of its batch have. None: all are
                 present.
@@ -166,6 +163,9 @@ class XVLA(nn.Module):
         dtype = jnp.promote_types(x_t.dtype, jnp.float32)
         proprio, x_t = action_space(self.config).preprocess(proprio.astype(dtype), x_t.astype(dtype))
         vlm, aux = (part.astype(dtype) for part in features)
+        missing = max(0, self.config.num_views - 1 - aux.shape[1])
+        aux = jnp.pad(aux, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        aux = aux.reshape(len(aux), -1, aux.shape[-1])
         with products_in(self.head_precision):
             return self.transformer(vlm, aux, x_t, t.astype(dtype), proprio, domain_id, hidden)
 

@@ -65,7 +65,7 @@ def test_a_minibatch_is_halved_again_and_again(size, parts):
 def test_the_table_adds_up():
     plan = plan_of(RECIPE)
     found = needs(plan, {})
-    text = table(plan, found, Budget(2**30, "a test's card"), 1e9)
+    text = "\n".join(table(plan, found, Budget(2**30, "a test's card"), 1e9))
     assert "device memory: 1.00 GiB (a test's card)" in text
     assert f"{found.flops / 1e9:.3g} s" in text
     lying = sum(found.lying.values())

@@ -1,0 +1,136 @@
+"""What a run takes of its host's memory and of its disk, in bytes, known before it starts."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pirl_jax.run_folder import Retention
+from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
+from pirl_jax.training.needs import rows_of
+from pirl_jax.training.parts import capacity_of
+from pirl_jax.training.plan import Plan, size_of
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Of a run.
+
+    Attributes:
+        memory: what lies in host memory, by what it is.
+        mapped: bytes of encoded observations that lie in files instead (``rollout.shelf``).
+        checkpoints: bytes of the output folder, by what they are.
+    """
+
+    memory: Mapping[str, int]
+    mapped: int
+    checkpoints: Mapping[str, int]
+
+
+def rows_bound(rows_gb: float | None) -> int:
+    """Return how many bytes of encoded observations lie in memory; ``rows_gb`` None: half of what is free."""
+    return int(budget_of_host().size / 2 if rows_gb is None else rows_gb * GIB)
+
+
+def storage(plan: Plan, bound: int, checkpoints: Mapping[str, int] = MappingProxyType({})) -> Storage:
+    """Return what a run takes; nothing is compiled.
+
+    Args:
+        plan: of the run.
+        bound: ``rows_bound``.
+        checkpoints: ``checkpoint_sizes``; none if nothing is saved.
+    """
+    recipe = plan.parts.recipe
+    stale, capacity = recipe.rollout.max_staleness, capacity_of(recipe)
+    # Those of the next update arrive while this one learns from its own.
+    rows = (1 + (stale > 0)) * capacity * size_of(plan.features(1))
+    held = min(rows, bound)
+    memory = {
+        "encoded observations": held,
+        "policies as pushed": (1 + (stale + 1 if stale else 0)) * plan.pushed,
+    }
+    if stale:
+        memory["episodes that came early"] = stale * capacity * size_of(plan.images(1))
+    if checkpoints:
+        memory["the state that is being saved"] = size_of(plan.state)
+    return Storage(memory, rows - held, checkpoints)
+
+
+def table(storage: Storage) -> list[str]:
+    """Say what a run takes of its host and its disk, line by line."""
+    lines = ["host memory", *rows_of(storage.memory)]
+    if storage.mapped:
+        lines.append(
+            f"observations beyond that lie in files in {tempfile.gettempdir()}: {in_words(storage.mapped)}"
+        )
+    if storage.checkpoints:
+        total = {"in all": sum(storage.checkpoints.values())}
+        lines += ["disk, for checkpoints", *rows_of({**storage.checkpoints, **total})]
+    return lines
+
+
+def checkpoint_sizes(state: int, export: int, saves: int, every: int, retention: Retention) -> dict[str, int]:
+    """Return the bytes of a run's checkpoints once it has ended, and of the one that is being written.
+
+    Args:
+        state: of what changes from update to update.
+        export: of the policy's complete weights.
+        saves: checkpoints written in the whole run.
+        every: updates between two.
+        retention: what is kept.
+    """
+    if not saves:
+        return {}
+    kept = min(saves, retention.keep_last or saves)
+    if retention.keep_last and retention.keep_every:
+        # Of every so many checkpoints one has a step that is a multiple of both.
+        both = math.lcm(every, retention.keep_every)
+        kept = min(saves, kept + saves * every // both)
+    kept = min(saves, kept + 1)  # the best
+    whole = kept if retention.export == "every" else min(saves, 2)
+    sizes = {f"{kept} checkpoints, state": kept * state, f"{whole} of them whole": whole * export}
+    return {**sizes, "one that is being written": state + export}
+
+
+def check(storage: Storage, output_dir: Path, device: int = 0) -> None:
+    """Refuse a run that the host cannot hold.
+
+    Args:
+        storage: of the run.
+        output_dir: where checkpoints will be.
+        device: bytes of what lies on the device, if that is the host's memory too.
+
+    Raises:
+        ValueError: Memory or disk is too small; says what is needed and what to change.
+    """
+    host = budget_of_host()
+    needed = sum(storage.memory.values()) + device
+    if needed > allowed(host):
+        raise ValueError(
+            f"this run does not fit this machine's memory: it takes {in_words(needed)}, and "
+            f"{in_words(host.size)} are free. Lower algorithm.rollout.episodes_per_update, max_chunks or "
+            "max_staleness, keep less of the observations in memory (algorithm.rows_gb), or use a larger "
+            "machine."
+        )
+    folder = next(path for path in (output_dir.absolute(), *output_dir.absolute().parents) if path.exists())
+    _check_disk(storage, folder)
+
+
+def _check_disk(storage: Storage, folder: Path) -> None:
+    free, wanted = shutil.disk_usage(folder).free, sum(storage.checkpoints.values())
+    if wanted > free:
+        raise ValueError(
+            f"this run's checkpoints take {in_words(wanted)}, and {folder} has {in_words(free)} free. Keep "
+            "fewer (algorithm.checkpoint.keep_last, keep_every, export), or give another --output_dir."
+        )
+    temporary = Path(tempfile.gettempdir())
+    if storage.mapped > shutil.disk_usage(temporary).free:
+        raise ValueError(
+            f"{in_words(storage.mapped)} of encoded observations would lie in files in {temporary}, which "
+            "has less room. Set TMPDIR to a folder with more, or raise algorithm.rows_gb."
+        )
