@@ -42,7 +42,9 @@ def played(length: int, rng: np.random.Generator) -> ScoredEpisode:
         return rng.standard_normal(shape, np.float32)
 
     T = length
-    features = XVLAFeatures(random(T + 1, IMAGE_TOKENS + TEXT_TOKENS, WIDTH), random(T + 1, 2 * IMAGE_TOKENS, WIDTH))
+    features = XVLAFeatures(
+        random(T + 1, IMAGE_TOKENS + TEXT_TOKENS, WIDTH), random(T + 1, 2 * IMAGE_TOKENS, WIDTH)
+    )
     return ScoredEpisode(
         features=features,
         proprio=random(T + 1, P),
@@ -69,9 +71,7 @@ def steps_of(episode: ScoredEpisode) -> list[dict[str, torch.Tensor]]:
         "proprio": episode.proprio,
         "domain_id": episode.domain_id,
     }
-    return [
-        {name: torch.from_numpy(x[t : t + 1]) for name, x in arrays.items()} for t in range(len(episode))
-    ]
+    return [{name: torch.from_numpy(x[t : t + 1]) for name, x in arrays.items()} for t in range(len(episode))]
 
 
 def usual(episodes: list[list[dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:

@@ -79,7 +79,16 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = ("size", "dtype", "JAX (s)", "eager (s)", "compiled (s)", "÷ eager", "÷ compiled", "goal, ÷ eager")
+    names = (
+        "size",
+        "dtype",
+        "JAX (s)",
+        "eager (s)",
+        "compiled (s)",
+        "÷ eager",
+        "÷ compiled",
+        "goal, ÷ eager",
+    )
     print(timing.header(names))
     for size in options.sizes:
         for dtype in GOALS:

@@ -240,7 +240,9 @@ def _torch_episodes(episodes: list[ScoredEpisode], images: Any, tokens: Any) -> 
                 aux=aux,
                 domain_id=torch.from_numpy(episode.domain_id).long(),
                 terminated=episode.terminated,
-                views=Views(torch.from_numpy(images[start:stop]), torch.from_numpy(tokens[start:stop]).long()),
+                views=Views(
+                    torch.from_numpy(images[start:stop]), torch.from_numpy(tokens[start:stop]).long()
+                ),
                 **{name: torch.from_numpy(getattr(episode, name)) for name in names},
             )
         )

@@ -121,7 +121,12 @@ class TorchLearner:
     ) -> None:
         self.model, self.critic, self.numbers, self.autocast = model, critic, numbers, autocast
         self.device = next(critic.parameters()).device
-        rest: dict[str, Any] = {"betas": numbers.betas, "eps": numbers.eps, "weight_decay": 0.0, "fused": True}
+        rest: dict[str, Any] = {
+            "betas": numbers.betas,
+            "eps": numbers.eps,
+            "weight_decay": 0.0,
+            "fused": True,
+        }
         self.head = list(model.transformer.parameters())
         self.optimizer = torch.optim.AdamW(self.head, lr=numbers.lr, **rest)
         self.critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=numbers.critic_lr, **rest)
@@ -290,12 +295,11 @@ class TorchLearner:
         with torch.autocast(x_t.device.type, dtype=self.autocast or torch.bfloat16, enabled=enabled):
             return self.model.transformer(domain_id, vlm, aux, x_t, proprio, t).float()
 
+
 def encode(model: Any, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Encode frames as they come, with LeRobot's own resizing, padding of views and encoder."""
     config, total = model.config, model.config.num_image_views or images.shape[1]
-    mean, std = (
-        torch.tensor(x, device=images.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     views = ((images.float() / 255 - mean) / std).unbind(1)
     if config.resize_imgs_with_padding is not None:
         size = config.resize_imgs_with_padding
