@@ -2,10 +2,10 @@
 
 python tests/benchmarks/bench_batch.py [--rounds N]
 
-Torch's usual way is a list of steps for each episode, concatenated, padded to the longest episode that may
-come, stacked, and copied to where the learner reads it. Ours leaves features where they are, and copies those
-of a minibatch when it is that one's turn; "and every minibatch" is with these copies, of one epoch. Advantages
-are in both, the critic in neither. Sizes are those of features at published size; CPU seconds, one pinned core.
+Torch's usual way is a list of steps for each episode, concatenated, padded to the longest episode that
+may come, stacked, and copied to where the learner reads it. Ours leaves features where they are, and copies
+those of a minibatch when it is that one's turn; "and every minibatch" is with these copies, of one epoch.
+Advantages are in both, the critic in neither. Features have published sizes; CPU seconds, one pinned core.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import timing  # noqa: E402
+import timing
 
 timing.pin()
 

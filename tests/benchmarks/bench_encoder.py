@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import timing  # noqa: E402
+import timing
 
 timing.pin()
 

@@ -1,11 +1,11 @@
-"""Our learner over a torch one on a GPU: update, encoder, sampling, memory, precisions. One script, run by hand.
+"""Our learner over a torch one on a GPU: update, encoder, sampling, memory, precisions. Run it as a script.
 
 python tests/benchmarks/bench_gpu.py [--size published] [--rounds N] [--no_compile] [--output_dir DIR]
 
-Needs jax with CUDA, flax, optax, orbax, torch with CUDA, transformers and LeRobot's wheel, and the small packages
-that ``pirl_jax`` is annotated with (jaxtyping, beartype, psutil); no simulator, no gRPC, no hub, no weights.
-Networks are random. Prints Markdown tables and writes ``bench_gpu.md`` and ``bench_gpu.json``. On a CPU it
-takes the same way with ``--size tiny`` and in ``highest`` alone, whose figures say nothing of a GPU.
+Needs jax with CUDA, flax, optax, orbax, torch with CUDA, transformers and LeRobot's wheel, and the small
+packages that ``pirl_jax`` is annotated with (jaxtyping, beartype, psutil); no simulator, no gRPC, no hub, no
+weights. Networks are random. Prints Markdown tables and writes ``bench_gpu.md`` and ``bench_gpu.json``. On a
+CPU it takes the same way with ``--size tiny`` and in ``highest`` alone; that says nothing of a GPU.
 
 Ratios are of wall time in one precision. ``of ceiling`` is a step's products (three times the forward's in a
 gradient, whatever is computed again) over the rate of one large product in that precision, measured here.

@@ -1,13 +1,13 @@
-"""A policy refresh: the head through the plugin, over LeRobot's own float32 state dict of everything. A script.
+"""A refresh of the head through the plugin, over LeRobot's own float32 state dict. Run it as a script.
 
 python tests/benchmarks/bench_refresh.py [tiny|quarter|half|published …] [--rounds N] [--dtype bfloat16]
 
 From the learner's tensors to the actor's policy, both over gRPC's loopback into the same ``XVLAPolicy``, in
 turn in one run; wall seconds, medians. Ours: ``LearnerServer.publish``, the plugin's channel, and
-``PiRLAlgorithm.load_weights``, which checks every tensor. LeRobot's: ``state_to_bytes``, its ``LearnerService``,
-``receive_bytes_in_chunks``, the queues that its learner and actor have, ``bytes_to_state_dict``,
-``load_state_dict``. ``quarter`` and ``half`` have that part of the published layers, of head and encoder alike.
-LeRobot's way holds about six copies of the state dict: ``published`` takes 20 GiB.
+``PiRLAlgorithm.load_weights``, which checks every tensor. LeRobot's: ``state_to_bytes``, its
+``LearnerService``, ``receive_bytes_in_chunks``, the queues that its learner and actor have,
+``bytes_to_state_dict``, ``load_state_dict``. ``quarter`` and ``half`` have that part of the published layers,
+of head and encoder alike. LeRobot's way holds about six copies of the state dict: ``published`` takes 20 GiB.
 """
 
 from __future__ import annotations

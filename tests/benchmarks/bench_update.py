@@ -2,10 +2,10 @@
 
 python tests/benchmarks/bench_update.py [tiny|middle|published …] [--rounds N] [--no_compile]
 
-Values, advantages, and epochs of minibatch steps of policy and critic, on one pinned core; CPU seconds, medians
-of rounds that alternate. The same episodes with kept features; with every observation encoded once besides;
-and against a torch learner that keeps no features and encodes at every minibatch. Both learners have to agree
-on the first update before anything is measured. ``published`` takes 14 GiB and some minutes a round.
+Values, advantages, and epochs of minibatch steps of policy and critic, on one pinned core; CPU seconds,
+medians of rounds that alternate. The same episodes with kept features; with every observation encoded once
+besides; and against a torch learner that keeps no features and encodes at every minibatch. Both learners have
+to agree on the first update before anything is measured. ``published`` takes 14 GiB and some minutes a round.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import timing  # noqa: E402
+import timing
 
 timing.pin()
 
@@ -80,7 +80,7 @@ def measure(size: str, rounds: int, compile_torch: bool) -> list[str]:
     repeats = {"tiny": 3}.get(size, 1)
     found = timing.alternately(steps, rounds, repeats)
     ours, theirs, compiled, encode, their_encode, not_kept = found.values()
-    assert ours and theirs and encode and their_encode and not_kept
+    assert None not in (ours, theirs, encode, their_encode, not_kept)
     sums = {
         "update": (ours, theirs, compiled),
         "update and encoding": (ours + encode, theirs + their_encode, None),

@@ -39,7 +39,7 @@ from pirl_jax.xvla.policy import XVLAFlowPolicy  # noqa: E402
 
 TOKENS, PROPRIO, DOMAIN, SIGMA = 50, 20, 0, 0.1
 TOLERANCE = 1e-3
-"""Relative, of losses and gradient norms: the same maths in float32, through many layers, in two libraries."""
+"""Relative, of losses and gradient norms: the same maths in float32, in two libraries."""
 
 
 def _small(width: int, **head: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""CPU seconds on one pinned core, of several ways to do one thing in turn; medians. Torch compiled, if it can be.
+"""CPU seconds on one pinned core, of several ways to do one thing in turn; torch compiled, if it can be.
 
 Import it before JAX and torch: ``pin`` has to act before they count the cores.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ class Critic(nn.Module):
     def __init__(self, width: int, hidden_dims: Sequence[int]) -> None:
         super().__init__()
         sizes = [width, *hidden_dims]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.value = nn.Linear(sizes[-1], 1)
 
     def forward(self, inputs: Tensor, proprio: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class TorchLearner:
     def estimate(
         self, episodes: Sequence[TorchEpisode], values: Tensor, final: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return normalised GAE and value targets [B], from values of the points and of the last observations."""
+        """Return normalised GAE and value targets [B], from the values of points and of last observations."""
         numbers = self.numbers
         numpy_values, last = values.cpu().numpy(), final.cpu().numpy()
         advantages = np.zeros(len(values), np.float32)
