@@ -181,8 +181,7 @@ def sampling_speed(pair: Learners, options: argparse.Namespace, flops: float) ->
 def encoder_speed(dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measure the frozen encoder in float32 or bfloat16."""
     in_precision("highest")
-    nets = networks(options.size, dtype)
-    nets.model.transformer = None
+    nets = networks(options.size, dtype, depth=1)  # the head is not needed
     model = nets.model.to(DEVICE)
     policy = XVLAFlowPolicy(nets.config)
     frozen = {"vlm": nets.params.pop("vlm")}

@@ -72,10 +72,10 @@ class Networks:
     vocabulary: int
 
 
-def networks(size: str, dtype: str = "float32") -> Networks:
-    """Return a random network of this size."""
+def networks(size: str, dtype: str = "float32", **changes: Any) -> Networks:
+    """Return a random network of this size, with changes to LeRobot's config."""
     torch.manual_seed(0)
-    settings = published_config(**SIZES[size], dtype=dtype)
+    settings = published_config(**(SIZES[size] | changes), dtype=dtype)
     # First: LeRobot's policy adds generated cameras to its config, which would be counted again.
     config = XVLAConfig.from_dict(saved_config(settings))
     model = XVLAPolicy(settings).eval().model
