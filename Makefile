@@ -6,13 +6,17 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-aot test-libero style lint bench bench-algorithms install system-packages clean
+.PHONY: demo test test-slow test-aot test-libero style lint bench bench-gpu bench-algorithms install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
 
 test: install
 	$(PY) -m pytest -n 2
+
+# What takes minutes and seldom breaks: that the benchmarks run and compare equals.
+test-slow: install
+	JAX_PLATFORMS=cpu $(PY) -m pytest tests/slow
 
 # Compiles the published size for NVIDIA cards, without one: what memory it takes, and by which arithmetic.
 test-aot: install $(GPU_COMPILER)/.installed
@@ -30,7 +34,12 @@ lint: style
 	$(VENV)/bin/pyright
 
 bench: install
-	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
+	@for bench in $(filter-out %/bench_gpu.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+		echo "== $$bench"; $(PY) $$bench || exit 1; done
+
+# On a GPU: speed against torch, memory against the plan, what each precision costs (docs/benchmarks.md).
+bench-gpu: install
+	$(PY) tests/benchmarks/bench_gpu.py --output_dir=outputs/bench_gpu
 
 # Every noise mode with every algorithm on a task with a known optimum and gradient.
 bench-algorithms: install

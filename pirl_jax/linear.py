@@ -77,10 +77,10 @@ class Linear(nn.Module):
     weight_init: Initializer = zeros
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*B in"]) -> Float[Array, "*B out"]:
-        """Map the last axis of ``x``, in its dtype, from ``in`` to ``out`` features."""
+    def __call__(self, x: Float[Array, "*B in"], part: slice = slice(None)) -> Float[Array, "*B out"]:
+        """Map the last axis of ``x``, in its dtype, from ``in`` to ``out`` features, or to a part of them."""
         weight = self.param("weight", self.weight_init, (self.features, x.shape[-1]))
-        y = jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
+        y = jnp.einsum("...i,oi->...o", x, weight[part].astype(x.dtype))
         if self.use_bias:
-            y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
+            y = y + self.param("bias", zeros, (self.features,))[part].astype(x.dtype)
         return y

@@ -23,12 +23,21 @@ class Attention(nn.Module):
 
     num_heads: int
 
+    queries: int | None = None
+    """Tokens that attend, the first ones; None: all."""
+
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        """Let every token attend to all S of them; shapes stay."""
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B Q D"]:
+        """Let tokens attend to all S of them."""
         dim = x.shape[-1]
-        qkv = Linear(3 * dim, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
+        project = Linear(3 * dim, name="qkv")
+        if self.queries is None:
+            qkv = project(x)
+            q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
+        else:
+            q = project(x[:, : self.queries], part=slice(0, dim))
+            k, v = jnp.split(project(x, part=slice(dim, 3 * dim)), 2, axis=-1)
+            q, k, v = (y.reshape(*y.shape[:-1], self.num_heads, -1) for y in (q, k, v))
         return Linear(dim, name="proj")(attention(q, k, v))
 
 
@@ -49,11 +58,14 @@ class Block(nn.Module):
 
     num_heads: int
     mlp_ratio: float
+    queries: int | None = None
+    """Tokens that come out, the first ones; None: all."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        """Run the block; shapes stay."""
-        x = x + Attention(self.num_heads, name="attn")(LayerNorm(name="norm1")(x))
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B Q D"]:
+        """Run the block."""
+        attended = Attention(self.num_heads, self.queries, name="attn")(LayerNorm(name="norm1")(x))
+        x = x[:, : self.queries] + attended
         return x + Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp")(LayerNorm(name="norm2")(x))
 
 
@@ -118,7 +130,9 @@ class SoftPromptedTransformer(nn.Module):
         # A backward pass keeps each block's input and computes the rest of it again.
         block = nn.remat(Block)
         for index in range(cfg.depth):
-            x = block(cfg.num_heads, cfg.mlp_ratio, name=f"blocks_{index}")(x)
+            # Nothing looks at the last block's other tokens.
+            queries = horizon if index == cfg.depth - 1 else None
+            x = block(cfg.num_heads, cfg.mlp_ratio, queries, name=f"blocks_{index}")(x)
         x = LayerNorm(name="norm")(x[:, :horizon])
         if hidden:
             return x
