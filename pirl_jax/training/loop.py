@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,15 +89,11 @@ def run(
         pushes.check()  # nothing would arrive any more
         return actors.receive(timeout)
 
-    def score(episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
-        scored = parts.score(frozen, episode, behaviour)
-        return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
-
     collector = Collector(
         recipe.rollout,
         groups_of(recipe),
         receive,
-        score,
+        partial(_scored, parts, frozen, shelf),
         behaviours,
         actors.assignments,
         int(state.episodes),
@@ -138,6 +135,13 @@ def run(
                 "train/compilations": compilations.count() - compiled,
             }
             yield Update(int(state.updates), state, metrics)
+
+
+def _scored(
+    parts: Parts, frozen: Params, shelf: Shelf | None, episode: Episode, behaviour: Behaviour
+) -> ScoredEpisode:
+    scored = parts.score(frozen, episode, behaviour)
+    return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
 
 
 def _update(
