@@ -25,7 +25,7 @@ from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE
-from pirl_jax.training import checkpoint, loop, storage
+from pirl_jax.training import checkpoint, compilations, loop, storage
 from pirl_jax.training.budget import budget
 from pirl_jax.training.fit import fit
 from pirl_jax.training.metrics import FILE_NAME, MetricsWriter, wandb_sinks
@@ -123,6 +123,7 @@ def fitted(
     Raises:
         ValueError: Device, host or disk is too small; says what is needed and what to change.
     """
+    compilations.keep_on_disk()
     value = critic.value_function(run.recipe.critic.hidden_dims)
 
     def plan_of(recipe: Recipe) -> Plan:

@@ -24,7 +24,7 @@ from pirl_jax.command import run_command
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
-from pirl_jax.training import checkpoint
+from pirl_jax.training import checkpoint, compilations
 from pirl_jax.training.budget import allowed, budget, in_words
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
@@ -130,6 +130,7 @@ def fitted(
     Raises:
         ValueError: It cannot fit; says what is needed and what to change.
     """
+    compilations.keep_on_disk()
     memory = budget(cfg.memory_gb, "memory_gb")
     size = cfg.batch_size
     sizes = [n for n in range(size, 0, -1) if size % n == 0]
