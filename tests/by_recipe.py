@@ -178,4 +178,5 @@ def run(
         total_updates=total_steps,
         stop=stop,
         demonstrations=demonstrations,
+        ahead=False,  # the order in which a test's episodes arrive does not hang on how long an update takes
     )

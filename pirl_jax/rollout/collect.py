@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,7 @@ HARD_GAP = 10.0
 
 _LEAST_REJECTED = 4
 _POLL_SECONDS = 0.5
+_SHORT_POLL_SECONDS = 0.05
 
 
 class DisagreementError(ValueError):
@@ -54,7 +57,8 @@ class Collector:
     """Receives and scores episodes, and hands them on in the order of their numbers.
 
     An episode that arrives is scored at once if its number may belong to the update that is awaited, and kept
-    as it came otherwise, so that no more than an update's worth of encoded observations lies in memory.
+    as it came otherwise, so that beside those that are learned from no more than an update's worth of encoded
+    observations lies in memory.
 
     Args:
         config: how many episodes, and which.
@@ -69,6 +73,7 @@ class Collector:
 
     Attributes:
         position: the lowest number that is not settled.
+        scoring_s: seconds that scoring has taken so far.
     """
 
     def __init__(
@@ -88,11 +93,13 @@ class Collector:
         self._behaviours, self._assignments = behaviours, assignments
         self._stop, self._report = stop, report
         self._unscored: dict[int, Episode] = {}
+        self._ahead: dict[int, tuple[Episode, ScoredEpisode]] = {}
         self._scored: dict[int, Collected] = {}
         self._usable = 0  # of those that arrived for the update that is awaited
         self._rejected: set[int] = set()
         self._unreadable = 0  # numbers given up though nothing of them ever arrived
         self.position = first
+        self.scoring_s = 0.0
         self._tasks = None
         if config.task_success_range is not None:
             self._tasks = RecentSuccess(config.task_window, config.task_success_range)
@@ -123,6 +130,46 @@ class Collector:
                 self._unscored[episode.number] = episode
         return collected, dropped
 
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Receive while the body runs, on a thread, and score what the next update may learn from.
+
+        It is judged when it is collected. On leaving, the episode that is being scored is finished.
+        """
+        done, failed = threading.Event(), list[BaseException]()
+
+        def work() -> None:
+            try:
+                while not done.is_set():
+                    self._score_ahead(done)
+            except BaseException as error:  # raised again in the thread that learns
+                failed.append(error)
+
+        thread = threading.Thread(target=work, name="scoring")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if failed:
+            raise failed[0]
+
+    def _score_ahead(self, done: threading.Event) -> None:
+        if (episode := self._receive(_SHORT_POLL_SECONDS)) is not None:
+            self._unscored[episode.number] = episode
+        window = range(self.position, self.position + self._config.episodes_per_update)
+        for number in sorted(self._unscored.keys() & set(window)):
+            behaviour = self._behaviours.get(self._unscored[number].version)
+            if behaviour is not None and number not in self._ahead and not done.is_set():
+                self._ahead[number] = self._unscored[number], self._timed(self._unscored[number], behaviour)
+
+    def _timed(self, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+        started = time.monotonic()
+        scored = self._score(episode, behaviour)
+        self.scoring_s += time.monotonic() - started
+        return scored
+
     @property
     def waiting(self) -> int:
         """Episodes that have arrived and not been learned from."""
@@ -139,7 +186,9 @@ class Collector:
         if behaviour is None:
             self._reject(episode, "unknown_version", f"of policy version {episode.version}", dropped)
             return
-        scored = self._score(episode, behaviour)
+        ahead, scored = self._ahead.pop(episode.number, (None, None))
+        if scored is None or ahead is not episode:
+            scored = self._timed(episode, behaviour)
         # An action, token or domain that the policy cannot have seen.
         if not np.isfinite(scored.old_log_prob).all():
             self._reject(episode, "not_finite", "whose log-probability is not finite", dropped)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -67,6 +68,7 @@ def run(
     demonstrations: Demonstrations | None = None,
     release: Callable[[], None] = lambda: None,
     shelf: Shelf | None = None,
+    ahead: bool = True,
 ) -> Iterator[Update]:
     """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
 
@@ -78,28 +80,15 @@ def run(
         total_updates: in the whole run, those before a resume included.
         stop: ends the loop between two episodes.
         demonstrations: for ``recipe.demonstrations``, on the device.
+        ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
         shelf: where encoded observations lie; None: in memory, all of them.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
     pushes = Pushes(actors.publish, behaviours)
-
-    def receive(timeout: float) -> Episode | None:
-        pushes.check()  # nothing would arrive any more
-        return actors.receive(timeout)
-
-    collector = Collector(
-        recipe.rollout,
-        groups_of(recipe),
-        receive,
-        partial(_scored, parts, frozen, shelf),
-        behaviours,
-        actors.assignments,
-        int(state.episodes),
-        stop,
-        actors.report,
-    )
+    score = partial(_scored, parts, frozen, shelf)
+    collector = _collector(recipe, actors, pushes, score, behaviours, int(state.episodes), stop)
 
     def push(state: TrainState) -> TrainState:
         # Unique within a process, and an episode says which process it was assigned by.
@@ -109,32 +98,59 @@ def run(
         actors.assignments.publish(version, collector.position)
         return state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
 
+    overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
     with pushes:
         state = push(state)
         while int(state.updates) < total_updates:
-            started, compiled = time.monotonic(), compilations.count()
+            started, compiled, scored = time.monotonic(), compilations.count(), collector.scoring_s
             episodes, dropped = collector.collect()
             if stop.is_set():
-                _say_what_waits(collector)
-                return
+                return _say_what_waits(collector)
             collected = time.monotonic()
-            pushes.release()
-            release()
-            behaviours.let_go()
+            for let_go in (pushes.release, release, behaviours.let_go):
+                let_go()
             released = time.monotonic()
-            state, metrics, n_valid = _update(parts, state, episodes, demonstrations)
+            with collector.meanwhile() if overlap else nullcontext():
+                state, metrics, n_valid = _update(parts, state, episodes, demonstrations)
             state = push(state)
             finished = time.monotonic()
             metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
-            metrics |= {f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()}
             metrics |= {
+                **{f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()},
                 "train/collect_s": collected - started,
+                "train/score_s": collector.scoring_s - scored,
                 "train/release_s": released - collected,
                 "train/update_s": finished - released,
                 "train/samples_per_s": n_valid / (finished - started),
                 "train/compilations": compilations.count() - compiled,
             }
             yield Update(int(state.updates), state, metrics)
+
+
+def _collector(
+    recipe: Recipe,
+    actors: Actors,
+    pushes: Pushes,
+    score: Callable[[Episode, Behaviour], ScoredEpisode],
+    behaviours: Behaviours,
+    first: int,
+    stop: threading.Event,
+) -> Collector:
+    def receive(timeout: float) -> Episode | None:
+        pushes.check()  # nothing would arrive any more
+        return actors.receive(timeout)
+
+    return Collector(
+        recipe.rollout,
+        groups_of(recipe),
+        receive,
+        score,
+        behaviours,
+        actors.assignments,
+        first,
+        stop,
+        actors.report,
+    )
 
 
 def _scored(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -213,3 +214,51 @@ def test_a_group_of_which_one_cannot_be_played_is_left_out():
     learner.arrive(*learner.start(8))
     learner.later = [lambda: learner.replay(2)] * (ATTEMPTS - 1) + [lambda: learner.replay(8, 9, 10, 11)]
     assert learner.collect() == ([*range(4, 12)], Counter(gap=ATTEMPTS, given_up=1, broken_group=3))
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_what_arrives_during_an_update_is_scored_meanwhile_once_and_no_further_than_the_next():
+    learner = Learner(max_staleness=1)
+    first = learner.start(2 * SIZE)
+    learner.arrive(*first[:SIZE])
+    learner.collect()
+    with learner.collector.meanwhile():
+        learner.arrive(*reversed(first[SIZE:]))
+        wait_until(lambda: sum(learner.scorings.values()) == 2 * SIZE)
+        learner.push()
+        learner.arrive(*learner.start(1))  # of the update after the next
+        wait_until(lambda: learner.collector.waiting == SIZE + 1)
+    learner.stop.clear()  # nothing to receive is no end here
+    assert learner.collect() == (list(range(SIZE, 2 * SIZE)), Counter())
+    assert learner.scorings == Counter(range(2 * SIZE))
+    assert learner.collector.scoring_s > 0
+
+
+def test_what_is_judged_wrong_though_scored_ahead_is_played_again():
+    learner = Learner(
+        max_staleness=1, scored=lambda number: Scored(number, finite=learner.scorings[number] > 1)
+    )
+    learner.arrive(*learner.start(1))
+    with learner.collector.meanwhile():
+        wait_until(lambda: learner.scorings[0] == 1)
+    learner.stop.clear()
+    learner.later.append(lambda: learner.replay(0))
+    collected, dropped = learner.collect()
+    assert (collected, dropped) == ([0], Counter(not_finite=1))
+    assert learner.scorings[0] == 2
+
+
+def test_an_error_in_scoring_ahead_ends_the_update():
+    def broken(number):
+        raise RuntimeError("out of memory")
+
+    learner = Learner(max_staleness=1, scored=broken)
+    learner.arrive(*learner.start(1))
+    with pytest.raises(RuntimeError, match="out of memory"), learner.collector.meanwhile():
+        wait_until(lambda: learner.scorings[0])
