@@ -78,18 +78,19 @@ def to_numpy(tensor: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def to_torch(array: jax.Array | np.ndarray) -> torch.Tensor:
-    """View an array as a CPU tensor, bfloat16 included; copies only from another device or read-only memory.
+    """View an array as a CPU tensor, bfloat16 included; copies only from another device or out of strides.
 
-    JAX does not reuse the buffer of an array that a tensor still views, so donating it remains safe.
+    The tensor is to be read only. JAX does not reuse the buffer of an array that a tensor still views, so
+    donating it remains safe.
     """
     if isinstance(array, jax.Array):
         if all(device.platform == "cpu" for device in array.devices()):
             return torch.from_dlpack(array)
-        array = np.array(array)
-    array = np.require(array, requirements=["C", "W"])
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+        array = np.asarray(array)
+    array = np.ascontiguousarray(array)
+    if array.dtype == ml_dtypes.bfloat16:  # which NumPy cannot hand over
+        return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_dlpack(array)  # not from_numpy, which warns about arrays that JAX hands out
 
 
 def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Progress | None = None) -> Tree:
