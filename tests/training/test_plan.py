@@ -2,7 +2,9 @@
 
 import jax
 import pytest
-from planned import ROWS, plan
+from by_recipe import make_recipe
+from planned import ROWS, plan, plan_of
+from tiny import tiny_policy_config
 
 from pirl_jax.recipe import DemonstrationsConfig
 
@@ -25,6 +27,14 @@ def test_a_step_takes_its_state_in_place():
     step = made.step(ROWS)
     assert step.arguments == pytest.approx(size(made.state) + size(made.state.params), rel=0.05)
     assert step.outputs < size(made.state) / 2
+
+
+def test_a_step_works_in_the_place_of_parameters_and_moments():
+    """The optimiser's, of which a selection between before and after would hold all three twice."""
+    recipe = make_recipe(minibatch_size=ROWS, estimator="group", group_size=2)
+    made = plan_of(recipe, tiny_policy_config(hidden_size=256, depth=2, num_heads=2))
+    assert size(made.state.params) > 4 * 2**20
+    assert made.step(ROWS).temporaries < size(made.state.params) / 4
 
 
 def test_encoder_and_scoring_are_known_too():
