@@ -49,10 +49,10 @@ def observation_of(cfg):
 @pytest.mark.parametrize(
     ("name", "preset", "on", "actors", "expected"),
     [
-        ("pirl_libero_24gb", None, "rtx4090_24gb", 1, 13.30),
-        ("pirl_libero_80gb", None, "h100_80gb", 8, 18.08),
-        ("pirl_libero_multi", None, "a100_80gb", 8, 18.59),
-        ("pirl_libero_80gb", "pirl_paper", "h100_80gb", 8, 13.10),
+        ("pirl_libero_24gb", None, "rtx4090_24gb", 1, 13.13),
+        ("pirl_libero_80gb", None, "h100_80gb", 8, 17.41),
+        ("pirl_libero_multi", None, "a100_80gb", 8, 17.93),
+        ("pirl_libero_80gb", "pirl_paper", "h100_80gb", 8, 12.45),
     ],
 )
 def test_a_recipe_fits_its_card(name, preset, on, actors, expected, card, tmp_path):
