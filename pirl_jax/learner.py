@@ -135,7 +135,7 @@ def fitted(
     export = size_of(run.frozen) + size_of(run.shapes.params)
     sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, cfg.save_freq, recipe.checkpoint)
     bound = storage.rows_bound(recipe.rows_gb)
-    stored = storage.storage(plan_of(recipe), bound, sizes)
+    stored = storage.storage(plan_of(recipe), bound, sizes, on_cpu)
     if on_cpu and recipe.memory_gb is None:  # it is the same memory
         beside = {**beside, **stored.memory}
     plan, needs = fit(plan_of, recipe, memory, beside)

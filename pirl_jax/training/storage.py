@@ -37,13 +37,16 @@ def rows_bound(rows_gb: float | None) -> int:
     return int(budget_of_host().size / 2 if rows_gb is None else rows_gb * GIB)
 
 
-def storage(plan: Plan, bound: int, checkpoints: Mapping[str, int] = MappingProxyType({})) -> Storage:
+def storage(
+    plan: Plan, bound: int, checkpoints: Mapping[str, int] = MappingProxyType({}), on_cpu: bool = False
+) -> Storage:
     """Return what a run takes; nothing is compiled.
 
     Args:
         plan: of the run.
         bound: ``rows_bound``.
         checkpoints: ``checkpoint_sizes``; none if nothing is saved.
+        on_cpu: whether the device is the host.
     """
     recipe = plan.parts.recipe
     stale, capacity = recipe.rollout.max_staleness, capacity_of(recipe)
@@ -56,7 +59,7 @@ def storage(plan: Plan, bound: int, checkpoints: Mapping[str, int] = MappingProx
     }
     if stale:
         memory["episodes that came early"] = stale * capacity * size_of(plan.images(1))
-    if checkpoints:
+    if checkpoints and not on_cpu:  # where it is read from where it lies
         memory["the state that is being saved"] = size_of(plan.state)
     return Storage(memory, rows - held, checkpoints)
 
