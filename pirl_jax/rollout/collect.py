@@ -93,6 +93,7 @@ class Collector:
         self._behaviours, self._assignments = behaviours, assignments
         self._stop, self._report = stop, report
         self._unscored: dict[int, Episode] = {}
+        self._failed: BaseException | None = None
         self._ahead: dict[int, tuple[Episode, ScoredEpisode]] = {}
         self._scored: dict[int, Collected] = {}
         self._usable = 0  # of those that arrived for the update that is awaited
@@ -112,7 +113,10 @@ class Collector:
 
         Raises:
             DisagreementError: Most of what arrives is rejected.
+            BaseException: What went wrong in ``meanwhile``.
         """
+        if self._failed is not None:
+            raise self._failed
         collected: list[Collected] = []
         dropped: Counter[str] = Counter()
         self._usable = self._unreadable = 0
@@ -134,16 +138,17 @@ class Collector:
     def meanwhile(self) -> Iterator[None]:
         """Receive while the body runs, on a thread, and score what the next update may learn from.
 
-        It is judged when it is collected. On leaving, the episode that is being scored is finished.
+        It is judged when it is collected. On leaving, the episode that is being scored is finished; what went
+        wrong is raised by the next ``collect``: what the body has done is not lost for it.
         """
-        done, failed = threading.Event(), list[BaseException]()
+        done = threading.Event()
 
         def work() -> None:
             try:
                 while not done.is_set():
                     self._score_ahead(done)
             except BaseException as error:  # raised again in the thread that learns
-                failed.append(error)
+                self._failed = error
 
         thread = threading.Thread(target=work, name="scoring")
         thread.start()
@@ -152,8 +157,6 @@ class Collector:
         finally:
             done.set()
             thread.join()
-        if failed:
-            raise failed[0]
 
     def _score_ahead(self, done: threading.Event) -> None:
         if (episode := self._receive(_SHORT_POLL_SECONDS)) is not None:
@@ -182,11 +185,11 @@ class Collector:
 
     def _examine(self, episode: Episode, dropped: Counter[str]) -> None:
         """Score an episode; keep it, or have its number played again."""
+        ahead, scored = self._ahead.pop(episode.number, (None, None))
         behaviour = self._behaviours.get(episode.version)
         if behaviour is None:
             self._reject(episode, "unknown_version", f"of policy version {episode.version}", dropped)
             return
-        ahead, scored = self._ahead.pop(episode.number, (None, None))
         if scored is None or ahead is not episode:
             scored = self._timed(episode, behaviour)
         # An action, token or domain that the policy cannot have seen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import weakref
 
@@ -9,6 +10,10 @@ import jax
 import numpy as np
 
 from pirl_jax.typing import PyTree
+
+_SLAB = 2**28
+"""Bytes of a file, which holds many arrays: each that is mapped costs a descriptor."""
+_ALIGNMENT = 64
 
 
 class Shelf:
@@ -22,14 +27,19 @@ class Shelf:
 
     def __init__(self, bound: float) -> None:
         self._bound, self._held = bound, 0
+        self._slab, self._used = np.empty(0, np.uint8), 0
 
     def put(self, tree: PyTree) -> PyTree:
-        """Return arrays of equal content; they count as held until nobody refers to them."""
+        """Return arrays of equal content; they count as held until nobody refers to them.
+
+        Raises:
+            OSError: The disk is full.
+        """
         return jax.tree.map(self._put, tree)
 
     def _put(self, array: np.ndarray) -> np.ndarray:
         if self._held + array.nbytes > self._bound and array.size:
-            return _in_file(array)
+            return self._in_file(array)
         self._held += array.nbytes
         weakref.finalize(array, self._let_go, array.nbytes)
         return array
@@ -37,9 +47,17 @@ class Shelf:
     def _let_go(self, nbytes: int) -> None:
         self._held -= nbytes
 
+    def _in_file(self, array: np.ndarray) -> np.ndarray:
+        if self._used + array.nbytes > len(self._slab):
+            self._slab, self._used = _mapped(max(_SLAB, array.nbytes)), 0
+        place = self._slab[self._used : self._used + array.nbytes].view(array.dtype).reshape(array.shape)
+        self._used += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        place[...] = array
+        return place
 
-def _in_file(array: np.ndarray) -> np.ndarray:
+
+def _mapped(nbytes: int) -> np.ndarray:
+    """Return the bytes of a new file, which has room for all of them."""
     with tempfile.TemporaryFile(prefix="pirl-rows-") as file:
-        mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
-    mapped[...] = array
-    return mapped
+        os.posix_fallocate(file.fileno(), 0, nbytes)  # else a full disk would be a bus error, later
+        return np.memmap(file, np.uint8, "r+", shape=(nbytes,))

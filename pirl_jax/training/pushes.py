@@ -12,7 +12,7 @@ from pirl_jax.rollout.behaviour import Behaviour, Behaviours, as_pushed
 class Pushes:
     """Takes policies to host memory and publishes them, one after the other, on a thread of its own.
 
-    A context manager: on leaving, the push on its way is finished.
+    A context manager: on leaving, the pushes on their way are finished.
 
     Args:
         publish: ``(version, what acts)``, with parameters in host memory, in the pushed dtype.
@@ -23,23 +23,24 @@ class Pushes:
         self._publish, self._behaviours = publish, behaviours
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="push")
         self._read = threading.Event()
-        self._pushing: Future[None] | None = None
+        self._pushing: list[Future[None]] = []
 
     def start(self, version: int, behaviour: Behaviour) -> None:
-        """Begin to push a policy; see :meth:`release`."""
-        self.check()
-        self._read.clear()
-        self._pushing = self._thread.submit(self._push, version, behaviour)
+        """Begin to push a policy; see :meth:`release`. What goes wrong is raised by :meth:`check`."""
+        self._read = threading.Event()
+        self._pushing.append(self._thread.submit(self._push, version, behaviour, self._read))
 
     def release(self) -> None:
-        """Block until the parameters that are pushed may be donated."""
+        """Block until the parameters of the newest push, and so of all, may be donated."""
         self._read.wait()
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong with the latest push, if it is over."""
-        if self._pushing is not None and self._pushing.done():
-            self._pushing.result()
+        """Raise what went wrong with a push that is over."""
+        over = [push for push in self._pushing if push.done()]
+        for push in over:
+            push.result()
+        self._pushing = [push for push in self._pushing if push not in over]
 
     def __enter__(self) -> Pushes:
         return self
@@ -47,11 +48,11 @@ class Pushes:
     def __exit__(self, *exc_info: object) -> None:
         self._thread.shutdown()
 
-    def _push(self, version: int, behaviour: Behaviour) -> None:
+    def _push(self, version: int, behaviour: Behaviour, read: threading.Event) -> None:
         try:
             pushed = as_pushed(behaviour)
             self._behaviours.add(version, behaviour, pushed)
-            self._read.set()
+            read.set()
             self._publish(version, pushed)
         finally:
-            self._read.set()
+            read.set()

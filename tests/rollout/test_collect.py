@@ -254,11 +254,13 @@ def test_what_is_judged_wrong_though_scored_ahead_is_played_again():
     assert learner.scorings[0] == 2
 
 
-def test_an_error_in_scoring_ahead_ends_the_update():
+def test_an_error_in_scoring_ahead_is_raised_when_its_update_is_done():
     def broken(number):
         raise RuntimeError("out of memory")
 
     learner = Learner(max_staleness=1, scored=broken)
     learner.arrive(*learner.start(1))
-    with pytest.raises(RuntimeError, match="out of memory"), learner.collector.meanwhile():
+    with learner.collector.meanwhile():
         wait_until(lambda: learner.scorings[0])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        learner.collect()

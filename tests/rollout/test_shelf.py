@@ -1,9 +1,13 @@
 """Encoded observations beyond a bound lie in files, and are the same."""
 
+import errno
+import os
+
 import ml_dtypes
 import numpy as np
 import pytest
 
+from pirl_jax.rollout import shelf as shelves
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.rows import Joined, cut
 
@@ -36,6 +40,27 @@ def test_a_file_has_no_name_and_goes_with_its_array(tmp_path, monkeypatch):
     mapped = Shelf(0).put(block(0))
     assert isinstance(mapped, np.memmap)
     assert not list(tmp_path.iterdir())
+
+
+def test_many_arrays_share_a_file_and_it_is_gone_when_all_of_them_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(shelves, "_SLAB", 4 * block(0).nbytes)
+    shelf, descriptors = Shelf(0), len(os.listdir("/proc/self/fd"))
+    mapped = [shelf.put(block(seed)) for seed in range(12)]
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 3
+    for seed, array in enumerate(mapped):
+        np.testing.assert_array_equal(array, block(seed))
+    del mapped, array
+    shelf.put(block(0))
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+
+
+def test_a_full_disk_is_an_error_and_no_crash(monkeypatch):
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        Shelf(0).put(block(0))
 
 
 def test_arrays_without_elements_are_left_alone():

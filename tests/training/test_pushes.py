@@ -65,3 +65,43 @@ def test_what_goes_wrong_in_a_push_is_raised_in_the_loop():
                 failed = str(error) == "no room"
         with pytest.raises(OSError, match="no room"):
             pushes.release()
+
+
+def test_a_push_that_is_slow_to_publish_does_not_release_the_next_before_it_is_read(monkeypatch):
+    """An update may be quicker than a push: the parameters after it wait behind it, unread."""
+    may_publish, versions = threading.Event(), []
+
+    def publish(version, pushed):
+        assert may_publish.wait(10)
+        versions.append((version, float(pushed.params["w"][1])))
+
+    released = threading.Event()
+    with Pushes(publish, Behaviours(0)) as pushes:
+        pushes.start(1, behaviour())
+        pushes.release()
+        newer = behaviour()
+        pushes.start(2, newer)
+
+        def release():
+            pushes.release()
+            released.set()
+            over(newer.params["w"]).block_until_ready()
+
+        waiting = threading.Thread(target=release)
+        waiting.start()
+        assert not released.wait(0.2)
+        may_publish.set()
+        waiting.join(10)
+    assert versions == [(1, 1.0), (2, 1.0)]
+
+
+def test_a_push_that_failed_is_not_forgotten_for_the_next():
+    def publish(version, pushed):
+        if version == 1:
+            raise OSError("no room")
+
+    with Pushes(publish, Behaviours(0)) as pushes:
+        pushes.start(1, behaviour())
+        pushes.start(2, behaviour())
+        with pytest.raises(OSError, match="no room"):
+            pushes.release()
