@@ -6,9 +6,11 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pirl_jax.recipe.renamed import refuse_old_names
+from pirl_jax.run_folder import mend
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         run(cfg)
 
     try:
+        for argument in sys.argv[1:]:
+            if argument.startswith("--config_path="):
+                mend(Path(argument.partition("=")[2]))
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
         sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong

@@ -71,12 +71,13 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
     """
+    from bridge.plugin.agreement import fingerprint
     from bridge.settings.learner_config import check, episode_spec
     from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_policy
     from bridge.weights.export import policy_config
     from bridge.weights.folder import load_params
-    from bridge.weights.saved import FROZEN, about, base_of, check_frozen
-    from bridge.weights.state_dict import check_params
+    from bridge.weights.saved import about, base_of, begun_with, check_frozen
+    from bridge.weights.state_dict import check_params, to_torch_state
 
     policy_cfg, recipe, start = check(cfg)
     base = base_of(start.parent) if cfg.resume else start
@@ -95,10 +96,10 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     shapes = jax.eval_shape(first, trainable)
     logger.info(summary(shapes.params | frozen, trained_group(policy)))
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
-    known = about(frozen)
+    known = about(frozen, begun_with(start.parent) if cfg.resume else start)
     if cfg.resume:
-        check_frozen(Path(cfg.checkpoint_path), base, known[FROZEN])
-    agreement = {**recipe.agreement(), "frozen tensors": known[FROZEN]}
+        check_frozen(start.parent, base, known)
+    agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
     images = (len(spec.image_keys), *spec.image_shape)
     observation = Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
     kept = jax.eval_shape(lambda tree: tree, frozen)
@@ -131,9 +132,10 @@ def fitted(
 
     recipe = run.recipe
     memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
-    count = cfg.steps // cfg.save_freq + 1 if saves and cfg.save_checkpoint and cfg.save_freq > 0 else 0
+    every = cfg.save_freq if cfg.save_freq > 0 else cfg.steps
+    count = cfg.steps // every + 1 if saves and cfg.save_checkpoint else 0
     export = size_of(run.frozen) + size_of(run.shapes.params)
-    sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, cfg.save_freq, recipe.checkpoint)
+    sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, every, recipe.checkpoint)
     bound = storage.rows_bound(recipe.rows_gb)
     stored = storage.storage(plan_of(recipe), bound, sizes, on_cpu)
     if on_cpu and recipe.memory_gb is None:  # it is the same memory

@@ -35,7 +35,11 @@ TRAINING_STEP = "training_step.json"
 SCORE = "score"
 
 BUILDING = ".tmp"
-_DISPLACED = ".old"
+"""Ends the names of what is not complete yet."""
+_DISPLACED = ".displaced"
+"""Ends the name of a checkpoint while another of its step takes its place."""
+_REMOVED = ".removed"
+"""Ends the name of a checkpoint that is being removed."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def write_about(checkpoint: Path, about: Mapping[str, Any]) -> None:
 def put_in_place(building: Path, folder: Path) -> None:
     """Rename, displacing a checkpoint of the same step (a run resumed from an earlier one meets it again)."""
     displaced = folder.with_name(folder.name + _DISPLACED)
+    shutil.rmtree(displaced, ignore_errors=True)
     if folder.exists():
         os.replace(folder, displaced)
     os.replace(building, folder)
@@ -138,13 +143,15 @@ def point(name: str, folder: Path) -> None:
     os.replace(link, folder.with_name(name))
 
 
-def beats_best(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint's score is at least that of the best one so far; one without has none."""
-    score = read_about(checkpoint).get(SCORE)
-    best = checkpoint.with_name(BEST)
-    if score is None:
-        return False
-    return not best.exists() or score >= read_about(best).get(SCORE, score)
+def best_of(checkpoints: Path) -> Path | None:
+    """Return the checkpoint with the highest score, of equal ones the latest; None where none has a score."""
+    scored = []
+    for step, folder in _steps(checkpoints):
+        try:
+            scored.append((read_about(folder)[SCORE], step, folder))
+        except (ValueError, KeyError):  # not readable, or without a score
+            continue
+    return max(scored)[2] if scored else None
 
 
 def prune(checkpoints: Path, step: int, retention: Retention) -> None:
@@ -159,27 +166,46 @@ def prune(checkpoints: Path, step: int, retention: Retention) -> None:
         if folder.resolve() in links:
             continue
         if n not in newest and not (retention.keep_every and n % retention.keep_every == 0):
-            shutil.rmtree(folder)
+            removed = folder.with_name(folder.name + _REMOVED)
+            os.replace(folder, removed)  # else, killed half-way, it would pass for a checkpoint
+            shutil.rmtree(removed)
         elif retention.export == "last":
             (folder / PRETRAINED_MODEL / MODEL).unlink(missing_ok=True)
 
 
 def sweep(checkpoints: Path) -> None:
-    """Remove what a killed run has left half-done."""
+    """Remove what a killed run has left half-done; nothing that a run has not made."""
     for path in checkpoints.glob(f"*{_DISPLACED}"):
         original = path.with_suffix("")
+        if not original.name.isdigit():
+            continue
         if original.exists():
             shutil.rmtree(path)
         else:  # killed between the two renames of `put_in_place`
             os.replace(path, original)
-    for path in checkpoints.glob(f"*{BUILDING}"):
-        if path.is_dir() and not path.is_symlink():
+    for path in checkpoints.glob("*"):
+        name, suffix = path.stem, path.suffix
+        if suffix in (BUILDING, _REMOVED) and name.isdigit() and not path.is_symlink():
             shutil.rmtree(path)
-        else:
+        elif suffix == BUILDING and name in (LAST, BEST) and path.is_symlink():
             path.unlink()
+
+
+def mend(path: Path) -> None:
+    """Sweep the checkpoints that a path leads into if it leads to nothing: a killed run may have left it so.
+
+    Args:
+        path: as ``<output_dir>/checkpoints/last/pretrained_model/train_config.json``.
+    """
+    if path.exists():
+        return
+    for folder in path.absolute().parents:
+        if folder.name == CHECKPOINTS and folder.is_dir():
+            sweep(folder)
+            return
 
 
 def _steps(checkpoints: Path) -> Iterator[tuple[int, Path]]:
     for folder in checkpoints.glob("*"):
-        if folder.name.isdigit() and folder.is_dir():
+        if folder.name.isdigit() and folder.is_dir() and not folder.is_symlink():
             yield int(folder.name), folder

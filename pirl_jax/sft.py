@@ -47,7 +47,6 @@ def train(cfg: Any) -> None:
     """
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
     from bridge.weights.export import export_pretrained, policy_config
-    from bridge.weights.saved import about
 
     if cfg.policy is None or cfg.policy.type != "xvla":
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
@@ -62,7 +61,7 @@ def train(cfg: Any) -> None:
     first = partial(create, optimizer=optimizer, seed=cfg.seed)
     state = resumed(cfg, jax.eval_shape(first, trainable)) if cfg.resume else first(trainable)
     del params, trainable  # the state has copies of what is trained
-    known = about(frozen)
+    known = said_of_frozen(cfg, frozen)
     start = int(state.step)
     logger.info("%d frames, domain %d, %d steps", dataset.num_frames, domain, cfg.steps)
 
@@ -73,20 +72,18 @@ def train(cfg: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
+    data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain)
+    first_batch = next(data)
+    step = fitted(cfg, config, optimizer, state, frozen, first_batch)
+    data = itertools.chain([first_batch], data)
     output_dir = Path(cfg.output_dir)
     with (
         checkpoint.CheckpointWriter(output_dir, cfg.steps, cfg.checkpoint) as writer,
         MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
     ):
-        data = batches(
-            dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain
-        )
         schedule = recipe.schedule(cfg.steps)
         done = logged = start
         since = time.perf_counter()
-        first = next(data)
-        step = fitted(cfg, config, optimizer, state, frozen, first)
-        data = itertools.chain([first], data)
         try:
             for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
                 state = current  # the one before was donated
@@ -165,6 +162,21 @@ def memory_of_step(step: Step, state: SupervisedState, frozen: Params, batch: Fr
         add.arguments + add.working + size_of((state.opt_state, frames)),
         apply.arguments + apply.working + size_of(frozen),
     )
+
+
+def said_of_frozen(cfg: Any, frozen: Params) -> dict[str, str | None]:
+    """Return what checkpoints say of the parameters that are not trained; check those of a resumed run.
+
+    Raises:
+        ValueError: They are not the ones that the run began with.
+    """
+    from bridge.weights.saved import about, begun_with, check_frozen
+
+    if not cfg.resume:
+        return about(frozen, cfg.policy.pretrained_path)
+    known = about(frozen, begun_with(Path(cfg.checkpoint_path)))
+    check_frozen(Path(cfg.checkpoint_path), cfg.policy.pretrained_path, known)
+    return known
 
 
 def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -> tuple[Params, int]:

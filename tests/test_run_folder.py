@@ -1,6 +1,7 @@
 """What of a run stays on disk."""
 
 import os
+import shutil
 
 import pytest
 
@@ -8,11 +9,13 @@ from pirl_jax.run_folder import (
     MODEL,
     PRETRAINED_MODEL,
     Retention,
-    beats_best,
+    best_of,
     checkpoint_folder,
     checkpoint_of,
+    mend,
     point,
     prune,
+    sweep,
     write_about,
 )
 
@@ -31,8 +34,8 @@ def run(output_dir, retention, scores):
     for number, score in enumerate(scores, start=1):
         folder = checkpoint(output_dir, 10 * number, **({} if score is None else {"score": score}))
         point("last", folder)
-        if beats_best(folder):
-            point("best", folder)
+        if best := best_of(folder.parent):
+            point("best", best)
         prune(folder.parent, 10 * number, retention)
     folders = sorted(path for path in (output_dir / "checkpoints").iterdir() if not path.is_symlink())
     return {
@@ -97,3 +100,48 @@ def test_a_checkpoint_that_is_not_there_is_said_with_those_that_are(tmp_path):
 def test_a_retention_that_cannot_be_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         Retention(**wrong)
+
+
+def test_the_best_is_chosen_anew_when_its_place_is_taken(tmp_path):
+    run(tmp_path, Retention(keep_last=0), [0.1, 0.7, 0.9])
+    shutil.rmtree(tmp_path / "checkpoints/000030")
+    checkpoint(tmp_path, 30, score=0.2)
+    assert best_of(tmp_path / "checkpoints").name == "000020"
+    (tmp_path / "checkpoints/000020/training_state/training_step.json").write_text("{")
+    assert best_of(tmp_path / "checkpoints").name == "000030"
+    assert best_of(tmp_path / "nowhere") is None
+
+
+def test_a_sweep_leaves_what_no_run_has_made_alone(tmp_path):
+    folder = checkpoint(tmp_path, 10).parent
+    names = ("notes.old", "000010.old", "mine.displaced", "mine.tmp", "mine.removed")
+    for name in names:
+        (folder / name).mkdir()
+    (folder / "last.old").symlink_to("000010")
+    (folder / "000020.tmp").mkdir()
+    (folder / "000030.removed").mkdir()
+    (folder / "last.tmp").symlink_to("000010")
+    sweep(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*names, "000010", "last.old"))
+
+
+def test_a_link_in_the_place_of_a_checkpoint_is_not_followed(tmp_path):
+    run(tmp_path / "run", Retention(keep_last=0), [None, None])
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "run/checkpoints/000010").rename(moved)
+    (tmp_path / "run/checkpoints/000010").symlink_to(moved)
+    prune(tmp_path / "run/checkpoints", 20, Retention(keep_last=1))
+    assert (moved / PRETRAINED_MODEL).exists()
+
+
+def test_what_was_killed_between_two_renames_can_be_resumed_from(tmp_path):
+    run(tmp_path, Retention(), [None, None])
+    folder = tmp_path / "checkpoints"
+    (folder / "000020").rename(folder / "000020.displaced")
+    config = folder / "last/pretrained_model" / MODEL
+    assert not config.exists()
+    mend(config)
+    assert config.exists()
+    (folder / "000030.tmp").mkdir()
+    mend(config)  # of a run that may be writing
+    assert (folder / "000030.tmp").exists()

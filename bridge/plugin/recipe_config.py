@@ -7,6 +7,7 @@ attributes, which LeRobot neither serialises nor decodes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -98,11 +99,11 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
                 f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "
                 "sends nothing in processes mode."
             )
-        if self.memory_gb is not None and not self.memory_gb > 0:
+        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
             raise ValueError(
                 f"algorithm.memory_gb must be above 0, or null for what there is; got {self.memory_gb}."
             )
-        if self.rows_gb is not None and not self.rows_gb >= 0:
+        if self.rows_gb is not None and not 0 <= self.rows_gb < math.inf:
             raise ValueError(f"algorithm.rows_gb must be at least 0, or null; got {self.rows_gb}.")
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)

@@ -11,6 +11,7 @@ from lerobot.utils.constants import OBS_STATE
 
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
+from bridge.settings.resumed import check_place
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
 from pirl_jax.recipe import NoiseConfig
@@ -37,6 +38,7 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
             "must load the same checkpoint: give --policy.path=<folder or hub id> "
             "(python -m pirl_jax.sft makes one)."
         )
+    check_place(cfg)
     check_seed(cfg.seed)
     tokenizer = getattr(cfg.env, "tokenizer_name", None)
     if tokenizer not in (None, policy.tokenizer_name):

@@ -10,10 +10,31 @@ from typing import Any
 from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
+from pirl_jax.run_folder import CHECKPOINTS
 from pirl_jax.trees import leaves
 
 _NOT_COMPARED = ("resume", "checkpoint_path", "output_dir", "policy.input_features", "policy.output_features")
 """They differ in every resumed run, or are derived."""
+
+
+def check_place(cfg: Any) -> None:
+    """Refuse to go on with one run's checkpoint in the folder of another, whose checkpoints it would replace.
+
+    Args:
+        cfg: a training config of LeRobot's.
+
+    Raises:
+        ValueError: The output folder has checkpoints, and the one to resume from is none of them.
+    """
+    if not cfg.resume:
+        return
+    checkpoint, there = Path(cfg.checkpoint_path).resolve(), Path(cfg.output_dir) / CHECKPOINTS
+    if there.exists() and checkpoint.parent != there.resolve():
+        raise ValueError(
+            f"{cfg.checkpoint_path} is no checkpoint of the run in output_dir={cfg.output_dir}, and going on "
+            f"there would replace that run's. Give --output_dir={checkpoint.parent.parent}, where it lies, "
+            "or a new folder."
+        )
 
 
 def changes(cfg: Any) -> dict[str, tuple[Any, Any]]:

@@ -10,6 +10,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
 from bridge.settings.learner_config import check_seed
+from bridge.settings.resumed import check_place
 from pirl_jax.run_folder import Retention
 
 
@@ -39,6 +40,7 @@ class SFTConfig(TrainPipelineConfig):
             FileExistsError: ``output_dir`` exists and ``resume`` is not set.
         """
         super().validate()
+        check_place(self)
         check_seed(self.seed)
         for name in ("steps", "batch_size"):
             if getattr(self, name) <= 0:
@@ -48,7 +50,7 @@ class SFTConfig(TrainPipelineConfig):
             raise ValueError(
                 f"microbatch_size must be auto or divide batch_size={self.batch_size}; got {size}."
             )
-        if self.memory_gb is not None and not self.memory_gb > 0:
+        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
             raise ValueError(f"memory_gb must be above 0, or null for what there is; got {self.memory_gb}.")
         if self.vlm_lr_scale < 0:
             raise ValueError(f"vlm_lr_scale must be ≥ 0; got {self.vlm_lr_scale}.")

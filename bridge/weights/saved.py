@@ -5,49 +5,58 @@ The tensors that a run does not train are the same in every complete export of i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lerobot.configs.train import TRAIN_CONFIG_NAME
+import numpy as np
 
-from bridge.plugin.agreement import fingerprint
 from bridge.weights.folder import load_params
-from bridge.weights.state_dict import Progress, Tree, WeightsError, to_torch_state
+from bridge.weights.state_dict import Progress, Tree, WeightsError
 from pirl_jax import tree_store
 from pirl_jax.likelihood.modes import NOISE_HEAD
-from pirl_jax.run_folder import (
-    BEST,
-    LAST,
-    MODEL,
-    ORBAX,
-    PRETRAINED_MODEL,
-    TRAINING_STATE,
-    read_about,
-)
+from pirl_jax.run_folder import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
 from pirl_jax.trees import leaves, merge, nest
 
 FROZEN = "frozen_tensors"
-"""What a checkpoint says of the tensors that it leaves out: their ``fingerprint``."""
+"""What a checkpoint says of the tensors that it leaves out: a hash of their bits."""
+BASE = "base"
+"""Where its run has them from."""
 
 
-def about(frozen: Tree) -> dict[str, str]:
-    """Return what a checkpoint has to say of the parameters that its run does not train."""
-    return {FROZEN: fingerprint(to_torch_state(frozen))}
+def about(frozen: Tree, base: Path | str | None) -> dict[str, str | None]:
+    """Return what a checkpoint has to say of the parameters that its run does not train.
+
+    Args:
+        frozen: the parameters.
+        base: the folder or hub id that the run began with; None: it began with random ones.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in sorted(leaves(frozen)):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{'.'.join(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.view(np.uint8).data)
+    place = str(Path(base).absolute()) if base is not None and Path(base).exists() else base
+    return {FROZEN: digest.hexdigest(), BASE: place and str(place)}
 
 
-def check_frozen(checkpoint: Path, base: Path | str, said: str) -> None:
+def begun_with(checkpoint: Path) -> str | None:
+    """Return where the run of a checkpoint has its frozen tensors from."""
+    return read_about(checkpoint).get(BASE)
+
+
+def check_frozen(checkpoint: Path, base: Path | str, frozen: Mapping[str, str | None]) -> None:
     """Compare what a checkpoint says of its frozen tensors with what another folder has.
 
     Args:
         checkpoint: of the run.
         base: where the tensors were read.
-        said: their ``fingerprint``.
+        frozen: what it says of them (``about``).
 
     Raises:
         WeightsError: They are not the run's.
     """
-    if read_about(checkpoint).get(FROZEN, said) != said:
+    if read_about(checkpoint).get(FROZEN, frozen[FROZEN]) != frozen[FROZEN]:
         raise WeightsError(
             f"{base} is not what the run of {checkpoint} began with: the tensors that were not trained "
             "differ. Give the run's own base checkpoint."
@@ -92,7 +101,7 @@ def saved_params(checkpoint: Path, base: Path | str | None = None, progress: Pro
     params = load_params(base, progress=progress)[1]
     paths = {path for path, _ in leaves(trained)}
     frozen = nest((path, leaf) for path, leaf in leaves(params) if path not in paths)
-    check_frozen(checkpoint, base, about(frozen)[FROZEN])
+    check_frozen(checkpoint, base, about(frozen, base))
     return merge(frozen, trained)
 
 
@@ -100,6 +109,5 @@ def _candidates(checkpoint: Path) -> Iterator[Path | str]:
     yield checkpoint / PRETRAINED_MODEL
     for name in (LAST, BEST):
         yield checkpoint.resolve().parent / name / PRETRAINED_MODEL
-    config = json.loads((checkpoint / PRETRAINED_MODEL / TRAIN_CONFIG_NAME).read_text())
-    if named := config.get("policy", {}).get("pretrained_path"):
+    if named := begun_with(checkpoint):
         yield named

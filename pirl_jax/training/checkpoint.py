@@ -24,7 +24,7 @@ from pirl_jax.run_folder import (
     PRETRAINED_MODEL,
     TRAINING_STATE,
     Retention,
-    beats_best,
+    best_of,
     checkpoint_folder,
     point,
     prune,
@@ -161,9 +161,7 @@ class CheckpointWriter:
             write_about(building, about)
             put_in_place(building, folder)
             point(LAST, folder)
-            if beats_best(folder):
-                point(BEST, folder)
-            prune(folder.parent, int(about["step"]), self._retention)
+            self._tidy(folder, int(about["step"]))
         except BaseException as error:  # raised again in the caller's thread by wait()
             self._error = error
             shutil.rmtree(building, ignore_errors=True)
@@ -171,6 +169,15 @@ class CheckpointWriter:
             logger.info("checkpoint %s written in %.1f s", folder, time.monotonic() - start)
         finally:
             self._read.set()
+
+    def _tidy(self, folder: Path, step: int) -> None:
+        """Point at the best and remove what is not kept: trouble with others' files costs no checkpoint."""
+        try:
+            if best := best_of(folder.parent):
+                point(BEST, best)
+            prune(folder.parent, step, self._retention)
+        except OSError as error:
+            logger.warning("checkpoint %s is complete; older ones could not be tidied up: %s", folder, error)
 
 
 def save_last(

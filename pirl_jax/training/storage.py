@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pirl_jax.run_folder import Retention
+from pirl_jax.run_folder import CHECKPOINTS, Retention
 from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
 from pirl_jax.training.needs import rows_of
 from pirl_jax.training.parts import capacity_of
@@ -120,12 +120,13 @@ def check(storage: Storage, output_dir: Path, device: int = 0) -> None:
             "max_staleness, keep less of the observations in memory (algorithm.rows_gb), or use a larger "
             "machine."
         )
-    folder = next(path for path in (output_dir.absolute(), *output_dir.absolute().parents) if path.exists())
-    _check_disk(storage, folder)
+    _check_disk(storage, output_dir.absolute())
 
 
-def _check_disk(storage: Storage, folder: Path) -> None:
-    free, wanted = shutil.disk_usage(folder).free, sum(storage.checkpoints.values())
+def _check_disk(storage: Storage, output_dir: Path) -> None:
+    folder = next(path for path in (output_dir, *output_dir.parents) if path.exists())
+    there = sum(file.stat().st_size for file in (output_dir / CHECKPOINTS).rglob("*") if file.is_file())
+    free, wanted = shutil.disk_usage(folder).free, sum(storage.checkpoints.values()) - there
     if wanted > free:
         raise ValueError(
             f"this run's checkpoints take {in_words(wanted)}, and {folder} has {in_words(free)} free. Keep "

@@ -13,7 +13,7 @@ LEARNER = {
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
-    "command": {"recipe"},
+    "command": {"recipe", "run_folder"},
     "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},

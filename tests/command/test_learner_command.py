@@ -8,6 +8,7 @@ from toy_run import RECIPE, fresh_state
 
 import bridge.settings.resumed
 from bridge.settings.learner_config import check_seed
+from bridge.settings.resumed import check_place
 from pirl_jax import learner
 from pirl_jax.training import checkpoint
 
@@ -46,3 +47,15 @@ def test_a_run_without_a_checkpoint_says_so_and_leaves_nothing_in_the_way(tmp_pa
         assert output_dir.exists() == stays
     (tmp_path / "run" / "checkpoints" / "last").mkdir(parents=True)
     assert learner.last_words(tmp_path / "run") == f"done: {tmp_path / 'run' / 'checkpoints' / 'last'}"
+
+
+def test_a_checkpoint_of_one_run_is_not_gone_on_with_in_the_folder_of_another(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "checkpoints" / "000002").mkdir(parents=True)
+    copied = tmp_path / "b" / "checkpoints" / "000002"
+    cfg = SimpleNamespace(resume=True, checkpoint_path=copied, output_dir=tmp_path / "a")
+    with pytest.raises(ValueError, match=f"Give --output_dir={tmp_path / 'b'}, where it lies"):
+        check_place(cfg)
+    for output_dir in ("b", "new"):
+        check_place(SimpleNamespace(resume=True, checkpoint_path=copied, output_dir=tmp_path / output_dir))
+    check_place(SimpleNamespace(resume=False, checkpoint_path=None, output_dir=tmp_path / "a"))

@@ -160,7 +160,7 @@ def test_the_next_writer_restores_a_checkpoint_that_was_being_replaced(tmp_path)
     with checkpoint.CheckpointWriter(tmp_path, 10, Retention()) as writer:
         writer.save(1, {"w": np.ones(2)}, no_export)
     folder = tmp_path / "checkpoints"
-    os.replace(folder / "000001", folder / "000001.old")
+    os.replace(folder / "000001", folder / "000001.displaced")
     checkpoint.CheckpointWriter(tmp_path, 10, Retention())
     assert read_step(folder / "last") == 1
 
@@ -168,3 +168,14 @@ def test_the_next_writer_restores_a_checkpoint_that_was_being_replaced(tmp_path)
 def test_read_step_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint of a run: cannot read .*training_step\.json"):
         read_step(tmp_path)
+
+
+def test_trouble_with_older_checkpoints_costs_no_new_one(tmp_path, monkeypatch, caplog):
+    def gone(*arguments):
+        raise OSError("removed by somebody else")
+
+    monkeypatch.setattr(checkpoint, "prune", gone)
+    with checkpoint.CheckpointWriter(tmp_path, 10, Retention()) as writer:
+        writer.save(1, state(1.0), no_export)
+    assert read_step(tmp_path / "checkpoints/last") == 1
+    assert "could not be tidied up: removed by somebody else" in caplog.text

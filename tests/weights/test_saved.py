@@ -1,6 +1,5 @@
 """A checkpoint that holds only what had changed becomes a policy again: that, and the run's base."""
 
-import json
 import shutil
 
 import jax
@@ -36,15 +35,13 @@ def run(tmp_path, lerobot_folder):
             if file.is_file():
                 shutil.copy(file, folder)
         (folder / MODEL).write_bytes(b"stands for the weights")
-        config = {"policy": {"pretrained_path": str(lerobot_folder)}}
-        (folder / "train_config.json").write_text(json.dumps(config))
 
     with CheckpointWriter(tmp_path / "run", 10, Retention(keep_last=0)) as writer:
         for step in (1, 2, 3):
             head = jax.tree.map(lambda x, step=step: x + np.float32(step), base["transformer"])
             trained[step] = {**frozen, "transformer": head}
             state = {"params": {"transformer": head, "noise_head": {"w": np.ones(2)}}, "updates": step}
-            writer.save(step, state, export, about(frozen))
+            writer.save(step, state, export, about(frozen, lerobot_folder))
     for step in (1, 2, 3):  # what stood for weights is no policy: only the base has them
         (tmp_path / f"run/checkpoints/00000{step}/pretrained_model" / MODEL).unlink(missing_ok=True)
     return tmp_path / "run", trained
@@ -93,6 +90,21 @@ def test_another_base_is_refused(run, tmp_path, lerobot_folder):
     torch_policy.save_pretrained(tmp_path / "other")
     with pytest.raises(WeightsError, match=r"is not what the run of .* began with"):
         saved_params(output_dir / "checkpoints/000001", tmp_path / "other")
+
+
+def test_a_base_that_differs_in_a_bit_or_in_how_it_is_stored_is_refused(lerobot_folder):
+    frozen = {"head": {"w": np.ones(3, np.float32)}}
+    said = about(frozen, lerobot_folder)
+    other = {"head": {"w": np.float32([1, 1, 1 + 2**-23])}}
+    stored = {"head": {"w": np.ones(3, np.float16)}}
+    assert len({about(tree, None)["frozen_tensors"] for tree in (frozen, other, stored)}) == 3
+    assert said == {"frozen_tensors": about(frozen, None)["frozen_tensors"], "base": str(lerobot_folder)}
+    assert about(frozen, "org/name")["base"] == "org/name"
+
+
+def test_a_base_is_found_from_any_working_directory(run, tmp_path, monkeypatch, lerobot_folder):
+    monkeypatch.chdir(lerobot_folder.parent)
+    assert about({}, lerobot_folder.name)["base"] == str(lerobot_folder)
 
 
 def test_who_wants_to_load_what_only_changes_are_kept_of_is_told_how(run):
