@@ -84,6 +84,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
                         f"{len(received)} of {episodes} episodes within {patience:.0f} s; {actor.log} ends:\n"
                         f"{tail(actor.log)}"
                     )
+    logger.info("looking at them, and at a trial update")
     unnormalize = action_unnormalizer(cfg.policy, run.recipe)
     channels = policy_config(cfg.policy).real_action_dim
     findings = diagnose(

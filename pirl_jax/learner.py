@@ -24,7 +24,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.shelf import Shelf
-from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE
+from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE, read_step
 from pirl_jax.training import checkpoint, compilations, loop, storage
 from pirl_jax.training.budget import budget
 from pirl_jax.training.fit import fit
@@ -138,10 +138,12 @@ def fitted(
     sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, every, recipe.checkpoint)
     bound = storage.rows_bound(recipe.rows_gb)
     stored = storage.storage(plan_of(recipe), bound, sizes, on_cpu)
-    if on_cpu and recipe.memory_gb is None:  # it is the same memory
+    shared = on_cpu and recipe.memory_gb is None
+    if shared:  # it is the same memory
         beside = {**beside, **stored.memory}
+    logger.info("compiling what the run will do, to see what it takes")
     plan, needs = fit(plan_of, recipe, memory, beside)
-    logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored)]))
+    logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored, shared)]))
     device = needs.device - sum(beside.values()) if on_cpu else 0
     storage.check(stored, Path(cfg.output_dir), device)
     return plan.parts, Shelf(bound)
@@ -250,6 +252,15 @@ def learn(cfg: Any) -> None:
     """
     from bridge.weights.export import export_pretrained
 
+    start = cfg.checkpoint_path
+    if cfg.resume and (done := read_step(start)) >= cfg.steps:
+        logger.info(
+            "this run is done: %s is of update %d of %d. Give --steps to go on",
+            cfg.checkpoint_path,
+            done,
+            cfg.steps,
+        )
+        return
     run, trainable, frozen = load(cfg)
     recipe, output_dir = run.recipe, Path(cfg.output_dir)
     parts, shelf = fitted(run, cfg)

@@ -64,9 +64,14 @@ def storage(
     return Storage(memory, rows - held, checkpoints)
 
 
-def table(storage: Storage) -> list[str]:
-    """Say what a run takes of its host and its disk, line by line."""
-    lines = ["host memory", *rows_of(storage.memory)]
+def table(storage: Storage, shared: bool = False) -> list[str]:
+    """Say what a run takes of its host and its disk, line by line.
+
+    Args:
+        storage: of the run.
+        shared: whether host memory was told with the device's.
+    """
+    lines = [] if shared else ["host memory", *rows_of(storage.memory)]
     if storage.mapped:
         lines.append(
             f"observations beyond that lie in files in {tempfile.gettempdir()}: {in_words(storage.mapped)}"

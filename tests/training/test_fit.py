@@ -46,7 +46,7 @@ def test_what_cannot_fit_is_refused_with_the_remedy():
 def test_a_number_is_obeyed_or_refused():
     recipe = make_recipe(RECIPE, microbatch_size=32)
     assert microbatch(fit(plan_of, recipe, room_for(taken(32)))) == 32
-    with pytest.raises(ValueError, match=r"microbatch_size=32 takes .*Lower it, or leave the choice to auto"):
+    with pytest.raises(ValueError, match=r"microbatch_size=32 takes .*95% of.*Lower microbatch_size"):
         fit(plan_of, recipe, room_for(taken(32) - 1))
 
 
