@@ -123,9 +123,9 @@ def test_a_linear_velocity_policy_learns_through_scoring_update_and_loop():
     pushed: list[tuple[int, Behaviour]] = []
     assignments = Assignments(loop.window(RECIPE), seed=0)
 
-    def receive(timeout: float) -> Episode:
-        assigned = assignments.next("actor", timeout)
-        assert assigned is not None
+    def receive(timeout: float) -> Episode | None:
+        if (assigned := assignments.next("actor", timeout)) is None:
+            return None
         while not pushed or pushed[-1][0] < assigned.version:  # as an actor waits for it
             time.sleep(0.001)
         version, behaviour = pushed[-1]
