@@ -266,7 +266,8 @@ def learn(cfg: Any) -> None:
     parts, shelf = fitted(run, cfg)
     encoder = jax.device_put(frozen)
     del frozen  # one copy is enough, and what is free can be taken by the next
-    train_state = resumed(cfg, run.shapes) if cfg.resume else run.start(trainable)
+    trainable = {} if cfg.resume else trainable
+    train_state = run.start(trainable) if trainable else resumed(cfg, run.shapes)
     del trainable
     demonstrations = demonstrations_of(cfg, run, encoder)
 
