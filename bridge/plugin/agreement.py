@@ -6,6 +6,7 @@ actions under a distribution that they were not drawn from.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,7 +50,7 @@ def agreement(cfg: TrainRLServerPipelineConfig) -> Callable[[], dict[str, Any]]:
         for name, value in encoded.items()
         if not name.startswith(_NOT_THE_POLICYS) and value is not None
     }
-    table |= _flat("policy", policy)
+    table |= _flat("policy", policy | {"num_image_views": _views(cfg.policy)})
     env = cfg.env
     if not isinstance(env, ActorSettings):
         return lambda: table
@@ -57,6 +58,14 @@ def agreement(cfg: TrainRLServerPipelineConfig) -> Callable[[], dict[str, Any]]:
     if env.tokenizer_name is None:
         return lambda: table
     return lambda: {**table, "tokenizer": str(env.tokenize([_SENTENCE])[0])}
+
+
+def _views(policy: Any) -> int | None:
+    """Return the views that LeRobot builds the network for, which equal configs may say otherwise."""
+    settled = copy.deepcopy(policy)
+    if settled.image_features:  # else they are the environment's
+        settled.validate_features()
+    return settled.num_image_views
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

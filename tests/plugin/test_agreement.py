@@ -29,6 +29,19 @@ def test_one_config_agrees_with_itself_wherever_it_lies(table):
     assert differences(table("here"), table("there")) == set()
 
 
+def test_a_resumed_learner_agrees_with_actors_of_the_base_on_a_camera_that_is_absent(table):
+    """LeRobot saves a policy with the camera it has made up, and counts it again; our exports without it."""
+    image = {"type": "VISUAL", "shape": [3, 64, 64]}
+    state = {"observation.state": {"type": "STATE", "shape": [20]}}
+    cameras = {"observation.images.front": image}
+    made_up = {"observation.images.empty_camera_0": image}
+    base = {"num_image_views": 2, "empty_cameras": 1, "input_features": cameras | made_up | state}
+    exported = {"num_image_views": 3, "empty_cameras": 1, "input_features": cameras | state}
+    assert differences(table(policy=base), table("resumed", policy=exported)) == set()
+    other = exported | {"num_image_views": 4}
+    assert differences(table("a", policy=base), table("b", policy=other)) == {"policy.num_image_views"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
