@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -130,12 +131,17 @@ def _from_host(array: np.ndarray | None, like: Any) -> Any:
     host = np.zeros(_shape_dtype(like).shape, _shape_dtype(like).dtype) if array is None else array
     if isinstance(like, jax.Array):
         # An uncommitted array stays so, else the first update would compile a second time.
-        return jax.device_put(host, like.sharding if like.committed else None).block_until_ready()
+        return _on_device(host, like.sharding if like.committed else None)
     if isinstance(like, jax.ShapeDtypeStruct):
-        return jax.device_put(host, like.sharding).block_until_ready()
+        return _on_device(host, like.sharding)
     if isinstance(like, np.ndarray):
         return host
     return type(like)(host[()])
+
+
+def _on_device(host: np.ndarray, sharding: Any) -> jax.Array:
+    # On a CPU `device_put` may take NumPy's memory for its own, which an update that is given it cannot use.
+    return jnp.copy(jax.device_put(host, sharding)).block_until_ready()
 
 
 def _compare(

@@ -63,6 +63,16 @@ def test_restored_arrays_can_be_donated(tmp_path):
     assert bits(tree_store.restore(tmp_path / "x", state)) == bits(state)
 
 
+def test_an_update_works_in_the_place_of_a_restored_state(tmp_path):
+    state = {f"w{i}": jnp.arange(100_000.0 + 1000 * i) for i in range(8)}
+    tree_store.save(tmp_path / "x", state)
+    step = jax.jit(lambda w: w + 1, donate_argnums=0)
+    for like in (state, jax.eval_shape(lambda: state)):
+        for array in tree_store.restore(tmp_path / "x", like).values():
+            place = array.unsafe_buffer_pointer()
+            assert step(array).block_until_ready().unsafe_buffer_pointer() == place
+
+
 def test_load_needs_no_structure_and_keeps_bfloat16(tmp_path):
     tree_store.save(tmp_path / "x", {"a": {"b": np.ones(3, ml_dtypes.bfloat16)}})
     loaded = tree_store.load(tmp_path / "x")
