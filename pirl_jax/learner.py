@@ -254,12 +254,7 @@ def learn(cfg: Any) -> None:
 
     start = cfg.checkpoint_path
     if cfg.resume and (done := read_step(start)) >= cfg.steps:
-        logger.info(
-            "this run is done: %s is of update %d of %d. Give --steps to go on",
-            cfg.checkpoint_path,
-            done,
-            cfg.steps,
-        )
+        logger.info("this run is done: %s is of update %d of %d. Give --steps=N", start, done, cfg.steps)
         return
     run, trainable, frozen = load(cfg)
     recipe, output_dir = run.recipe, Path(cfg.output_dir)

@@ -11,7 +11,9 @@
 
 ``pretrained_model`` holds all of the weights, those that never change included, in ``last`` and ``best``, or
 in every checkpoint (``Retention.export``). They are written anew from the training state by
-``pirl-convert --step``. Standard library only: a run's config has a ``Retention``, and actors read configs.
+``pirl-convert --step``: of a ``best``, too, that became so later, in the place of one written over.
+
+Standard library only: a run's config has a ``Retention``, and actors read configs.
 """
 
 from __future__ import annotations

@@ -148,21 +148,18 @@ def to_torch_state(
     return state
 
 
-def to_push(params: Tree, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+def to_push(params: Tree) -> dict[str, torch.Tensor]:
     """Return trainable parameters as actors take them: the noise head's, if any, under their own paths.
 
     Args:
         params: Trainable parameter tree.
-        dtype: As in :func:`to_torch_state`.
 
     Raises:
         KeyError: The tree holds a leaf that neither X-VLA nor the noise head has.
     """
     policy = {name: tree for name, tree in params.items() if name != NOISE_HEAD}
     head = {".".join(path): to_torch(leaf) for path, leaf in leaves({NOISE_HEAD: params.get(NOISE_HEAD, {})})}
-    return to_torch_state(policy, dtype=dtype) | {
-        key: tensor.to(dtype or tensor.dtype) for key, tensor in head.items()
-    }
+    return to_torch_state(policy) | head
 
 
 def write_safetensors(file: Path, params: Tree) -> None:

@@ -62,8 +62,9 @@ class CheckpointWriter:
     """Writes a run's checkpoints in the background, one at a time.
 
     A checkpoint is built in ``<name>.tmp`` and renamed; only then ``last`` moves, by one atomic rename, and
-    what is not kept goes. Killed at any moment, a run leaves ``last`` pointing at a complete checkpoint, and
-    the next writer sweeps the leftovers.
+    what is not kept goes. Killed at any moment, a run leaves ``last`` pointing at a complete checkpoint (one
+    that was just being replaced by another of its step, once ``run_folder.mend`` has put it back), and the
+    next writer sweeps the leftovers.
 
     An error in the background surfaces at the next :meth:`save`, :meth:`wait` or :meth:`close`.
 
