@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -20,6 +20,8 @@ from pirl_jax.rollout.assignments import Assignment
 _CALL_TIMEOUT_S = 30.0
 """Longer than the learner lets a request for an episode wait."""
 _REMIND_S = 60.0
+_POLL_S = 0.2
+"""How long an actor that waits may take to notice that it is to stop."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class AssignedEpisodes:
     Args:
         channel: A plain one to the learner.
         actor: Id of this process, under which its episodes and its parameter stream run too.
+        stop: Set once the actor is to stop: the learner may then have nothing to play for minutes.
         wait: Called with a reason after each failure; waits, and returns False once the actor is to stop.
         recovered: Called after each success.
 
@@ -45,12 +48,13 @@ class AssignedEpisodes:
         self,
         channel: grpc.Channel,
         actor: str,
+        stop: threading.Event,
         wait: Callable[[str], bool],
         recovered: Callable[[], None],
     ) -> None:
         self._register = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.REGISTER}")
         self._next = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.NEXT}")
-        self._actor = actor
+        self._actor, self._stop = actor, stop
         self._wait, self._recovered = wait, recovered
         self._name, self._agreement = "", {}
         self._held: deque[int] = deque()
@@ -95,10 +99,20 @@ class AssignedEpisodes:
         if self._held:
             self._held.popleft()
 
-    def _ask[T](self, call: Callable[..., bytes], message: Any, kind: type[T]) -> T:
+    def _result(self, pending: grpc.Future) -> bytes:
         while True:
             try:
-                reply = protocol.decode(kind, call(protocol.encode(message), timeout=_CALL_TIMEOUT_S))
+                return pending.result(_POLL_S)
+            except grpc.FutureTimeoutError:
+                if self._stop.is_set():
+                    pending.cancel()
+                    stopped()
+
+    def _ask[T](self, call: Any, message: Any, kind: type[T]) -> T:
+        while True:
+            try:
+                pending = call.future(protocol.encode(message), timeout=_CALL_TIMEOUT_S)
+                reply = protocol.decode(kind, self._result(pending))
             except grpc.RpcError as error:
                 code, details = error.code(), error.details()
                 if code is grpc.StatusCode.NOT_FOUND and isinstance(message, Request):
@@ -117,8 +131,7 @@ class AssignedEpisodes:
                 ):
                     refuse(f"the learner refused this actor: {details}")
                 if not self._wait(f"{code.name} {details}"):
-                    log.info("Stopped while waiting for the learner.")
-                    sys.exit(0)
+                    stopped()
             except protocol.ProtocolError as error:
                 refuse(f"the learner's answer cannot be read: {error}")
             else:
@@ -126,7 +139,7 @@ class AssignedEpisodes:
                 return reply
 
 
-def refuse(reason: str) -> None:
+def refuse(reason: str) -> NoReturn:
     """End this actor with one line and status 1.
 
     Raises:
@@ -134,6 +147,16 @@ def refuse(reason: str) -> None:
     """
     log.error("%s", reason)
     sys.exit(f"error: {reason}")
+
+
+def stopped() -> NoReturn:
+    """End this actor, which was told to stop.
+
+    Raises:
+        SystemExit: Always.
+    """
+    log.info("Stopped while waiting for the learner.")
+    sys.exit(0)
 
 
 class Newest:

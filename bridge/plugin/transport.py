@@ -143,7 +143,7 @@ class LearnerChannel:
         self.stop = stop
         self._actor = uuid.uuid4().hex
         outage = Outage("Assignments", stop)
-        self.episodes = AssignedEpisodes(channel, self._actor, outage.wait, outage.over)
+        self.episodes = AssignedEpisodes(channel, self._actor, stop, outage.wait, outage.over)
         self.parameters = Newest()
         self._numbers = count()
         self._spools: dict[str, Spool] = {}

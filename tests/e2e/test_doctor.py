@@ -62,5 +62,5 @@ def test_a_run_prints_what_it_takes_before_it_starts(tmp_path):
     log = tmp_path / "log"
     Command("pirl_jax.doctor", [f"--config_path={config}", "--episodes=1"], log).wait(300)
     text = log.read_text()
-    for words in ("device memory: ", "a copy for the trial update", "at most", "host memory", "TFLOP"):
+    for words in ("device memory: ", "a copy for the trial update", "at most", "policies as pushed", "TFLOP"):
         assert words in text, text[-2000:]
