@@ -29,7 +29,6 @@ from bridge.plugin.transport import LearnerChannel, open_channel
 from bridge.wire.record import unpack
 from pirl_jax.rollout.assignments import Assignment
 
-CHUNK, TOKENS = 8, 10
 CHUNKS = 2
 """Decisions in an episode."""
 
@@ -68,7 +67,7 @@ class FakeActor:
     """Plays what the learner assigns: two chunks each, whose observations and outcome the seed decides.
 
     Args:
-        config: Of the run, for a ``tiny_policy_config`` with a base checkpoint.
+        config: Of the run, whose policy has a base checkpoint.
     """
 
     def __init__(self, config: Path) -> None:
@@ -105,16 +104,17 @@ class FakeActor:
     def play(self, assigned: Assignment) -> bytes:
         """Play it; return the message."""
         rng = np.random.default_rng(assigned.seed)
-        observations = [_observation(rng) for _ in range(CHUNKS + 1)]
+        chunk = self.policy.config.n_action_steps
+        observations = [_observation(rng, self.policy.config) for _ in range(CHUNKS + 1)]
         succeeds = float(rng.random() < 0.5)
         episode = []
         for t in range(CHUNKS):
             last = t == CHUNKS - 1
             row = self.algorithm.select_action(self._preprocess.process_observation(observations[t]))
-            rewards = [0.0] * (CHUNK - 1) + [succeeds if last else 0.0]
+            rewards = [0.0] * (chunk - 1) + [succeeds if last else 0.0]
             success = succeeds if last else 0.0
             halves = float(assigned.seed & 0xFFFF), float(assigned.seed >> 16)
-            extra = torch.tensor([[CHUNK, success, *halves, 0.0, -1.0, *rewards]])
+            extra = torch.tensor([[chunk, success, *halves, 0.0, -1.0, *rewards]])
             episode.append(
                 {
                     "state": observations[t],
@@ -167,11 +167,18 @@ class FakeActor:
             yield from send_bytes_in_chunks(message, services_pb2.Transition)
 
 
-def _observation(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    image = rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+def _observation(rng: np.random.Generator, config: Any) -> dict[str, torch.Tensor]:
+    shapes = {name: feature.shape for name, feature in config.input_features.items()}
+    views = {
+        name: torch.from_numpy(rng.integers(0, 256, (1, *shape), dtype=np.uint8))
+        for name, shape in shapes.items()
+        if name in config.image_features and "empty_camera" not in name
+    }
+    state = rng.standard_normal((1, *shapes["observation.state"]), dtype=np.float32)
+    tokens = rng.integers(0, 12, (1, config.tokenizer_max_length))
     return {
-        "observation.images.front": torch.from_numpy(image),
-        "observation.state": torch.from_numpy(rng.standard_normal((1, 5), dtype=np.float32)),
-        "observation.language.tokens": torch.from_numpy(rng.integers(0, 12, (1, TOKENS))),
+        **views,
+        "observation.state": torch.from_numpy(state),
+        "observation.language.tokens": torch.from_numpy(tokens),
         "observation.domain_id": torch.tensor([0]),
     }

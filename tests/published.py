@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from lerobot.configs import FeatureType, PolicyFeature
@@ -69,3 +70,15 @@ def published_config(**overrides: Any) -> XVLAConfig:
         "action_mode": "ee6d",
     }
     return XVLAConfig(**(settings | overrides))
+
+
+PARTS = {"tiny": 1 / 24, "quarter": 1 / 4, "half": 1 / 2, "published": 1.0}
+
+
+def part_of_published(part: float, **overrides: Any) -> XVLAConfig:
+    """LeRobot's config with a part of the published layers, of head and encoder alike."""
+    florence = copy.deepcopy(FLORENCE_2_LARGE)
+    florence["text_config"]["encoder_layers"] = max(1, round(12 * part))
+    florence["text_config"]["vocab_size"] = round(51289 * part)
+    florence["vision_config"]["depths"] = [1, 1, max(1, round(9 * part)), 1]
+    return published_config(**({"depth": max(1, round(24 * part)), "florence_config": florence} | overrides))

@@ -13,7 +13,6 @@ of head and encoder alike. LeRobot's way holds about six copies of the state dic
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 import sys
 import threading
@@ -39,7 +38,7 @@ from lerobot.transport.utils import (  # noqa: E402
     receive_bytes_in_chunks,
     state_to_bytes,
 )
-from published import FLORENCE_2_LARGE, published_config  # noqa: E402
+from published import PARTS, part_of_published  # noqa: E402
 from torch.multiprocessing import Queue  # noqa: E402
 
 from bridge import plugin  # noqa: E402
@@ -48,17 +47,6 @@ from bridge.wire.server import LearnerServer  # noqa: E402
 from pirl_jax.rollout.assignments import Assignments  # noqa: E402
 
 GOAL = 1 / 6
-PARTS = {"tiny": 1 / 24, "quarter": 1 / 4, "half": 1 / 2, "published": 1.0}
-
-
-def policy_of(part: float) -> XVLAPolicy:
-    """Return a policy with a part of the published layers."""
-    florence = copy.deepcopy(FLORENCE_2_LARGE)
-    florence["text_config"]["encoder_layers"] = max(1, round(12 * part))
-    florence["text_config"]["vocab_size"] = round(51289 * part)
-    florence["vision_config"]["depths"] = [1, 1, max(1, round(9 * part)), 1]
-    config = published_config(depth=max(1, round(24 * part)), florence_config=florence)
-    return XVLAPolicy(config).eval()
 
 
 def algorithm_of(policy: XVLAPolicy) -> Any:
@@ -137,7 +125,7 @@ def their_way(policy: XVLAPolicy) -> Iterator[Callable[[], None]]:
 
 def measure(size: str, dtype: str, rounds: int) -> str:
     """Return the table's row of a size."""
-    policy = policy_of(PARTS[size])
+    policy = XVLAPolicy(part_of_published(PARTS[size])).eval()
     sizes = {key: x.nbytes for key, x in policy.state_dict().items()}
     head = sum(n for key, n in sizes.items() if key.startswith("model.transformer."))
     width = {"float32": 1.0, "bfloat16": 0.5}[dtype]

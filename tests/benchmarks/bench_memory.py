@@ -1,0 +1,139 @@
+"""What a learner of the published policy takes of its host, update by update. Run it as a script.
+
+python tests/benchmarks/bench_memory.py [tiny|quarter|half|published] [--updates N] [--max_staleness N]
+
+``python -m pirl_jax.learner`` on a CPU, and an actor in a process of its own that plays made-up observations
+with the policy that is pushed: four episodes of two chunks, the eight points of an update. Of the learner's
+process, after each update: resident memory, and the most it has been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "libero"), str(TESTS / "benchmarks")]
+
+from bridge.processes import free_port  # noqa: E402
+
+EPISODES, CHUNKS = 4, 2
+GOAL_GIB, GOAL_GROWTH = 11, 0.01
+
+
+def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
+    """Write a policy with random weights and the config of a run that starts from it."""
+    import draccus
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.xvla import XVLAPolicy
+    from published import part_of_published
+    from tiny import build_tokenizer, write_run_config
+
+    policy = part_of_published(
+        part,
+        num_denoising_steps=steps,
+        tokenizer_name=str(build_tokenizer(folder / "tokenizer")),
+        device="cpu",
+        push_to_hub=False,
+    )
+    XVLAPolicy(policy).save_pretrained(folder / "base")
+    path = write_run_config(folder, free_port(), policy=draccus.encode(policy, PreTrainedConfig))
+    config = json.loads(path.read_text())
+    algorithm = {
+        "noise": {"level": 0.01},
+        "rollout": {"episodes_per_update": EPISODES, "max_chunks": CHUNKS, "max_staleness": staleness},
+        "push": {"dtype": "bfloat16"},
+    }
+    for name, values in algorithm.items():
+        config["algorithm"].setdefault(name, {}).update(values)
+    config |= {"policy": {"path": str(folder / "base")}, "steps": 10**6, "save_freq": 5}
+    config["env"] = {"type": "libero", "task": "libero_object", "control_mode": "absolute"}
+    config["env"] |= {"observation_height": 256, "observation_width": 256}
+    config["env"]["episode_length"] = CHUNKS * policy.n_action_steps
+    path.write_text(json.dumps(config))
+    return path
+
+
+def memory_of(pid: int) -> dict[str, float]:
+    """Return what a process holds (``VmRSS``), and the most it has held (``VmHWM``), in GiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if line.startswith(("VmRSS", "VmHWM")))
+    return {name: int(value.split()[0]) / 2**20 for name, value in fields.items()}
+
+
+def play(config: Path) -> None:
+    """Be the actor, until killed."""
+    from fake_actor import FakeActor
+
+    FakeActor(config).episodes(10**6)
+
+
+def measure(config: Path, updates: int) -> list[dict[str, float]]:
+    """Run learner and actor for so many updates; return ``memory_of`` the learner after each."""
+    folder, found = config.parent, []
+    metrics = folder / "output" / "metrics.jsonl"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "pirl_jax.learner", f"--config_path={config}"]
+        learner = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        actor = subprocess.Popen(
+            [sys.executable, __file__, "--play", str(config)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+        )
+        try:
+            while len(found) < updates:
+                if learner.poll() is not None or actor.poll() is not None:
+                    raise RuntimeError(f"a process has ended; {folder / 'log'} says why")
+                if metrics.exists() and metrics.read_text().count("\n") > len(found):
+                    found.append(memory_of(learner.pid))
+                    print(
+                        f"update {len(found):3}: {found[-1]['VmRSS']:6.2f} GiB, at most "
+                        f"{found[-1]['VmHWM']:6.2f}",
+                        flush=True,
+                    )
+                time.sleep(0.2)
+        finally:
+            for process in (actor, learner):
+                process.kill()
+                process.wait()
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("size", nargs="?", default="tiny")
+    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--max_staleness", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2, help="of denoising")
+    parser.add_argument("--play", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.play:
+        play(options.play)
+        return
+    from published import PARTS
+
+    with tempfile.TemporaryDirectory(prefix="pirl-memory-") as folder:
+        config = write_run(Path(folder), PARTS[options.size], options.max_staleness, options.steps)
+        try:
+            found = measure(config, options.updates)
+        except RuntimeError:
+            print((Path(folder) / "log").read_text(), file=sys.stderr)
+            raise
+    first, last = found[min(1, len(found) - 1)]["VmHWM"], found[-1]["VmHWM"]
+    print(
+        f"at most {last:.2f} GiB (goal at the published size: {GOAL_GIB}); grown since the second update by "
+        f"{last / first - 1:.1%} (goal: {GOAL_GROWTH:.0%})"
+    )
+
+
+if __name__ == "__main__":
+    main()
