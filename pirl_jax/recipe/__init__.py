@@ -13,6 +13,7 @@ from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.watchdog import WatchdogConfig
 
 __all__ = [
     "AdvantageConfig",
@@ -24,4 +25,5 @@ __all__ = [
     "PushConfig",
     "Recipe",
     "RolloutConfig",
+    "WatchdogConfig",
 ]

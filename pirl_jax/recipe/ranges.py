@@ -94,6 +94,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_samples": COUNT,
     },
     "push": {},
+    "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
 }
 """Section → field → what each of its numbers must be, where it is a number: neither None nor a word."""
 
