@@ -103,13 +103,12 @@ def run(
         # An actor that is assigned an episode waits for the version to play it with.
         actors.assignments.publish(version, collector.position)
         state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
-        if kept is not None:
+        if kept:
             kept.keep(state)
         return state
 
     watchdog = Watchdog(recipe.watchdog, kept is not None)
     interrupted = stop.is_set if kept else lambda: False
-    lets_go = (pushes.release, release, behaviours.let_go, *((kept.release,) if kept else ()))
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
     with pushes:
         state = push(state)
@@ -119,8 +118,7 @@ def run(
             if stop.is_set():
                 return _say_what_waits(collector)
             collected = time.monotonic()
-            for let_go in lets_go:
-                let_go()
+            _let_go(pushes, release, behaviours, kept)
             released = time.monotonic()
             with collector.meanwhile() if overlap else nullcontext():
                 try:
@@ -141,6 +139,15 @@ def run(
             }
             yield Update(int(state.updates), state, metrics)
             watchdog.check()
+
+
+def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours, kept: Kept | None) -> None:
+    """Wait until nobody reads the parameters that an update is about to write over."""
+    pushes.release()
+    release()
+    behaviours.let_go()
+    if kept:
+        kept.release()
 
 
 def _collector(
