@@ -6,7 +6,7 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-aot test-libero style lint bench bench-gpu bench-algorithms install system-packages clean
+.PHONY: demo test test-slow test-chaos test-aot test-libero style lint bench bench-gpu bench-algorithms install system-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -17,6 +17,10 @@ test: install
 # What takes minutes and seldom breaks: that the benchmarks run and compare equals.
 test-slow: install
 	JAX_PLATFORMS=cpu $(PY) -m pytest tests/slow
+
+# Kills, stops and starves real processes, rots their files and fills their disks; about ten minutes.
+test-chaos: install
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 tests/chaos
 
 # Compiles the published size for NVIDIA cards, without one: what memory it takes, and by which arithmetic.
 test-aot: install $(GPU_COMPILER)/.installed

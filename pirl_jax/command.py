@@ -40,7 +40,8 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
             set_aside(Path(cfg.output_dir))
         cfg.validate()
         init_logging()
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
+        # Orbax reports a dozen lines a checkpoint, and a hundred on an error that it raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         run(cfg)
 
     try:

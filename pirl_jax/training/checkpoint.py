@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import threading
 import time
@@ -40,6 +41,8 @@ RETRY_S = 30.0
 FORESEEN = 2
 """Checkpoints that the disk should have room for; with less it is said."""
 
+_FULL = os.strerror(errno.ENOSPC)
+
 Export = Callable[[Path, Any], None]
 
 
@@ -57,6 +60,11 @@ def in_host_memory(tree: Any) -> Any:
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
     return jax.tree.map(np.asarray, tree)
+
+
+def reason(error: BaseException) -> str:
+    """Say why a checkpoint could not be written; Orbax's own words for a full disk are a screenful."""
+    return "the disk is full" if _FULL in str(error) else str(error)
 
 
 class CheckpointError(OSError):
@@ -151,7 +159,7 @@ class CheckpointWriter:
             self._thread = None
         if self._error is not None:
             raise CheckpointError(
-                f"the last checkpoint could not be written to {self._output_dir}: {self._error}"
+                f"the last checkpoint could not be written to {self._output_dir}: {reason(self._error)}"
             ) from self._error
 
     def close(self) -> None:
@@ -185,7 +193,7 @@ class CheckpointWriter:
         except BaseException as error:  # raised again in the caller's thread by wait()
             self._error, self._failed_at, self.saved = error, time.monotonic(), None
             shutil.rmtree(building, ignore_errors=True)
-            logger.error("checkpoint %s could not be written: %s. It is tried again.", folder, error)
+            logger.error("checkpoint %s could not be written: %s. It is tried again.", folder, reason(error))
         else:
             logger.info("checkpoint %s written in %.1f s", folder, time.monotonic() - start)
             self._warn_of_little_room()
@@ -200,9 +208,7 @@ class CheckpointWriter:
         """
         free = shutil.disk_usage(self._output_dir).free
         if free < self._size:
-            raise OSError(
-                errno.ENOSPC, f"it takes {self._size / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left"
-            )
+            raise OSError(f"it takes {self._size / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left")
 
     def _warn_of_little_room(self) -> None:
         free = shutil.disk_usage(self._output_dir).free
