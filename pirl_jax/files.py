@@ -50,6 +50,13 @@ def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
+def last_line(text: str) -> str:
+    """Return what a command's output says in the end: its line of error, or its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-15:]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["(it said nothing)"])[-1]
+
+
 def digest(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:

@@ -94,6 +94,16 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_samples": COUNT,
     },
     "push": {},
+    "launch": {
+        "actors": COUNT,
+        "threads": COUNT,
+        "devices": NOT_NEGATIVE,
+        "egl_devices": NOT_NEGATIVE,
+        "max_restarts": NOT_NEGATIVE,
+        "restart_window_s": POSITIVE,
+        "backoff_s": NOT_NEGATIVE,
+        "hang_after_s": POSITIVE,
+    },
 }
 """Section → field → what each of its numbers must be, where it is a number: neither None nor a word."""
 
