@@ -51,10 +51,10 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def last_line(text: str) -> str:
-    """Return what a command's output says in the end: its line of error, or its last line."""
+    """Return what a command's output says in the end, in one line: its error, or its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()][-15:]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["(it said nothing)"])[-1]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return " ".join(lines[errors[-1] if errors else -1 :]) or "(nothing)"
 
 
 def digest(path: Path) -> str:

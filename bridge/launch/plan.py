@@ -164,7 +164,11 @@ def _launch_folder(output_dir: Path) -> Path:
 
 def _long(argument: str) -> str:
     name, _, value = argument.partition("=")
-    return f"--algorithm.launch.actors={value}" if name == "--actors" else argument
+    if name != "--actors":
+        return argument
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"--actors must be a number of at least 1; got {value!r}.")
+    return f"--algorithm.launch.actors={value}"
 
 
 def _without(arguments: Iterable[str], *beginnings: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import grpc
 
 from bridge.wire import protocol
@@ -9,6 +11,16 @@ from bridge.wire.protocol import ProtocolError, Status
 
 _TIMEOUT_S = 2.0
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
+
+
+class Line(Protocol):
+    """What is used of a ``StatusLine``."""
+
+    def ask(self) -> Status | None:
+        """Return how the run stands; None if nobody says so."""
+
+    def close(self) -> None:
+        """Hang up."""
 
 
 class StatusLine:

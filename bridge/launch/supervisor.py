@@ -12,7 +12,7 @@ from bridge.launch.actor import Actor
 from bridge.launch.pace import Metrics, Pace
 from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.slot import Process, Slot, Start, how, start_command
-from bridge.launch.status import StatusLine
+from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
 from pirl_jax.run_folder import CHECKPOINTS, LAST, PRETRAINED_MODEL, read_step
 
@@ -39,6 +39,7 @@ class Supervisor:
         plan: What to start.
         say: Told what happens, in words.
         start: Starts a process.
+        line: To the learner; None: to the plan's address.
         poll_s: Seconds between two looks.
 
     Attributes:
@@ -50,6 +51,7 @@ class Supervisor:
         plan: Plan,
         say: Callable[[str], None],
         start: Start = start_command,
+        line: Line | None = None,
         poll_s: float = 0.5,
     ) -> None:
         self.plan, self._say, self._poll_s = plan, say, poll_s
@@ -59,7 +61,7 @@ class Supervisor:
             for number in range(plan.settings.actors)
         ]
         self.status: Status | None = None
-        self._line = StatusLine(plan.address)
+        self._line = line or StatusLine(plan.address)
         self._metrics = Metrics(plan.output_dir)
         self._answered: float | None = None
         self._asked = self._obeyed = 0
