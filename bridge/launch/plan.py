@@ -130,9 +130,10 @@ def _check(facts: Facts) -> None:
     try:
         with socket.create_server((facts.host, facts.port)):
             pass
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the second for numbers that no port has
+        why = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"Cannot listen on {facts.host}:{facts.port} ({error.strerror}): another learner may run there. "
+            f"Cannot listen on {facts.host}:{facts.port} ({why}): another learner may run there. "
             f"Stop it, or give --{_PORT_KEY}=N, a free port."
         ) from error
 

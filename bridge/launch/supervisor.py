@@ -55,7 +55,9 @@ class Supervisor:
         poll_s: float = 0.5,
     ) -> None:
         self.plan, self._say, self._poll_s = plan, say, poll_s
-        self.learner = Slot("the learner", LEARNER, plan.folder / "learner", plan.settings, {}, start)
+        devices = ",".join(map(str, plan.settings.learner_devices))
+        seen = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
+        self.learner = Slot("the learner", LEARNER, plan.folder / "learner", plan.settings, seen, start)
         self.actors = [
             Actor(number, plan.actor, plan.folder / f"actor{number}", plan.settings, start, say)
             for number in range(plan.settings.actors)

@@ -18,9 +18,10 @@ class LaunchConfig:
     """Actor processes on this machine."""
     threads: int = 1
     """CPU threads of an actor's numerical libraries."""
+    learner_devices: tuple[int, ...] = ()
+    """GPUs that the learner sees (``CUDA_VISIBLE_DEVICES``). (): all there are."""
     devices: tuple[int, ...] = ()
-    """GPUs, dealt out to the actors in turn: each sees its own alone (``CUDA_VISIBLE_DEVICES``). (): all see
-    what there is."""
+    """GPUs, dealt out to the actors in turn: each sees its own alone. (): all see what there is."""
     egl_devices: tuple[int, ...] = ()
     """The same for the GPUs that draw (``MUJOCO_EGL_DEVICE_ID``). LIBERO's robosuite wants an actor's to be
     the one that it sees."""

@@ -97,6 +97,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "launch": {
         "actors": COUNT,
         "threads": COUNT,
+        "learner_devices": NOT_NEGATIVE,
         "devices": NOT_NEGATIVE,
         "egl_devices": NOT_NEGATIVE,
         "max_restarts": NOT_NEGATIVE,

@@ -22,7 +22,9 @@ def save(output_dir: Path, step: int) -> None:
     (checkpoint / "pretrained_model").mkdir()
     (checkpoint / "training_state" / "training_step.json").write_text(json.dumps({"step": step}))
     (checkpoint / "pretrained_model" / "train_config.json").write_text("{}")
-    (output_dir / "checkpoints" / "last").symlink_to(checkpoint.name)
+    last = output_dir / "checkpoints" / "last"
+    last.unlink(missing_ok=True)
+    last.symlink_to(checkpoint.name)
 
 
 def main() -> None:
