@@ -49,9 +49,9 @@ def read_facts(arguments: Sequence[str]) -> Facts:
         raise ValueError(last_line(done.stderr).removeprefix("error: "))
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     values = json.loads(line.removeprefix(_MARK))
-    settings = values["launch"].items()
-    launch = LaunchConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings})
-    return Facts(**values | {"launch": launch})
+    settings: dict[str, Any] = values["launch"]
+    lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+    return Facts(**values | {"launch": LaunchConfig(**settings | lists)})
 
 
 def _print(cfg: Any) -> None:
