@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pirl_jax.recipe.renamed import refuse_old_names
-from pirl_jax.run_folder import mend
+from pirl_jax.run_folder.lock import set_aside
+from pirl_jax.run_folder.manifest import whole
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +36,17 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         stderr.write(unsaid.getvalue())
         unsaid.seek(0)
         unsaid.truncate()
+        if cfg.output_dir and not cfg.resume:
+            set_aside(Path(cfg.output_dir))
         cfg.validate()
         init_logging()
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports a dozen lines a checkpoint
         run(cfg)
 
     try:
-        for argument in sys.argv[1:]:
-            if argument.startswith("--config_path="):
-                mend(Path(argument.partition("=")[2]))
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        if "--resume=true" in sys.argv:
+            sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
         sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
@@ -54,8 +58,16 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         if stop.code and (text := unsaid.getvalue().strip()):
             sys.exit("error: " + text.rsplit("error: ", 1)[-1])
         raise
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     finally:
         sys.stderr = stderr
+
+
+def _whole(argument: str) -> str:
+    """Return ``--config_path=…`` with the checkpoint that a run may go on from, and other arguments as is."""
+    name, _, value = argument.partition("=")
+    return f"{name}={whole(Path(value))}" if name == "--config_path" and value else argument
 
 
 def shorten_import_warnings() -> None:

@@ -5,33 +5,32 @@ config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); th
 """
 
 import logging
-import shutil
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 
 from pirl_jax.command import run_command
+from pirl_jax.ending import Stop, end
 from pirl_jax.linear import check_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.shelf import Shelf
-from pirl_jax.run_folder import CHECKPOINTS, LAST, SCORE, read_step
+from pirl_jax.run_folder.layout import read_step
+from pirl_jax.run_folder.lock import occupied
 from pirl_jax.training import checkpoint, compilations, loop, storage
-from pirl_jax.training.budget import budget
+from pirl_jax.training.budget import budget, give_back_what_is_freed
 from pirl_jax.training.fit import fit
-from pirl_jax.training.metrics import FILE_NAME, MetricsWriter, wandb_sinks
+from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
+from pirl_jax.training.saves import Cadence, Saves
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
@@ -39,6 +38,10 @@ from pirl_jax.update.demonstrations import Demonstrations, encode
 from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 logger = logging.getLogger(__name__)
+
+
+SAVE_UPDATES, SAVE_MINUTES = 10, 15.0
+"""A run is saved so often, whichever comes first, unless ``save_freq`` says otherwise."""
 
 
 class Run(NamedTuple):
@@ -132,8 +135,9 @@ def fitted(
 
     recipe = run.recipe
     memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
-    every = cfg.save_freq if cfg.save_freq > 0 else cfg.steps
-    count = cfg.steps // every + 1 if saves and cfg.save_checkpoint else 0
+    cadence = cadence_of(cfg)
+    every = cadence.updates or cfg.steps
+    count = cfg.steps // every + 1 if saves and cadence.saves else 0
     export = size_of(run.frozen) + size_of(run.shapes.params)
     sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, every, recipe.checkpoint)
     bound = storage.rows_bound(recipe.rows_gb)
@@ -175,6 +179,16 @@ def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
         size = cfg.algorithm.rollout.group_size
         restored = restored.replace(episodes=-(-restored.episodes // size) * size)
     return restored
+
+
+def cadence_of(cfg: Any) -> Cadence:
+    """Return when a run is saved: as ``save_freq`` says, or, where nobody has set it, often enough for RL.
+
+    LeRobot's own default is for the short steps of supervised training.
+    """
+    if cfg.save_freq == type(cfg).save_freq:
+        return Cadence(SAVE_UPDATES, SAVE_MINUTES, cfg.save_checkpoint)
+    return Cadence(max(0, cfg.save_freq), 0, cfg.save_checkpoint)
 
 
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
@@ -250,16 +264,25 @@ def learn(cfg: Any) -> None:
 
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
-        OSError: The port is taken.
+        OSError: The port is taken, or the last checkpoint could not be written.
+        SystemExit: A signal has stopped it.
     """
-    from bridge.weights.export import export_pretrained
-
-    start = cfg.checkpoint_path
+    start, output_dir = cfg.checkpoint_path, Path(cfg.output_dir)
     if cfg.resume and (done := read_step(start)) >= cfg.steps:
         logger.info("this run is done: %s is of update %d of %d. Give --steps=N", start, done, cfg.steps)
         return
+    with occupied(output_dir):
+        stop, done = _learn(cfg, output_dir)
+    end(stop, output_dir, done, cfg.steps, "pirl_jax.learner")
+
+
+def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
+    """Return what may have stopped the run, and the updates that are done."""
+    from bridge.weights.export import export_pretrained
+
+    give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
-    recipe, output_dir = run.recipe, Path(cfg.output_dir)
+    recipe = run.recipe
     parts, shelf = fitted(run, cfg)
     encoder = jax.device_put(frozen)
     del frozen  # one copy is enough, and what is free can be taken by the next
@@ -272,17 +295,13 @@ def learn(cfg: Any) -> None:
         export_pretrained(run.policy.merge(host_state.params, encoder), cfg, folder)
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
+    done = int(train_state.updates)
     with serve(run, assignments, cfg.steps) as server:
-        # The folder only now: a port in use must not leave one behind that the next try would trip over.
-        output_dir.mkdir(parents=True, exist_ok=True)
+        stop = Stop("the update that runs is finished and saved")
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
             checkpoint.CheckpointWriter(output_dir, cfg.steps, recipe.checkpoint) as writer,
-            MetricsWriter(output_dir, int(train_state.updates), trackers) as log,
+            MetricsWriter(output_dir, done, trackers) as log,
         ):
             logger.info(
                 "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
@@ -299,38 +318,15 @@ def learn(cfg: Any) -> None:
                 release=writer.release,
                 shelf=shelf,
             )
-            update = None
-            rates: list[float] = []
-
-            def about() -> dict[str, Any]:
-                """Say of the checkpoint to write what actors achieved since the one before."""
-                score = {SCORE: fmean(rates)} if rates else {}
-                rates.clear()
-                return run.about | score
-
+            saves = Saves(writer, cadence_of(cfg), export, run.about)
             try:
                 for update in updates:
-                    log.write(update.number, update.metrics | service_metrics(server.stats()))
-                    rates.append(update.metrics["train/success_rate"])
-                    if cfg.save_checkpoint and cfg.save_freq > 0 and update.number % cfg.save_freq == 0:
-                        writer.save(update.number, update.state, export, about())
+                    done = update.number
+                    log.write(done, update.metrics | service_metrics(server.stats()))
+                    saves.after(done, update.state, update.metrics["train/success_rate"])
             finally:
-                # The end of the run, a signal or a failure: what was learned is not lost.
-                if cfg.save_checkpoint and update is not None:
-                    checkpoint.save_last(writer, update.number, update.state, export, about())
-    logger.info(last_words(output_dir))
-
-
-def last_words(output_dir: Path) -> str:
-    """Say where a run's newest checkpoint is. A folder in which there is nothing goes: it would be in the way
-    of the same command."""
-    last = output_dir / CHECKPOINTS / LAST
-    if last.exists():
-        return f"done: {last}"
-    metrics = output_dir / FILE_NAME
-    if metrics.exists() and not metrics.read_text():
-        shutil.rmtree(output_dir)
-    return "done: there is no checkpoint (it was stopped before the first, or save_checkpoint=false)"
+                saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
+    return stop, done
 
 
 def service_metrics(stats: dict[str, Any]) -> dict[str, float]:

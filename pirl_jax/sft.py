@@ -8,8 +8,6 @@ Meets ``bridge`` inside functions only.
 import dataclasses
 import itertools
 import logging
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -21,13 +19,16 @@ import jax.numpy as jnp
 import optax
 
 from pirl_jax.command import run_command
+from pirl_jax.ending import Stop, end
+from pirl_jax.run_folder.lock import occupied
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
 from pirl_jax.training import checkpoint, compilations
-from pirl_jax.training.budget import allowed, budget, in_words
+from pirl_jax.training.budget import allowed, budget, give_back_what_is_freed, in_words
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
+from pirl_jax.training.saves import Cadence, Saves
 from pirl_jax.training.trained import summary
 from pirl_jax.trees import merge
 from pirl_jax.typing import Params
@@ -44,10 +45,21 @@ def train(cfg: Any) -> None:
     Raises:
         ValueError: A setting, the dataset or a checkpoint does not fit; says which and what to do.
         FloatingPointError: The loss is not finite.
+        OSError: The last checkpoint could not be written.
+        SystemExit: A signal has stopped it.
     """
+    output_dir = Path(cfg.output_dir)
+    with occupied(output_dir):
+        stop, done = _train(cfg, output_dir)
+    end(stop, output_dir, done, cfg.steps, "pirl_jax.sft")
+
+
+def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
+    """Return what may have stopped the run, and the steps that are done."""
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
     from bridge.weights.export import export_pretrained, policy_config
 
+    give_back_what_is_freed()
     if cfg.policy is None or cfg.policy.type != "xvla":
         raise ValueError(f"pirl_jax.sft trains policy.type=xvla; got {getattr(cfg.policy, 'type', None)!r}.")
     dataset = load_dataset(cfg)
@@ -68,15 +80,11 @@ def train(cfg: Any) -> None:
     def export(folder: Path, host_state: SupervisedState) -> None:
         export_pretrained(merge(host_state.params, frozen), cfg, folder, domain_id=domain)
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
     data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain)
     first_batch = next(data)
     step = fitted(cfg, config, optimizer, state, frozen, first_batch)
     data = itertools.chain([first_batch], data)
-    output_dir = Path(cfg.output_dir)
+    stop = Stop("the step that runs is finished and saved")
     with (
         checkpoint.CheckpointWriter(output_dir, cfg.steps, cfg.checkpoint) as writer,
         MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
@@ -84,6 +92,7 @@ def train(cfg: Any) -> None:
         schedule = recipe.schedule(cfg.steps)
         done = logged = start
         since = time.perf_counter()
+        saves = Saves(writer, Cadence(max(0, cfg.save_freq), 0, cfg.save_checkpoint), export, known)
         try:
             for done, current, metrics in fit(state, jax.device_put(frozen), step, data, cfg.steps, stop):
                 state = current  # the one before was donated
@@ -97,13 +106,11 @@ def train(cfg: Any) -> None:
                     }
                     metrics_file.write(done, metrics | rates)
                     logged, since = done, time.perf_counter()
-                if cfg.save_checkpoint and cfg.save_freq > 0 and done % cfg.save_freq == 0:
-                    writer.save(done, state, export, known)
-                    writer.release()  # the next step donates it
+                saves.after(done, state)
+                writer.release()  # the next step donates it
         finally:
-            if cfg.save_checkpoint and done > start:
-                checkpoint.save_last(writer, done, state, export, known)
-    logger.info("done after %d steps: %s", done, output_dir)
+            saves.last()
+    return stop, done
 
 
 def fitted(

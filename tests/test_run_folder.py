@@ -5,19 +5,17 @@ import shutil
 
 import pytest
 
-from pirl_jax.run_folder import (
+from pirl_jax.run_folder.layout import (
     MODEL,
     PRETRAINED_MODEL,
-    Retention,
-    best_of,
     checkpoint_folder,
     checkpoint_of,
     mend,
     point,
-    prune,
     sweep,
     write_about,
 )
+from pirl_jax.run_folder.retention import Retention, best_of, prune
 
 
 def checkpoint(output_dir, step, **about):

@@ -12,7 +12,8 @@ from bridge.launch.actor import MODULE
 from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
 from bridge.processes import free_port
-from pirl_jax.training.metrics import FILE_NAME, read
+from pirl_jax.run_folder.layout import METRICS
+from pirl_jax.training.metrics import read
 
 ACTORS = 2
 
@@ -63,7 +64,7 @@ def train(
         plan = prepare(arguments)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
-    metrics = plan.output_dir / FILE_NAME
+    metrics = plan.output_dir / METRICS
 
     def show(supervisor: Supervisor) -> None:
         if rows := read(metrics):

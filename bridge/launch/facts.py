@@ -50,8 +50,9 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     values = json.loads(line.removeprefix(_MARK))
     settings: dict[str, Any] = values["launch"]
-    lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-    return Facts(**values | {"launch": LaunchConfig(**settings | lists)})
+    for name, value in settings.items():
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return Facts(**values | {"launch": LaunchConfig(**settings)})
 
 
 def _print(cfg: Any) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from pirl_jax.training.metrics import FILE_NAME, read
+from pirl_jax.run_folder.layout import METRICS
+from pirl_jax.training.metrics import read
 
 _LOOKED_AT = 10
 """Updates: older ones say little of what is to come."""
@@ -52,7 +53,7 @@ class Metrics:
     """
 
     def __init__(self, output_dir: Path) -> None:
-        self._path, self._size = output_dir / FILE_NAME, -1
+        self._path, self._size = output_dir / METRICS, -1
         self._pace = Pace()
 
     def pace(self) -> Pace:

@@ -7,13 +7,11 @@ import shutil
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
 from pirl_jax.recipe import LaunchConfig
-from pirl_jax.run_folder import CHECKPOINTS, LAST, PRETRAINED_MODEL, mend
-from pirl_jax.training.metrics import FILE_NAME
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, TRAIN_CONFIG, mend, steps
 
 AUTO = "--resume=auto"
 _PORT_KEY = "algorithm.actor_learner_config.learner_port"
@@ -47,14 +45,11 @@ class Plan:
     def learner_again(self) -> tuple[str, ...]:
         """Return the arguments of a learner in the place of one that was killed.
 
-        It goes on from the last checkpoint. Before the first it begins anew, and what the killed one has left
-        is moved out of its way.
+        It goes on from the last checkpoint. Before the first it begins anew, and moves out of its way what
+        the killed one has left.
         """
         config = saved_config(self.output_dir)
-        if config is not None:
-            return _resumed(self.given, config, self.output_dir)
-        _set_aside(self.output_dir)
-        return self.learner
+        return self.learner if config is None else _resumed(self.given, config, self.output_dir)
 
 
 def prepare(arguments: Sequence[str]) -> Plan:
@@ -73,8 +68,6 @@ def prepare(arguments: Sequence[str]) -> Plan:
         given = _without(given, _RESUME)
         config = saved_config(output_dir)
         learner = given if config is None else _resumed(given, config, output_dir)
-        if config is None:
-            _set_aside(output_dir)
     facts = read_facts(learner)
     _check(facts)
     output_dir = Path(facts.output_dir)
@@ -91,9 +84,14 @@ def prepare(arguments: Sequence[str]) -> Plan:
 
 def saved_config(output_dir: Path) -> Path | None:
     """Return the config in a run's last checkpoint; None where there is no checkpoint."""
-    config = output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL / "train_config.json"
-    mend(config)
-    return config if config.exists() else None
+    checkpoints = output_dir / CHECKPOINTS
+    last = checkpoints / LAST / PRETRAINED_MODEL / TRAIN_CONFIG
+    mend(last)
+    if last.exists():
+        return last
+    # Killed before there was a link to its first.
+    newest = max(steps(checkpoints), default=None)
+    return None if newest is None else newest[1] / PRETRAINED_MODEL / TRAIN_CONFIG
 
 
 def _resumed(given: Iterable[str], config: Path, output_dir: Path) -> tuple[str, ...]:
@@ -112,8 +110,8 @@ def _actor_arguments(given: Sequence[str], learner: Sequence[str], facts: Facts)
     if f"{_RESUME}true" not in learner:
         return (*_without(given, _OUTPUT, _RESUME), *plugin)
     config = Path(_value(learner, _CONFIG) or "")
-    config = config / "train_config.json" if config.is_dir() else config
-    copy = _launch_folder(Path(facts.output_dir)) / "train_config.json"
+    config = config / TRAIN_CONFIG if config.is_dir() else config
+    copy = _launch_folder(Path(facts.output_dir)) / TRAIN_CONFIG
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(config, copy)
     base = _value(given, _POLICY) or facts.base
@@ -136,13 +134,6 @@ def _check(facts: Facts) -> None:
             f"Cannot listen on {facts.host}:{facts.port} ({why}): another learner may run there. "
             f"Stop it, or give --{_PORT_KEY}=N, a free port."
         ) from error
-
-
-def _set_aside(output_dir: Path) -> None:
-    """Move what a run has left that was killed before its first checkpoint; a new one would be refused."""
-    if (output_dir / FILE_NAME).exists() or (output_dir / CHECKPOINTS).exists():
-        asides = (output_dir.with_name(f"{output_dir.name}.aside{n}") for n in count(1))
-        output_dir.rename(next(aside for aside in asides if not aside.exists()))
 
 
 def _output_dir(given: Sequence[str]) -> Path:

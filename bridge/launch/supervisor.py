@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
-from pirl_jax.run_folder import CHECKPOINTS, LAST, PRETRAINED_MODEL, read_step
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, read_step
 
 LEARNER = "pirl_jax.learner"
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""A learner's status once it was told to stop, and has saved."""
 _PATIENCE_S = 15.0
 """For the actors to end, once they are asked to."""
 
@@ -172,26 +175,21 @@ class Supervisor:
 
     def _note_end(self, status: int, now: float) -> Outcome | None:
         words, said = self.learner.last_words(), f"the learner {how(status)}"
-        if status > 0:
-            return Outcome("failed", f"{words.removeprefix('error: ')} ({self.learner.log})")
-        if status == 0 and self._done():
+        if status == 0:
             last = self.plan.output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL
             where = last if last.exists() else self.plan.output_dir
             return Outcome("finished", f"finished: all {self.plan.updates} updates; the policy is in {where}")
+        if status > 0 and status not in _STOPPED:
+            return Outcome("failed", f"{words.removeprefix('error: ')} ({self.learner.log})")
         if self._failure is not None:
             return Outcome("failed", self._failure)
-        if status == 0 or self.stopping:
+        if status > 0 or self.stopping:
             return self._stopped("stopped")
         wait = self.learner.again(now)
         if wait is None:
             return Outcome("failed", f"{said}, once too often; {self.learner.log}: {words}")
         self._say(f"{said} and is started again in {wait:.0f} s; {self.learner.log}: {words}")
         return None
-
-    def _done(self) -> bool:
-        config = saved_config(self.plan.output_dir)
-        saved = 0 if config is None else read_step(config.parents[1])
-        return max(saved, self.pace.update) >= self.plan.updates
 
     def _stopped(self, word: str) -> Outcome:
         output = f"--output_dir={self.plan.output_dir}"

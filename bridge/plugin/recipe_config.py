@@ -19,7 +19,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import LaunchConfig, Recipe
-from pirl_jax.run_folder import Retention
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
 SUPPORTED_POLICIES = ("xvla",)

@@ -10,7 +10,7 @@ from typing import Any
 from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
-from pirl_jax.run_folder import CHECKPOINTS
+from pirl_jax.run_folder.layout import CHECKPOINTS
 from pirl_jax.trees import leaves
 
 _NOT_COMPARED = ("resume", "checkpoint_path", "output_dir", "policy.input_features", "policy.output_features")

@@ -11,7 +11,7 @@ from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - 
 
 from bridge.settings.learner_config import check_seed
 from bridge.settings.resumed import check_place
-from pirl_jax.run_folder import Retention
+from pirl_jax.run_folder.retention import Retention
 
 
 @dataclass

@@ -14,7 +14,8 @@ import jax
 from bridge.weights.folder import FORMATS, check_destination, format_of, load_params, resolve, save_params
 from bridge.weights.saved import saved_params
 from bridge.weights.state_dict import Progress, Tree
-from pirl_jax.run_folder import PRETRAINED_MODEL, checkpoint_of
+from pirl_jax.run_folder.layout import PRETRAINED_MODEL, checkpoint_of
+from pirl_jax.run_folder.manifest import check as check_whole
 from pirl_jax.trees import leaves
 
 
@@ -50,6 +51,7 @@ def convert(
     check_destination(out, overwrite)
     if step is not None:
         checkpoint = checkpoint_of(source, step)
+        check_whole(checkpoint)
         params = saved_params(checkpoint, base, progress)
         save_params(params, checkpoint / PRETRAINED_MODEL, out, to or "lerobot", overwrite)
         return to or "lerobot", params

@@ -33,7 +33,7 @@ from transformers import AutoTokenizer
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
 from bridge.weights.folder import TOKENIZER, repoint_tokenizer
 from bridge.weights.state_dict import Tree, write_safetensors
-from pirl_jax.run_folder import MODEL, final_path
+from pirl_jax.run_folder.layout import MODEL, final_path
 from pirl_jax.xvla.config import XVLAConfig
 
 Stats = Mapping[str, Mapping[str, Sequence[float] | torch.Tensor]]

@@ -25,7 +25,7 @@ from bridge.weights.state_dict import (
     write_safetensors,
 )
 from pirl_jax import tree_store
-from pirl_jax.run_folder import MODEL, PRETRAINED_MODEL, TRAINING_STATE
+from pirl_jax.run_folder.layout import MODEL, PRETRAINED_MODEL, TRAINING_STATE
 from pirl_jax.xvla.config import XVLAConfig
 
 CONFIG = "config.json"

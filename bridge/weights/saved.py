@@ -15,7 +15,7 @@ from bridge.weights.folder import load_params
 from bridge.weights.state_dict import Progress, Tree, WeightsError
 from pirl_jax import tree_store
 from pirl_jax.likelihood.modes import NOISE_HEAD
-from pirl_jax.run_folder import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
+from pirl_jax.run_folder.layout import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
 from pirl_jax.trees import leaves, merge, nest
 
 FROZEN = "frozen_tensors"

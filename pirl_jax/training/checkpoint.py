@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import threading
@@ -15,7 +16,8 @@ import jax
 import numpy as np
 
 from pirl_jax import tree_store
-from pirl_jax.run_folder import (
+from pirl_jax.run_folder import manifest
+from pirl_jax.run_folder.layout import (
     BEST,
     BUILDING,
     CHECKPOINTS,
@@ -23,17 +25,20 @@ from pirl_jax.run_folder import (
     ORBAX,
     PRETRAINED_MODEL,
     TRAINING_STATE,
-    Retention,
-    best_of,
     checkpoint_folder,
     point,
-    prune,
     put_in_place,
     sweep,
     write_about,
 )
+from pirl_jax.run_folder.retention import Retention, best_of, prune
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 30.0
+"""Seconds between a checkpoint that could not be written and the next try."""
+FORESEEN = 2
+"""Checkpoints that the disk should have room for; with less it is said."""
 
 Export = Callable[[Path, Any], None]
 
@@ -66,10 +71,11 @@ class CheckpointWriter:
     that was just being replaced by another of its step, once ``run_folder.mend`` has put it back), and the
     next writer sweeps the leftovers.
 
-    An error in the background surfaces at the next :meth:`save`, :meth:`wait` or :meth:`close`.
+    One that cannot be written is reported at once and costs the run nothing else: the caller tries again,
+    with a newer state, when ``to_be_tried_again`` says so. If it was the last, :meth:`close` raises.
 
     Attributes:
-        saved: Step of the newest checkpoint that was begun; None before the first.
+        saved: Step of the newest checkpoint that is written, or is being written; None before the first.
     """
 
     def __init__(self, output_dir: Path | str, total_steps: int, retention: Retention):
@@ -86,7 +92,11 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._read = threading.Event()
         self._error: BaseException | None = None
+        self._failed_at = 0.0
+        self._size = 0
+        """Bytes of the checkpoint that was written last."""
         self.saved: int | None = None
+        self._output_dir.mkdir(parents=True, exist_ok=True)
         sweep(self._output_dir / CHECKPOINTS)
 
     def save(
@@ -106,7 +116,9 @@ class CheckpointWriter:
         Returns:
             The folder the checkpoint will have.
         """
-        self.wait()
+        if self._thread is not None:
+            self._thread.join()
+        self._error = None
         folder = checkpoint_folder(self._output_dir, step, self._total_steps)
         self._read.clear()
         self._thread = threading.Thread(
@@ -114,9 +126,14 @@ class CheckpointWriter:
             args=(folder, state, export, {**about, "step": step}),
             name=f"checkpoint-{folder.name}",
         )
-        self._thread.start()
         self.saved = step
+        self._thread.start()
         return folder
+
+    @property
+    def to_be_tried_again(self) -> bool:
+        """The last checkpoint could not be written, and not just now."""
+        return self._error is not None and time.monotonic() - self._failed_at > RETRY_S
 
     def release(self) -> None:
         """Block until the state that is being saved may be donated."""
@@ -133,10 +150,9 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
         if self._error is not None:
-            error, self._error = self._error, None
             raise CheckpointError(
-                f"a checkpoint could not be written to {self._output_dir}: {error}"
-            ) from error
+                f"the last checkpoint could not be written to {self._output_dir}: {self._error}"
+            ) from self._error
 
     def close(self) -> None:
         """Finish the checkpoint being written."""
@@ -152,6 +168,7 @@ class CheckpointWriter:
         start = time.monotonic()
         building = folder.with_name(folder.name + BUILDING)
         try:
+            self._check_room()
             state = in_host_memory(state)
             self._read.set()
             shutil.rmtree(building, ignore_errors=True)
@@ -160,16 +177,43 @@ class CheckpointWriter:
             export(building / PRETRAINED_MODEL, state)
             tree_store.save(building / TRAINING_STATE / ORBAX, state)
             write_about(building, about)
+            manifest.seal(building)
+            self._size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())
             put_in_place(building, folder)
             point(LAST, folder)
             self._tidy(folder, int(about["step"]))
         except BaseException as error:  # raised again in the caller's thread by wait()
-            self._error = error
+            self._error, self._failed_at, self.saved = error, time.monotonic(), None
             shutil.rmtree(building, ignore_errors=True)
+            logger.error("checkpoint %s could not be written: %s. It is tried again.", folder, error)
         else:
             logger.info("checkpoint %s written in %.1f s", folder, time.monotonic() - start)
+            self._warn_of_little_room()
         finally:
             self._read.set()
+
+    def _check_room(self) -> None:
+        """Begin nothing that would fill the disk.
+
+        Raises:
+            OSError: Another checkpoint like the last one has no room.
+        """
+        free = shutil.disk_usage(self._output_dir).free
+        if free < self._size:
+            raise OSError(
+                errno.ENOSPC, f"it takes {self._size / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left"
+            )
+
+    def _warn_of_little_room(self) -> None:
+        free = shutil.disk_usage(self._output_dir).free
+        if free < FORESEEN * self._size:
+            logger.warning(
+                "the disk of %s has %.1f GB left, and a checkpoint takes %.1f GB while it is written: make "
+                "room before the next",
+                self._output_dir,
+                free / 1e9,
+                self._size / 1e9,
+            )
 
     def _tidy(self, folder: Path, step: int) -> None:
         """Point at the best and remove what is not kept: trouble with others' files costs no checkpoint."""

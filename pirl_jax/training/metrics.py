@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pirl_jax.files import write_text
+from pirl_jax.run_folder.layout import METRICS
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "metrics.jsonl"
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """``sink(step, metrics)``: what every tracker is."""
@@ -44,7 +44,7 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: str | Path, resume_step: int = 0, sinks: Sequence[Sink] = ()):
-        self.path = Path(folder) / FILE_NAME
+        self.path = Path(folder) / METRICS
         kept = [row for row in read(self.path) if row["step"] <= resume_step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
@@ -129,4 +129,5 @@ def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path
         config=dict(config),
         dir=str(folder),
     )
+    wandb_config.run_id = run.id  # checkpoints say it, and a resumed run goes on with it
     return (lambda step, metrics: run.log(dict(metrics), step=step),)

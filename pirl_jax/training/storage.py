@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pirl_jax.run_folder import CHECKPOINTS, Retention
+from pirl_jax.run_folder.layout import CHECKPOINTS
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
 from pirl_jax.training.needs import rows_of
 from pirl_jax.training.parts import capacity_of

@@ -8,12 +8,13 @@ LEARNER = {
     "files": set(),
     "trees": set(),
     "tree_store": {"trees"},
-    "run_folder": set(),
+    "run_folder": {"files"},
     "rows": {"typing"},
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
     "command": {"recipe", "run_folder"},
+    "ending": {"run_folder"},
     "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},
@@ -55,7 +56,7 @@ BRIDGE = {
     "evaluate": {"bridge/figures", "bridge/libero", "pirl_jax/files", "pirl_jax/training"},
     "demo": {
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
-        *(f"pirl_jax/{room}" for room in ("command", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from toy_run import RECIPE, fresh_state
 
 import bridge.settings.resumed
@@ -38,15 +39,19 @@ def test_a_seed_from_which_nothing_can_be_drawn_is_refused(seed):
         check_seed(seed)
 
 
-def test_a_run_without_a_checkpoint_says_so_and_leaves_nothing_in_the_way(tmp_path):
-    for rows, stays in (("", False), ('{"step": 1}\n', True)):
-        output_dir = tmp_path / f"run{stays}"
-        output_dir.mkdir()
-        (output_dir / "metrics.jsonl").write_text(rows)
-        assert learner.last_words(output_dir).startswith("done: there is no checkpoint")
-        assert output_dir.exists() == stays
-    (tmp_path / "run" / "checkpoints" / "last").mkdir(parents=True)
-    assert learner.last_words(tmp_path / "run") == f"done: {tmp_path / 'run' / 'checkpoints' / 'last'}"
+@pytest.mark.parametrize(
+    ("save_freq", "due"),
+    [(20_000, {10: 0, 20: 0, 3: 900}), (4, {4: 0, 8: 0, 12: 0}), (0, {}), (-1, {})],
+)
+def test_a_run_is_saved_often_enough_unless_it_says_how_often(save_freq, due):
+    """LeRobot's own default, 20,000, means that nobody has said so."""
+    cfg = TrainRLServerPipelineConfig(save_freq=save_freq)
+    cadence = learner.cadence_of(cfg)
+    for update in range(1, 25):
+        assert cadence.due(update, 0) == (due.get(update) == 0 or (save_freq == 4 and update % 4 == 0))
+        assert cadence.due(update, 900) == (cadence.due(update, 0) or save_freq == 20_000)
+    cfg.save_checkpoint = False
+    assert not any(learner.cadence_of(cfg).due(update, 1e6) for update in range(1, 25))
 
 
 def test_a_checkpoint_of_one_run_is_not_gone_on_with_in_the_folder_of_another(tmp_path):

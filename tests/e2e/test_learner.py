@@ -1,6 +1,7 @@
 """The learner as its users start it: a process of its own, or its ``main()``."""
 
 import json
+import signal
 import socket
 import sys
 import time
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from tiny import tiny_policy_config, write_dataset, write_run_config
 
 from pirl_jax import doctor, learner, tree_store
+from pirl_jax.run_folder import manifest
 
 pytestmark = pytest.mark.e2e
 
@@ -106,7 +108,7 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
                 process.kill()
                 process.wait()
                 # As in a checkpoint that is not the last any more: only what had changed.
-                (last / "pretrained_model" / "model.safetensors").unlink()
+                manifest.remove(last.resolve(), "pretrained_model/model.safetensors")
                 resume = f"--config_path={last / 'pretrained_model' / 'train_config.json'}"
                 process = start(folder / "log", resume, "--resume=true")
                 feed(actor, 2)
@@ -143,12 +145,21 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     try:
         feed(actor, 1)
         actor.wait_for_version(2)
+        second = start(tmp_path / "log3", f"--config_path={config}", f"--seed={8}")
+        assert second.wait(timeout=60) == 1
         process.terminate()
-        assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-2000:]
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()[-2000:]
     finally:
         process.kill()
         actor.close()
     last = tmp_path / "output" / "checkpoints" / "last"
+    assert "error: another run writes to" in (tmp_path / "log3").read_text().splitlines()[-1]
+    log = (tmp_path / "log").read_text()
+    assert "SIGTERM: the update that runs is finished and saved; once more ends at once" in log
+    command = (
+        f"python -m pirl_jax.learner --config_path={last}/pretrained_model/train_config.json --resume=true"
+    )
+    assert f"stopped by SIGTERM after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
     assert last.readlink() == Path("000001")
     assert (last / "pretrained_model" / "model.safetensors").exists()
     saved = tree_store.load(last / "training_state" / "orbax")

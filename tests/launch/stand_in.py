@@ -35,7 +35,7 @@ def main() -> None:
         print(rest[1])
         sys.exit(int(rest[0]))
     if role == "learner":
-        signal.signal(signal.SIGTERM, lambda *_: (save(Path(output_dir), 3), sys.exit(0)))
+        signal.signal(signal.SIGTERM, lambda *_: (save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)))
     started = time.monotonic()
     while word != "finish" or time.monotonic() - started < 0.5:
         (Path(folder) / f"{role}.beat").write_text(str(os.getpid()))

@@ -68,16 +68,12 @@ def test_auto_goes_on_from_the_last_checkpoint_in_the_folder_that_the_config_nam
     assert set(prepared.learner_again()) == set(prepared.learner) == set(asked)
 
 
-def test_auto_moves_a_run_without_a_checkpoint_out_of_the_way_and_nothing_else(prepare, tmp_path):
-    given = ("--config_path=cfg.json", f"--output_dir={tmp_path}/run", "--resume=auto")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/mine").touch()
-    prepare(*given)
-    assert (tmp_path / "run/mine").exists()
-    (tmp_path / "run/metrics.jsonl").touch()
-    prepare(*given)
-    assert not (tmp_path / "run").exists()
-    assert (tmp_path / "run.aside1/mine").exists()
+def test_a_checkpoint_that_last_does_not_lead_to_yet_is_found(tmp_path):
+    assert plan.saved_config(tmp_path / "run") is None
+    for step in (9, 10):
+        save(tmp_path / "run", step)
+    (tmp_path / "run/checkpoints/last").unlink()
+    assert plan.saved_config(tmp_path / "run").parts[-3] == "000010"
 
 
 def test_auto_without_a_folder_says_what_it_needs(prepare):

@@ -66,7 +66,7 @@ def test_when_every_actor_is_refused_the_learner_saves_and_the_launch_says_why(h
 
 
 def test_an_actor_that_stands_still_is_killed_and_started_again(house):
-    launch = house({"0": ["run"], "1": ["run"]}, hang_after_s=1.5)
+    launch = house({"0": ["run"], "1": ["run"]}, hang_after_s=3.0)
     launch.until(lambda: launch.beats("0", "1"))
     launch.signal("0", signal.SIGSTOP)
     launch.until(lambda: launch.starts("0") == 2 and launch.beats("0"))
@@ -94,18 +94,24 @@ def test_a_killed_learner_goes_on_from_its_last_checkpoint_and_its_actors_stay(h
     assert any("the learner was killed by SIGKILL and is started again" in line for line in launch.said)
 
 
-def test_a_learner_killed_before_its_first_checkpoint_begins_anew_and_nothing_is_deleted(house):
+def test_a_learner_killed_before_its_first_checkpoint_begins_anew(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("learner"))
-    (launch.output_dir / "metrics.jsonl").write_text("")
     launch.signal("learner", signal.SIGKILL)
+    launch.output_dir.rmdir()  # the real one moves it aside
     launch.until(lambda: launch.starts("learner") == 2)
     assert launch.started[-1][1] == launch.plan.learner
-    assert (launch.folder / "run.aside1" / "metrics.jsonl").exists()
+
+
+def test_a_learner_that_someone_else_has_stopped_ends_the_launch_as_stopped(house):
+    launch = house({"0": ["run"]})
+    launch.until(lambda: launch.beats("learner"))
+    launch.signal("learner", signal.SIGTERM)
+    assert launch.end().line.startswith("stopped: update 3 is saved; ")
 
 
 def test_a_learner_that_does_not_answer_any_more_is_killed_and_started_again(house):
-    launch = house({"0": ["run"]}, hang_after_s=1.5)
+    launch = house({"0": ["run"]}, hang_after_s=3.0)
     launch.until(lambda: launch.beats("0"))
     save(launch.output_dir, 2)
     launch.signal("learner", signal.SIGSTOP)

@@ -17,7 +17,7 @@ from tiny import build_tokenizer, tiny_policy_config, write_dataset
 from bridge.datasets import dataset
 from bridge.settings.sft_config import SFTConfig
 from pirl_jax import sft, tree_store
-from pirl_jax.run_folder import read_step
+from pirl_jax.run_folder.layout import read_step
 from pirl_jax.training.metrics import read
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from pirl_jax import tree_store
-from pirl_jax.run_folder import Retention, checkpoint_folder, read_step
+from pirl_jax.run_folder.layout import checkpoint_folder, read_step
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import checkpoint
 
 
@@ -74,19 +75,30 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     np.testing.assert_array_equal(restored["w"], 2.0)
 
 
-def test_a_failed_export_surfaces_at_the_next_call_and_leaves_last_alone(tmp_path):
+def test_a_failed_checkpoint_is_said_at_once_and_tried_again_and_leaves_last_alone(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "RETRY_S", 0)
+
     def failing(folder: Path, state) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 
     writer = checkpoint.CheckpointWriter(tmp_path, 10, Retention())
     writer.save(1, {"w": np.ones(2)}, no_export)
+    assert not writer.to_be_tried_again
     writer.save(2, {"w": np.ones(2)}, failing)
-    with pytest.raises(checkpoint.CheckpointError, match="disk full"):
-        writer.save(3, {"w": np.ones(2)}, no_export)
+    writer._thread.join()
+    assert "000002 could not be written: disk full" in caplog.text
+    assert writer.to_be_tried_again
+    assert (tmp_path / "checkpoints" / "last").readlink() == Path("000001")
     writer.save(3, {"w": np.ones(2)}, no_export)
     writer.close()
+    assert not writer.to_be_tried_again
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000001", "000003", "last"]
+    writer.save(4, {"w": np.ones(2)}, failing)
+    with pytest.raises(checkpoint.CheckpointError, match="disk full"):
+        writer.close()
 
 
 def test_the_state_of_the_end_is_saved_if_the_save_before_it_failed(tmp_path):
@@ -96,14 +108,34 @@ def test_the_state_of_the_end_is_saved_if_the_save_before_it_failed(tmp_path):
         raise OSError("disk full")
 
     with checkpoint.CheckpointWriter(tmp_path, 10, Retention()) as writer:
-        writer.save(1, {"w": np.ones(2)}, failing)
-        with pytest.raises(checkpoint.CheckpointError):
-            writer.save(2, {"w": np.ones(2)}, no_export)
+        writer.save(2, {"w": np.ones(2)}, failing)
+        writer._thread.join()
         checkpoint.save_last(writer, 2, {"w": np.ones(2)}, no_export)
         assert writer.saved == 2
         checkpoint.save_last(writer, 2, {"w": np.zeros(2)}, no_export)  # it is saved already
     state = tree_store.load(tmp_path / "checkpoints" / "last" / "training_state" / "orbax")
     np.testing.assert_array_equal(state["w"], 1.0)
+
+
+def test_a_disk_is_not_filled_up_and_little_room_is_said_before(tmp_path, caplog, monkeypatch):
+    """By the size of the checkpoint before."""
+    free = [10**9]
+    usage = checkpoint.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=free[0]))
+    writer = checkpoint.CheckpointWriter(tmp_path, 10, Retention())
+    state = {"w": np.ones(10**5)}
+    writer.save(1, state, no_export)
+    writer.wait()
+    assert "make room" not in caplog.text
+    free[0] = 10**6
+    writer.save(2, state, no_export)
+    writer.wait()
+    assert "make room before the next" in caplog.text
+    free[0] = 10**5
+    writer.save(3, state, no_export)
+    with pytest.raises(checkpoint.CheckpointError, match="and the disk has"):
+        writer.wait()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000001", "000002", "last"]
 
 
 def test_a_state_whose_memory_the_failed_update_has_used_is_not_saved_and_that_is_said(tmp_path, caplog):
@@ -121,7 +153,8 @@ from pathlib import Path
 import numpy as np
 from pirl_jax import tree_store
 from pirl_jax.training import checkpoint
-from pirl_jax.run_folder import Retention, checkpoint_folder, read_step
+from pirl_jax.run_folder.layout import checkpoint_folder, read_step
+from pirl_jax.run_folder.retention import Retention
 
 def export(folder, state):
     (folder / "config.json").write_text("{}")

@@ -1,5 +1,6 @@
 """The metrics file, the console line and the optional trackers."""
 
+import copy
 import json
 import logging
 import math
@@ -48,12 +49,14 @@ WANDB = types.SimpleNamespace(enable=True, project="p", entity=None, notes=None,
 
 def test_wandb_gets_the_runs_settings_and_every_row(tmp_path, monkeypatch):
     started, logged = [], []
-    run = types.SimpleNamespace(log=lambda row, step: logged.append((step, row)))
+    run = types.SimpleNamespace(id="r2", log=lambda row, step: logged.append((step, row)))
     wandb = types.SimpleNamespace(init=lambda **settings: started.append(settings) or run)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    with MetricsWriter(tmp_path, sinks=wandb_sinks(WANDB, {"seed": 1}, tmp_path)) as writer:
+    section = copy.copy(WANDB)
+    with MetricsWriter(tmp_path, sinks=wandb_sinks(section, {"seed": 1}, tmp_path)) as writer:
         writer.write(7, {"x": 1})
     (settings,) = started
+    assert section.run_id == "r2"  # what a checkpoint's config says, so that a resumed run goes on with it
     assert settings["config"] == {"seed": 1}
     assert (settings["project"], settings["id"], settings["mode"]) == ("p", "r1", "offline")
     assert logged == [(7, {"x": 1.0})]

@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 from planned import plan
 
-from pirl_jax.run_folder import Retention
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import storage
 from pirl_jax.training.budget import GIB, Budget
 from pirl_jax.training.parts import capacity_of

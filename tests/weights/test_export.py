@@ -27,7 +27,7 @@ from bridge.weights.convert import convert
 from bridge.weights.export import export_pretrained, policy_config
 from bridge.weights.folder import load_params
 from bridge.weights.state_dict import params_from_state
-from pirl_jax.run_folder import Retention
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import checkpoint
 
 FRONT = "observation.images.front"

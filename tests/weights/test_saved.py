@@ -12,7 +12,9 @@ from tiny import tiny_policy_config
 from bridge.weights.convert import main
 from bridge.weights.folder import WeightsError, load_params
 from bridge.weights.saved import about, base_of, saved_params
-from pirl_jax.run_folder import MODEL, Retention
+from pirl_jax.run_folder import manifest
+from pirl_jax.run_folder.layout import MODEL
+from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training.checkpoint import CheckpointWriter
 
 
@@ -43,7 +45,7 @@ def run(tmp_path, lerobot_folder):
             state = {"params": {"transformer": head, "noise_head": {"w": np.ones(2)}}, "updates": step}
             writer.save(step, state, export, about(frozen, lerobot_folder))
     for step in (1, 2, 3):  # what stood for weights is no policy: only the base has them
-        (tmp_path / f"run/checkpoints/00000{step}/pretrained_model" / MODEL).unlink(missing_ok=True)
+        manifest.remove(tmp_path / f"run/checkpoints/00000{step}", f"pretrained_model/{MODEL}")
     return tmp_path / "run", trained
 
 

@@ -1,20 +1,4 @@
-"""The folder of a run as LeRobot lays it out, and what of it is kept.
-
-    <output_dir>/checkpoints/
-      000010/
-        pretrained_model/      the policy's settings and processors; its weights where the list below says so
-        training_state/
-          orbax/               what changes from update to update: weights, critic, optimiser, RNG, counters
-          training_step.json   {"step": 10, …}
-      best -> 000010           of those scored, the one with the highest score
-      last -> 000020           moved only when everything above is complete
-
-``pretrained_model`` holds all of the weights, those that never change included, in ``last`` and ``best``, or
-in every checkpoint (``Retention.export``). They are written anew from the training state by
-``pirl-convert --step``: of a ``best``, too, that became so later, in the place of one written over.
-
-Standard library only: a run's config has a ``Retention``, and actors read configs.
-"""
+"""Names in a run's folder, and the renames by which a checkpoint appears or goes as a whole."""
 
 from __future__ import annotations
 
@@ -22,15 +6,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from pirl_jax.files import flush
+
+METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 LAST = "last"
 BEST = "best"
 PRETRAINED_MODEL = "pretrained_model"
 MODEL = "model.safetensors"
+TRAIN_CONFIG = "train_config.json"
 TRAINING_STATE = "training_state"
 ORBAX = "orbax"
 TRAINING_STEP = "training_step.json"
@@ -40,32 +27,8 @@ BUILDING = ".tmp"
 """Ends the names of what is not complete yet."""
 _DISPLACED = ".displaced"
 """Ends the name of a checkpoint while another of its step takes its place."""
-_REMOVED = ".removed"
+REMOVED = ".removed"
 """Ends the name of a checkpoint that is being removed."""
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which of a run's checkpoints stay on disk, beside the last one and the best.
-
-    Raises:
-        ValueError: A number is negative.
-    """
-
-    keep_last: int = 2
-    """The newest; 0: all."""
-    keep_every: int = 0
-    """Besides, those whose step is a multiple of this; 0: none."""
-    export: Literal["last", "every"] = "last"
-    """Which have the policy's complete weights as LeRobot loads them: the last and the best, or every one.
-    The others hold what has changed, of which ``pirl-convert --step`` makes the same."""
-
-    def __post_init__(self) -> None:
-        for name in ("keep_last", "keep_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"checkpoint.{name} must be at least 0; got {getattr(self, name)}.")
-        if self.export not in ("last", "every"):
-            raise ValueError(f"checkpoint.export must be last or every; got {self.export!r}.")
 
 
 def checkpoint_folder(output_dir: Path | str, step: int, total_steps: int) -> Path:
@@ -80,7 +43,7 @@ def checkpoint_of(output_dir: Path | str, step: int) -> Path:
     Raises:
         ValueError: There is none of this step; says which there are.
     """
-    found = dict(_steps(Path(output_dir) / CHECKPOINTS))
+    found = dict(steps(Path(output_dir) / CHECKPOINTS))
     if step in found:
         return found[step]
     there = ", ".join(map(str, sorted(found))) or "none"
@@ -134,6 +97,7 @@ def put_in_place(building: Path, folder: Path) -> None:
     if folder.exists():
         os.replace(folder, displaced)
     os.replace(building, folder)
+    flush(folder.parent)
     shutil.rmtree(displaced, ignore_errors=True)
 
 
@@ -143,36 +107,7 @@ def point(name: str, folder: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)
     os.replace(link, folder.with_name(name))
-
-
-def best_of(checkpoints: Path) -> Path | None:
-    """Return the checkpoint with the highest score, of equal ones the latest; None where none has a score."""
-    scored = []
-    for step, folder in _steps(checkpoints):
-        try:
-            scored.append((read_about(folder)[SCORE], step, folder))
-        except (ValueError, KeyError):  # not readable, or without a score
-            continue
-    return max(scored)[2] if scored else None
-
-
-def prune(checkpoints: Path, step: int, retention: Retention) -> None:
-    """Remove what a run does not keep once the checkpoint of ``step`` is complete.
-
-    Checkpoints of later steps stay: they are of a run from which this one went back to an earlier state.
-    """
-    links = {checkpoints.joinpath(name).resolve() for name in (LAST, BEST)}
-    earlier = sorted((n, folder) for n, folder in _steps(checkpoints) if n <= step)
-    newest = {n for n, _ in earlier[-retention.keep_last :]}  # all of them for 0
-    for n, folder in earlier:
-        if folder.resolve() in links:
-            continue
-        if n not in newest and not (retention.keep_every and n % retention.keep_every == 0):
-            removed = folder.with_name(folder.name + _REMOVED)
-            os.replace(folder, removed)  # else, killed half-way, it would pass for a checkpoint
-            shutil.rmtree(removed)
-        elif retention.export == "last":
-            (folder / PRETRAINED_MODEL / MODEL).unlink(missing_ok=True)
+    flush(folder.parent)
 
 
 def sweep(checkpoints: Path) -> None:
@@ -187,7 +122,7 @@ def sweep(checkpoints: Path) -> None:
             os.replace(path, original)
     for path in checkpoints.glob("*"):
         name, suffix = path.stem, path.suffix
-        if suffix in (BUILDING, _REMOVED) and name.isdigit() and not path.is_symlink():
+        if suffix in (BUILDING, REMOVED) and name.isdigit() and not path.is_symlink():
             shutil.rmtree(path)
         elif suffix == BUILDING and name in (LAST, BEST) and path.is_symlink():
             path.unlink()
@@ -207,7 +142,8 @@ def mend(path: Path) -> None:
             return
 
 
-def _steps(checkpoints: Path) -> Iterator[tuple[int, Path]]:
+def steps(checkpoints: Path) -> Iterator[tuple[int, Path]]:
+    """Yield step and folder of each checkpoint, in no order."""
     for folder in checkpoints.glob("*"):
         if folder.name.isdigit() and folder.is_dir() and not folder.is_symlink():
             yield int(folder.name), folder

@@ -1,0 +1,73 @@
+"""When a run is saved, and what its checkpoints say of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from pirl_jax.run_folder.layout import SCORE
+from pirl_jax.training.checkpoint import CheckpointWriter, Export, save_last
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a run is saved; after its last update in any case.
+
+    Attributes:
+        updates: after each so many; 0: never meanwhile.
+        minutes: if so many have passed since the last time; 0: however long it takes.
+        saves: False: never, not at the end either.
+    """
+
+    updates: int
+    minutes: float = 0
+    saves: bool = True
+
+    def due(self, update: int, seconds: float) -> bool:
+        """Tell whether an update is to be saved, ``seconds`` after the last one that was."""
+        often = self.updates > 0 and update % self.updates == 0
+        return self.saves and (often or 0 < self.minutes * 60 <= seconds)
+
+
+class Saves:
+    """Has a run saved as its cadence says, and again where that has failed.
+
+    Args:
+        writer: of the run.
+        cadence: when.
+        export: see ``CheckpointWriter.save``.
+        about: what every checkpoint of the run says beside the step. Each also says, as its score, the
+            success rate since the one before, where there is one.
+    """
+
+    def __init__(
+        self, writer: CheckpointWriter, cadence: Cadence, export: Export, about: Mapping[str, Any]
+    ) -> None:
+        self._writer, self._cadence = writer, cadence
+        self._export, self._about = export, about
+        self._rates: list[float] = []
+        self._since = time.monotonic()
+        self._newest: tuple[int, Any] | None = None
+
+    def after(self, update: int, state: Any, success_rate: float | None = None) -> None:
+        """Start to save an update, if it is time; ``CheckpointWriter.release`` says until when it is read."""
+        self._newest = update, state
+        if success_rate is not None:
+            self._rates.append(success_rate)
+        again = self._cadence.saves and self._writer.to_be_tried_again
+        if again or self._cadence.due(update, time.monotonic() - self._since):
+            self._since = time.monotonic()
+            self._writer.save(update, state, self._export, self._said())
+
+    def last(self) -> None:
+        """Start to save the newest update, unless it is saved or lost."""
+        if self._cadence.saves and self._newest is not None:
+            save_last(self._writer, *self._newest, self._export, self._said())
+
+    def _said(self) -> dict[str, Any]:
+        score = {SCORE: fmean(self._rates)} if self._rates else {}
+        self._rates.clear()
+        return {**self._about, **score}
