@@ -17,6 +17,7 @@ from bridge.wire import protocol, record
 from bridge.wire.protocol import (
     PACKAGE_VERSION,
     ActorStatus,
+    Alive,
     ProtocolError,
     Registered,
     Registration,
@@ -91,6 +92,7 @@ class AssignmentService:
         methods = {
             protocol.REGISTER: self._register,
             protocol.NEXT: self._next,
+            protocol.ALIVE: self._alive,
             protocol.STATUS: lambda data, context: protocol.encode(self.status()),
         }
         return grpc.method_handlers_generic_handler(
@@ -179,6 +181,10 @@ class AssignmentService:
             f"The actor's {'; '.join(differing[:_NAMED_IN_ERROR])}{more}. "
             "Start learner and actors from one config and one checkpoint."
         )
+
+    def _alive(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        self._touch(self._read(Alive, data, context).actor)
+        return b"{}"
 
     def _next(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         request = self._read(Request, data, context)

@@ -29,7 +29,7 @@ OBS_DOMAIN_ID = "observation.domain_id"
 PACKAGE_VERSION = version("pirl-jax")
 
 SERVICE = "pirl.Assignments"
-REGISTER, NEXT, STATUS = "Register", "Next", "Status"
+REGISTER, NEXT, ALIVE, STATUS = "Register", "Next", "Alive", "Status"
 
 MAX_JSON_BYTES = 1 << 18
 _MAX_TEXT = 256
@@ -83,6 +83,13 @@ class Reply:
     task: int | None = None
     place: int | None = None
     version: int | None = None
+
+
+@dataclass(frozen=True)
+class Alive:
+    """An actor goes on playing: it has chosen a chunk."""
+
+    actor: str
 
 
 @dataclass(frozen=True)

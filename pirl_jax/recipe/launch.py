@@ -34,7 +34,7 @@ class LaunchConfig:
     hang_after_s: float = 600.0
     """Seconds without a sign of a process that lives, after which it is killed and started again: an actor of
     which the learner hears nothing, a learner that has listened and does not answer. An actor is silent while
-    it loads its policy and while it plays an episode: leave time for the longest."""
+    it loads its policy, and says at every chunk that it plays."""
 
     def __post_init__(self) -> None:
         ranges.check("launch", self)

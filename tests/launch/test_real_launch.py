@@ -86,8 +86,7 @@ def test_a_run_outlives_its_processes_is_stopped_and_goes_on(tmp_path, launch):
             "launch": {"actors": 2, "backoff_s": 0.1, "hang_after_s": 12.0},
         },
     )
-    given = (f"--config_path={config}", "--steps=6", "--resume=auto")
-    run = launch(*given)
+    run = launch(f"--config_path={config}", "--steps=100", "--resume=auto")
     first, second = run.supervisor.actors
     run.until(lambda: first.episodes and second.episodes)
     assert run.supervisor.status.awaited == 4
@@ -113,13 +112,13 @@ def test_a_run_outlives_its_processes_is_stopped_and_goes_on(tmp_path, launch):
     outcome = run.end()
     assert outcome.end == "stopped", outcome
     saved = int(outcome.line.removeprefix("stopped: update ").partition(" ")[0])
-    assert 1 < saved < 6
-    assert outcome.line.endswith(f"--steps=6 --output_dir={tmp_path}/output --resume=auto")
+    assert 1 < saved < 100
+    assert outcome.line.endswith(f"--steps=100 --output_dir={tmp_path}/output --resume=auto")
 
-    resumed = launch(*given)
+    resumed = launch(f"--config_path={config}", f"--steps={saved + 2}", "--resume=auto")
     outcome = resumed.end()
     assert (outcome.end, resumed.supervisor.learner.restarts) == ("finished", 0)
-    assert [json.loads(line)["step"] for line in rows.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(line)["step"] for line in rows.read_text().splitlines()] == list(range(1, saved + 3))
     assert (tmp_path / "output/checkpoints/last/pretrained_model/model.safetensors").exists()
 
 
