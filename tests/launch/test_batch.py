@@ -64,7 +64,7 @@ def test_a_job_whose_time_is_up_saves_asks_to_be_queued_again_and_goes_on(tmp_pa
     job = start(["bash", "job.sh"], tmp_path, environment)
     wait_for_life(tmp_path, job)
     job.terminate()
-    assert job.wait(30) == 75
+    assert job.wait(30) == 128 + signal.SIGTERM
     out = (tmp_path / "out").read_text()
     assert "stopped: update 3 is saved; go on with: pirl-launch " in out.splitlines()[-1]
     assert (tmp_path / "scheduler").read_text() == "requeue 42\n"
@@ -79,7 +79,7 @@ def test_ctrl_c_reaches_the_launch_alone_and_the_learner_saves(tmp_path, environ
     launch = start(["pirl-launch", "--config_path=cfg.json"], tmp_path, environment)
     wait_for_life(tmp_path, launch)
     os.killpg(launch.pid, signal.SIGINT)  # as a terminal does, to all that belong to it
-    assert launch.wait(30) == 75
+    assert launch.wait(30) == 128 + signal.SIGINT
     last = (tmp_path / "out").read_text().splitlines()[-1]
     command = f"pirl-launch --config_path=cfg.json --output_dir={tmp_path}/run --resume=auto"
     assert last == f"stopped: update 3 is saved; go on with: {command}"
@@ -96,3 +96,9 @@ def test_a_launch_that_fails_says_so_in_its_last_line_and_its_status(tmp_path, e
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: Cannot listen on 127.0.0.1:")
+
+
+def test_the_process_that_stays_beside_a_run_loads_neither_torch_nor_lerobot_nor_jax():
+    program = "import sys, bridge.launch.command; print({'torch', 'lerobot', 'jax'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
