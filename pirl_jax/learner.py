@@ -26,6 +26,7 @@ from pirl_jax.run_folder.lock import occupied
 from pirl_jax.training import checkpoint, compilations, loop, storage
 from pirl_jax.training.budget import budget, give_back_what_is_freed
 from pirl_jax.training.fit import fit
+from pirl_jax.training.kept import Kept, keeps
 from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
@@ -296,8 +297,13 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
+    on_cpu = jax.default_backend() == "cpu"
+    kept = Kept() if keeps(recipe.watchdog, size_of(train_state), on_cpu) else None
+    what = "the update that runs is " + (
+        "finished and saved" if kept is None else "given up, those before saved"
+    )
     with serve(run, assignments, cfg.steps) as server:
-        stop = Stop("the update that runs is finished and saved")
+        stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
             checkpoint.CheckpointWriter(output_dir, cfg.steps, recipe.checkpoint) as writer,
@@ -317,8 +323,9 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 demonstrations=demonstrations,
                 release=writer.release,
                 shelf=shelf,
+                kept=kept,
             )
-            saves = Saves(writer, cadence_of(cfg), export, run.about)
+            saves = Saves(writer, cadence_of(cfg), export, run.about, kept)
             try:
                 for update in updates:
                     done = update.number

@@ -144,6 +144,7 @@ def run(
     publish: Any,
     stop: Any,
     demonstrations: Any = None,
+    kept: Any = None,
 ) -> Iterator[loop.Update]:
     """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
     assembled = parts.assemble(policy, critic, recipe)
@@ -178,5 +179,6 @@ def run(
         total_updates=total_steps,
         stop=stop,
         demonstrations=demonstrations,
+        kept=kept,
         ahead=False,  # the order in which a test's episodes arrive does not hang on how long an update takes
     )

@@ -10,7 +10,11 @@ from bridge.wire import protocol
 from bridge.wire.protocol import ProtocolError, Status
 
 _TIMEOUT_S = 2.0
-_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
+_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),  # the learner is on this machine
+)
 
 
 class Line(Protocol):

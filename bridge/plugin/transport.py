@@ -15,7 +15,9 @@ actor opens:
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 import sys
 import threading
 import time
@@ -59,7 +61,15 @@ _CONNECTION = (
     # LeRobot's options switch gRPC's own retries on. The channel below repeats by itself, and a stream that
     # gRPC retries while its server goes away can hang for ever: nothing ends it, no cancelling either (1.85).
     ("grpc.enable_retries", 0),
+    # These notice a connection that is dead without having been closed: a lost route, a suspended host.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
+_WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
+"""For a learner on this machine or in its private network: a proxy of the environment does not lead there."""
 
 log = logging.getLogger(__name__)
 
@@ -274,9 +284,20 @@ class LearnerChannel:
 
 def open_channel(target: str, options: Any = None, compression: Any = None) -> grpc.Channel:
     """Open a plain channel for a ``LearnerChannel``: the caller's options, but quick to reconnect."""
-    ours = dict(_CONNECTION)
+    connection = (*_CONNECTION, *((_WITHOUT_PROXY,) if is_near(target) else ()))
+    ours = dict(connection)
     theirs = [(name, value) for name, value in options or () if name not in ours]
-    return _open_plain(target, [*theirs, *_CONNECTION], compression)
+    return _open_plain(target, [*theirs, *connection], compression)
+
+
+def is_near(target: str) -> bool:
+    """Tell whether ``host:port`` is this machine or one with a private address."""
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:  # only a proxy may know the name
+        return False
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_private for address in found)
 
 
 _current: LearnerChannel | None = None

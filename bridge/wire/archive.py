@@ -45,7 +45,7 @@ def load_transitions(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any
             f"Message has {len(message)} bytes; an episode of {spec.max_chunks} chunks needs at most "
             f"{spec.max_message_bytes}.",
         )
-    _check_archive(message)
+    _check_archive(message, spec.max_pickle_bytes)
     try:
         transitions = torch.load(io.BytesIO(message), map_location="cpu", weights_only=True)
     # The bytes are the peer's: torch's reader and unpickler answer bad ones with a dozen exception types.
@@ -69,8 +69,11 @@ def load_transitions(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any
     return transitions
 
 
-def _check_archive(message: bytes) -> None:
-    """Refuse compressed entries (a small message unpacking to gigabytes) and globals outside `_GLOBALS`."""
+def _check_archive(message: bytes, max_pickle_bytes: int) -> None:
+    """Refuse compressed entries (a small message unpacking to gigabytes) and globals outside `_GLOBALS`.
+
+    To look through a pickle takes far more time and memory than its bytes suggest, so a long one is not.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(message)) as archive:
             entries = archive.infolist()
@@ -86,6 +89,12 @@ def _check_archive(message: bytes) -> None:
             if len(pickles) != 1:
                 raise TransitionError(
                     "undecodable", f"Expected one data.pkl in the archive; found {len(pickles)}."
+                )
+            if pickles[0].file_size > max_pickle_bytes:
+                raise TransitionError(
+                    "too_large",
+                    f"The message's data.pkl has {pickles[0].file_size} bytes; an episode's needs at most "
+                    f"{max_pickle_bytes}.",
                 )
             program = archive.read(pickles[0])
         for opcode, argument, _ in pickletools.genops(program):

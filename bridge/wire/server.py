@@ -130,6 +130,7 @@ class LearnerServer:
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.ping_timeout_ms", 20_000),
             ],
         )
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)

@@ -11,6 +11,10 @@ _TRANSITION_OVERHEAD = 64 * 1024
 """Bytes torch.save spends on names and alignment for one transition's dozen tensors, with room to spare."""
 
 
+_TRANSITION_PICKLE = 8 * 1024
+"""Bytes of an archive's ``data.pkl`` that describe one transition; torch.save writes about 2 KiB."""
+
+
 @dataclass(frozen=True)
 class EpisodeSpec:
     """The sizes every episode of a run has.
@@ -85,3 +89,8 @@ class EpisodeSpec:
         numbers = 8 * (self.num_tokens + self.proprio_dim + 1)
         observation = len(self.image_keys) * math.prod(self.image_shape) + numbers
         return 2 * self.max_chunks * (2 * observation + 4 * self.record_dims.row_size + _TRANSITION_OVERHEAD)
+
+    @property
+    def max_pickle_bytes(self) -> int:
+        """Bytes of the pickle in it that says how the tensors belong together, rounded up as generously."""
+        return _TRANSITION_PICKLE * (2 + self.max_chunks)

@@ -14,6 +14,7 @@ from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.watchdog import WatchdogConfig
 
 __all__ = [
     "AdvantageConfig",
@@ -26,4 +27,5 @@ __all__ = [
     "PushConfig",
     "Recipe",
     "RolloutConfig",
+    "WatchdogConfig",
 ]

@@ -94,6 +94,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_samples": COUNT,
     },
     "push": {},
+    "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
     "launch": {
         "actors": COUNT,
         "threads": COUNT,

@@ -14,6 +14,7 @@ from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.watchdog import WatchdogConfig
 
 HeadPrecision = Literal["highest", "bf16_x6", "bf16_x3", "tf32_x3", "tf32", "bf16"]
 
@@ -40,6 +41,7 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:
         """Check what the sections ask of each other.

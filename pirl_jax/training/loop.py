@@ -24,11 +24,14 @@ from pirl_jax.rollout.groups import Groups
 from pirl_jax.rollout.scoring import ScoredEpisode
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.training import compilations
+from pirl_jax.training.kept import Kept
 from pirl_jax.training.parts import Parts
 from pirl_jax.training.pushes import Pushes
+from pirl_jax.training.watchdog import Watchdog
 from pirl_jax.typing import Params
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.state import TrainState
+from pirl_jax.update.update import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ def run(
     demonstrations: Demonstrations | None = None,
     release: Callable[[], None] = lambda: None,
     shelf: Shelf | None = None,
+    kept: Kept | None = None,
     ahead: bool = True,
 ) -> Iterator[Update]:
     """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
@@ -82,6 +86,8 @@ def run(
         demonstrations: for ``recipe.demonstrations``, on the device.
         ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
         shelf: where encoded observations lie; None: in memory, all of them.
+        kept: keeps the state before an update: one that is rejected is taken back, one that ``stop`` meets
+            is given up. None: it stays, and is finished.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
@@ -96,8 +102,13 @@ def run(
         pushes.start(version, behaviour_of(state, recipe))
         # An actor that is assigned an episode waits for the version to play it with.
         actors.assignments.publish(version, collector.position)
-        return state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
+        state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
+        if kept:
+            kept.keep(state)
+        return state
 
+    watchdog = Watchdog(recipe.watchdog, kept is not None)
+    interrupted = stop.is_set if kept else lambda: False
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
     with pushes:
         state = push(state)
@@ -107,24 +118,36 @@ def run(
             if stop.is_set():
                 return _say_what_waits(collector)
             collected = time.monotonic()
-            for let_go in (pushes.release, release, behaviours.let_go):
-                let_go()
+            _let_go(pushes, release, behaviours, kept)
             released = time.monotonic()
             with collector.meanwhile() if overlap else nullcontext():
-                state, metrics, n_valid = _update(parts, state, episodes, demonstrations)
+                try:
+                    state, metrics, n_valid = _update(parts, state, episodes, demonstrations, interrupted)
+                except Interrupted:
+                    return logger.info("the update that ran is given up; the one before it is kept")
+            if (rejected := watchdog.rejects(int(state.updates), metrics)) and kept:
+                state = kept.on_device().replace(updates=state.updates)
             state = push(state)
             finished = time.monotonic()
-            metrics |= _episode_metrics(episodes, dropped, int(state.updates) - 1)
+            metrics |= _episode_metrics(episodes, dropped, collector.task_rates, int(state.updates) - 1)
             metrics |= {
-                **{f"train/recent_success_rate/{task}": x for task, x in collector.task_rates.items()},
-                "train/collect_s": collected - started,
+                **_seconds(started, collected, released, finished),
                 "train/score_s": collector.scoring_s - scored,
-                "train/release_s": released - collected,
-                "train/update_s": finished - released,
                 "train/samples_per_s": n_valid / (finished - started),
                 "train/compilations": compilations.count() - compiled,
+                "train/rejected": float(rejected),
             }
             yield Update(int(state.updates), state, metrics)
+            watchdog.check()
+
+
+def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours, kept: Kept | None) -> None:
+    """Wait until nobody reads the parameters that an update is about to write over."""
+    pushes.release()
+    release()
+    behaviours.let_go()
+    if kept:
+        kept.release()
 
 
 def _collector(
@@ -161,11 +184,15 @@ def _scored(
 
 
 def _update(
-    parts: Parts, state: TrainState, collected: Sequence[Collected], demonstrations: Demonstrations | None
+    parts: Parts,
+    state: TrainState,
+    collected: Sequence[Collected],
+    demonstrations: Demonstrations | None,
+    interrupted: Callable[[], bool],
 ) -> tuple[TrainState, dict[str, float], int]:
     """Return the state after an update, its metrics, and how many points it learned from."""
     batch, n_valid = parts.batch(state, [item.episode for item in collected])
-    state, metrics = parts.update(state, batch, n_valid, demonstrations)
+    state, metrics = parts.update(state, batch, n_valid, demonstrations, interrupted)
     state, more = parts.fit_critic(state, batch, n_valid)
     numbers = {name: float(value) for name, value in (metrics | more).items()}
     if reason := at_rest(numbers):
@@ -215,7 +242,17 @@ def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     return Behaviour(state.params, done, level_at(recipe.noise, done), recipe.push.dtype)
 
 
-def _episode_metrics(collected: Sequence[Collected], dropped: Counter[str], update: int) -> dict[str, float]:
+def _seconds(started: float, collected: float, released: float, finished: float) -> dict[str, float]:
+    return {
+        "train/collect_s": collected - started,
+        "train/release_s": released - collected,
+        "train/update_s": finished - released,
+    }
+
+
+def _episode_metrics(
+    collected: Sequence[Collected], dropped: Counter[str], recent: Mapping[str, float], update: int
+) -> dict[str, float]:
     episodes = [item.episode for item in collected]
     tasks = {episode.task for episode in episodes if episode.task}
     return {
@@ -224,6 +261,7 @@ def _episode_metrics(collected: Sequence[Collected], dropped: Counter[str], upda
             f"train/success_rate/{task}": float(np.mean([e.success for e in episodes if e.task == task]))
             for task in sorted(tasks)
         },
+        **{f"train/recent_success_rate/{task}": rate for task, rate in recent.items()},
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),

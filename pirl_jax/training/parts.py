@@ -43,7 +43,8 @@ class Parts:
     programs: Programs
     """Of an update."""
     update: Callable[..., tuple[TrainState, Metrics]]
-    """``(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated."""
+    """``(state, batch, n_valid, demonstrations=None, interrupted=…) -> (state, metrics)``, see
+    ``make_update``; ``state`` is donated."""
     critic_update: Callable[[TrainState, CriticBatch, Array | int], tuple[TrainState, Metrics]] | None
     """Value-only steps; None where the recipe has none."""
 

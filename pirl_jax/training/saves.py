@@ -10,6 +10,7 @@ from typing import Any
 
 from pirl_jax.run_folder.layout import SCORE
 from pirl_jax.training.checkpoint import CheckpointWriter, Export, save_last
+from pirl_jax.training.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,19 @@ class Saves:
         export: see ``CheckpointWriter.save``.
         about: what every checkpoint of the run says beside the step. Each also says, as its score, the
             success rate since the one before, where there is one.
+        kept: has the state of the newest update, where an update that fails would take it along; None: no one
+            has.
     """
 
     def __init__(
-        self, writer: CheckpointWriter, cadence: Cadence, export: Export, about: Mapping[str, Any]
+        self,
+        writer: CheckpointWriter,
+        cadence: Cadence,
+        export: Export,
+        about: Mapping[str, Any],
+        kept: Kept | None = None,
     ) -> None:
-        self._writer, self._cadence = writer, cadence
+        self._writer, self._cadence, self._kept = writer, cadence, kept
         self._export, self._about = export, about
         self._rates: list[float] = []
         self._since = time.monotonic()
@@ -65,7 +73,9 @@ class Saves:
     def last(self) -> None:
         """Start to save the newest update, unless it is saved or lost."""
         if self._cadence.saves and self._newest is not None:
-            save_last(self._writer, *self._newest, self._export, self._said())
+            update, state = self._newest
+            state = state if self._kept is None else self._kept.state
+            save_last(self._writer, update, state, self._export, self._said())
 
     def _said(self) -> dict[str, Any]:
         score = {SCORE: fmean(self._rates)} if self._rates else {}

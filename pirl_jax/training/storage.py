@@ -13,6 +13,7 @@ from types import MappingProxyType
 from pirl_jax.run_folder.layout import CHECKPOINTS
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
+from pirl_jax.training.kept import keeps
 from pirl_jax.training.needs import rows_of
 from pirl_jax.training.parts import capacity_of
 from pirl_jax.training.plan import Plan, size_of
@@ -60,6 +61,8 @@ def storage(
     }
     if stale:
         memory["episodes that came early"] = stale * capacity * size_of(plan.images(1))
+    if keeps(recipe.watchdog, size_of(plan.state), on_cpu):
+        memory["the state before an update"] = size_of(plan.state)
     if checkpoints and not on_cpu:  # where it is read from where it lies
         memory["the state that is being saved"] = size_of(plan.state)
     return Storage(memory, rows - held, checkpoints)

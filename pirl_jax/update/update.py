@@ -30,6 +30,10 @@ LR_RANGE = 10.0
 """The adapted learning rate stays within this factor of ``OptimizerConfig.lr``."""
 
 
+class Interrupted(Exception):  # noqa: N818 - nothing has failed
+    """An update was given up; the state that it was given is gone."""
+
+
 class _Progress(NamedTuple):
     """Carried through the minibatches of an update."""
 
@@ -48,7 +52,10 @@ class _Progress(NamedTuple):
 
 
 def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Build ``update(state, batch, n_valid, demonstrations=None) -> (state, metrics)``; ``state`` is donated.
+    """Build ``update(state, batch, n_valid, demonstrations=None, interrupted=…) -> (state, metrics)``.
+
+    ``state`` is donated. The update raises ``Interrupted`` between two parts of a minibatch once
+    ``interrupted()`` is true.
 
     The rows stay in host memory. A minibatch reaches the device while the one before it is worked on, and
     nothing is waited for: whether the KL has passed its target is known on the device alone.
@@ -75,7 +82,11 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
     method = programs.method
 
     def update(
-        state: TrainState, batch: Batch, n_valid: int, demonstrations: Demonstrations | None = None
+        state: TrainState,
+        batch: Batch,
+        n_valid: int,
+        demonstrations: Demonstrations | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> tuple[TrainState, Metrics]:
         n, batch = int(n_valid), on_host(batch)
         capacity = method.capacity or len(batch.old_log_prob)
@@ -104,12 +115,13 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
             total = programs.total(batch.step_mask[chosen], weight)
             sums = programs.no_sums(progress.state.params, any_row)
             for first in range(0, 0 if idle else len(chosen), at_a_time):
+                if interrupted():
+                    raise Interrupted
                 part = slice(first, first + at_a_time)
                 rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
                 sums, done = programs.add(progress.state.params, sums, rows, total, progress.stopped)
                 running.append(done)
-                if len(running) > 1:  # else the host would lay out rows far ahead of the device
-                    running.popleft().block_until_ready()
+                _wait_for_all_but_one(running)
             seen = _critic_rows(batch, chosen, weight)
             numbers = np.int32(index), np.bool_(i == 0)
             progress = programs.step(progress, sums, seen, demonstrations, *numbers)
@@ -149,6 +161,12 @@ class Programs:
         if self.method.objective.reference_kl_coef:
             reference = in_blocks(partial(self.reference, state.reference), batch, n, size)
         return FixedPolicies(proximal, reference)
+
+
+def _wait_for_all_but_one(running: deque[Array]) -> None:
+    """Else the host would lay out rows far ahead of the device."""
+    if len(running) > 1:
+        running.popleft().block_until_ready()
 
 
 def _rows_of(batch: Batch, fixed: FixedPolicies, chosen: np.ndarray, weight: np.ndarray) -> Minibatch:

@@ -67,7 +67,7 @@ def test_success_is_reported_for_each_task_that_was_played():
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
     collected = [Collected(score(item, BEHAVIOUR), 0) for item in items]
-    metrics = train._episode_metrics(collected, Counter(), update=0)
+    metrics = train._episode_metrics(collected, Counter(), {}, update=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
         "train/success_rate": 0.5,

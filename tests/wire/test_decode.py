@@ -231,6 +231,17 @@ def test_a_compressed_archive_is_refused():
     assert reason_of(rezipped(zipfile.ZIP_DEFLATED)) == "undecodable"
 
 
+def test_a_pickle_longer_than_any_episodes_is_not_looked_through():
+    """Two megabytes of ``}`` would take seconds and a hundred times the memory."""
+    long = rezipped(
+        zipfile.ZIP_STORED,
+        lambda name, data: (
+            data[:2] + b"}" * SPEC.max_pickle_bytes + data[2:] if name.endswith("data.pkl") else data
+        ),
+    )
+    assert reason_of(long) == "too_large"
+
+
 def test_a_storage_shorter_than_its_tensor_is_refused():
     cut = rezipped(zipfile.ZIP_STORED, lambda name, data: data[:1] if name.endswith("data/0") else data)
     assert reason_of(cut) == "undecodable"
