@@ -58,6 +58,13 @@ def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
+def last_line(text: str) -> str:
+    """Return what a command's output says in the end, in one line: its error, or its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-15:]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return " ".join(lines[errors[-1] if errors else -1 :]) or "(nothing)"
+
+
 def digest(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:

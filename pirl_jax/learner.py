@@ -230,12 +230,13 @@ def assignments_of(cfg: Any, window: int, settled: int) -> tuple[Assignments, Ca
     return assignments, lambda task, success: schedule.report(numbers.get(task, 0), success)
 
 
-def serve(run: Run, assignments: Assignments) -> Any:
-    """Listen for the run's actors; a context manager.
+def serve(run: Run, assignments: Assignments, updates: int = 0) -> Any:
+    """Listen for the run's actors; a context manager. Of ``updates`` in all it tells whoever asks.
 
     Raises:
         OSError: The port is taken.
     """
+    from bridge.wire.assignment_service import Goal
     from bridge.wire.decode import decoder
     from bridge.wire.server import LearnerServer
 
@@ -248,6 +249,7 @@ def serve(run: Run, assignments: Assignments) -> Any:
         agreement=run.agreement,
         max_actors=run.recipe.max_actors,
         max_message_bytes=run.spec.max_message_bytes,
+        goal=Goal(updates, run.recipe.rollout.episodes_per_update),
     )
 
 
@@ -300,7 +302,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     what = "the update that runs is " + (
         "finished and saved" if kept is None else "given up, those before saved"
     )
-    with serve(run, assignments) as server:
+    with serve(run, assignments, cfg.steps) as server:
         stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (

@@ -138,12 +138,14 @@ class PiRLAlgorithm(RLAlgorithm):
         """Before an episode's first chunk, load the version that was assigned and take up its noise."""
         if self._channel is None or (assigned := self._channel.episodes.current) is None:
             return
+        self._channel.episodes.say_alive()
         if assigned is self._assigned:  # not by its number, which may be handed out again
             return
         before, run = self.run, self._channel.episodes.run
         waited = time.monotonic()
         # A newer version does as well: the one that was assigned may have been replaced on its way.
         while self.run != run or self.version < assigned.version:
+            self._channel.episodes.say_alive()
             message = self._channel.parameters.take(_POLL_S)
             if message is not None:
                 self.load_weights(bytes_to_state_dict(message))

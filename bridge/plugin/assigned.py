@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 import grpc
 
 from bridge.wire import protocol, record
-from bridge.wire.protocol import Registered, Registration, Reply, Request
+from bridge.wire.protocol import Alive, Registered, Registration, Reply, Request
 from pirl_jax.rollout.assignments import Assignment
 
 _CALL_TIMEOUT_S = 30.0
 """Longer than the learner lets a request for an episode wait."""
 _REMIND_S = 60.0
+_SAY_EVERY_S = 5.0
 _POLL_S = 0.2
 """How long an actor that waits may take to notice that it is to stop."""
 
@@ -54,6 +55,8 @@ class AssignedEpisodes:
     ) -> None:
         self._register = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.REGISTER}")
         self._next = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.NEXT}")
+        self._alive = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.ALIVE}")
+        self._said, self._saying = 0.0, None
         self._actor, self._stop = actor, stop
         self._wait, self._recovered = wait, recovered
         self._name, self._agreement = "", {}
@@ -93,6 +96,13 @@ class AssignedEpisodes:
             if time.monotonic() - reminded > _REMIND_S:
                 reminded = time.monotonic()
                 log.info("Waiting for the learner to want another episode.")
+
+    def say_alive(self) -> None:
+        """Tell the learner that this actor goes on playing: now and then, and without waiting."""
+        if time.monotonic() - self._said > _SAY_EVERY_S:
+            self._said = time.monotonic()
+            # It would be cancelled if nobody kept it; what becomes of it does not matter.
+            self._saying = self._alive.future(protocol.encode(Alive(self._actor)), timeout=_CALL_TIMEOUT_S)
 
     def acknowledged(self) -> None:
         """Note that the oldest episode that was not acknowledged now is, or has been given up."""

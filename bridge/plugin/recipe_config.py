@@ -18,7 +18,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
-from pirl_jax.recipe import Recipe
+from pirl_jax.recipe import LaunchConfig, Recipe
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
@@ -51,6 +51,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     of the memory that is free."""
     checkpoint: Retention = field(default_factory=Retention)
     """Which of the run's checkpoints stay on disk."""
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    """The run's processes, for ``pirl-launch``."""
     storage_device: str = "cpu"
     """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000

@@ -14,7 +14,17 @@ from typing import Any
 import grpc
 
 from bridge.wire import protocol, record
-from bridge.wire.protocol import PACKAGE_VERSION, ProtocolError, Registered, Registration, Reply, Request
+from bridge.wire.protocol import (
+    PACKAGE_VERSION,
+    ActorStatus,
+    Alive,
+    ProtocolError,
+    Registered,
+    Registration,
+    Reply,
+    Request,
+    Status,
+)
 from pirl_jax.rollout.assignments import Assignments
 
 logger = logging.getLogger(__name__)
@@ -25,12 +35,28 @@ GRACE_S = 10.0
 _LONGEST_WAIT_S = 10.0
 _POLL_S = 0.5
 _NAMED_IN_ERROR = 5
+_NAMED_IN_STATUS, _LONGEST_NAME = 512, 32  # it must stay below MAX_JSON_BYTES
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a learner is after, for whoever asks how it stands; 0: not known."""
+
+    updates: int = 0
+    """Of the whole run."""
+    episodes: int = 0
+    """Of an update."""
+
+
+NO_GOAL = Goal()
 
 
 @dataclass
 class _Actor:
     name: str
     seen: float
+    episodes: int = 0
+    version: int | None = None
 
 
 class AssignmentService:
@@ -42,6 +68,7 @@ class AssignmentService:
         agreement: What an actor must have in common with the learner: dotted name → JSON value.
         max_actors: Registered at once, those that are gone and not yet forgotten included.
         stopping: Set when the server stops: all waiting ends.
+        goal: Of the learner.
     """
 
     def __init__(
@@ -51,17 +78,23 @@ class AssignmentService:
         agreement: Mapping[str, Any],
         max_actors: int,
         stopping: threading.Event,
+        goal: Goal = NO_GOAL,
     ) -> None:
         self._assignments, self._run = assignments, run
         self._agreement = json.loads(json.dumps(agreement))  # tuples are lists over there
-        self._max_actors, self._stopping = max_actors, stopping
+        self._max_actors, self._stopping, self._goal = max_actors, stopping, goal
         self._actors: dict[str, _Actor] = {}
         self._streams: Counter[str] = Counter()  # open ones, of actors that have yet to register too
         self._lock = threading.Lock()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server is given."""
-        methods = {protocol.REGISTER: self._register, protocol.NEXT: self._next}
+        methods = {
+            protocol.REGISTER: self._register,
+            protocol.NEXT: self._next,
+            protocol.ALIVE: self._alive,
+            protocol.STATUS: lambda data, context: protocol.encode(self.status()),
+        }
         return grpc.method_handlers_generic_handler(
             protocol.SERVICE,
             {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()},
@@ -79,6 +112,36 @@ class AssignmentService:
             if not self._streams[actor]:
                 del self._streams[actor]
         self._touch(actor)
+
+    def taken(self, actor: str) -> None:
+        """Note that an episode of the actor's was queued."""
+        with self._lock:
+            if actor in self._actors:
+                self._actors[actor].episodes += 1
+        self._touch(actor)
+
+    def status(self) -> Status:
+        """Return how the run stands, with those first of whom most was heard lately."""
+        standing, now = self._assignments.standing(self._goal.episodes), time.monotonic()
+        with self._lock:
+            actors = sorted(self._actors.values(), key=lambda actor: -actor.seen)[:_NAMED_IN_STATUS]
+            shown = [
+                ActorStatus(
+                    actor.name[:_LONGEST_NAME],
+                    max(0, round(1000 * (now - actor.seen))),
+                    actor.episodes,
+                    actor.version,
+                )
+                for actor in actors
+            ]
+        return Status(
+            run=self._run,
+            update=(standing.version or 1) - 1,  # version n + 1 is what update n has made
+            updates=self._goal.updates,
+            awaited=self._goal.episodes,
+            actors=shown,
+            **asdict(standing),
+        )
 
     def _register(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         registration = self._read(Registration, data, context)
@@ -119,6 +182,10 @@ class AssignmentService:
             "Start learner and actors from one config and one checkpoint."
         )
 
+    def _alive(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        self._touch(self._read(Alive, data, context).actor)
+        return b"{}"
+
     def _next(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         request = self._read(Request, data, context)
         if request.run != self._run or not self._touch(request.actor):
@@ -132,6 +199,9 @@ class AssignmentService:
             assignment = self._assignments.next(request.actor, _POLL_S)
             self._touch(request.actor)
             if assignment is not None:
+                with self._lock:
+                    if request.actor in self._actors:
+                        self._actors[request.actor].version = assignment.version
                 return protocol.encode(Reply(**asdict(assignment)))
         return protocol.encode(Reply())
 

@@ -109,6 +109,7 @@ class Inbox:
         counts: Where to count.
         stopping: Set when the server stops: all waiting ends.
         lose: Told the actor whose message could not be read.
+        take: Told the actor whose episode was queued.
     """
 
     def __init__(
@@ -118,10 +119,11 @@ class Inbox:
         counts: Counts,
         stopping: threading.Event,
         lose: Callable[[str], None] = lambda actor: None,
+        take: Callable[[str], None] = lambda actor: None,
     ):
         self._decode = decode
         self._accept = accept
-        self._lose = lose
+        self._lose, self._take = lose, take
         self._episodes: queue.Queue[Episode] = queue.Queue()
         self._counts = counts
         self._stopping = stopping
@@ -178,7 +180,7 @@ class Inbox:
     def lose(self, message_id: str | None) -> None:
         """Note that a message's episode will not be queued, whatever it was."""
         if message_id is not None:
-            self._lose(message_id.rpartition("-")[0])
+            self._lose(_sender(message_id))
 
     def _handle(self, message: bytes, message_id: str | None, peer: str) -> None:
         try:
@@ -193,3 +195,9 @@ class Inbox:
             return
         self._episodes.put(episode)
         self._counts.add(episodes=1)
+        if message_id is not None:
+            self._take(_sender(message_id))
+
+
+def _sender(message_id: str) -> str:
+    return message_id.rpartition("-")[0]

@@ -1,8 +1,8 @@
 """What actor and learner agree on beside LeRobot's own messages and the action row (``record.py``).
 
 The learner's port serves two services: LeRobot's ``LearnerService``, for parameters and episodes, and
-``SERVICE``, by which an actor registers and asks for the episode to play. The messages of the second are JSON
-objects of these dataclasses' fields.
+``SERVICE``, by which an actor registers and asks for the episode to play, and anyone asks how the run stands.
+The messages of the second are JSON objects of these dataclasses' fields.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OBS_DOMAIN_ID = "observation.domain_id"
 PACKAGE_VERSION = version("pirl-jax")
 
 SERVICE = "pirl.Assignments"
-REGISTER, NEXT = "Register", "Next"
+REGISTER, NEXT, ALIVE, STATUS = "Register", "Next", "Alive", "Status"
 
 MAX_JSON_BYTES = 1 << 18
 _MAX_TEXT = 256
@@ -85,6 +85,51 @@ class Reply:
     version: int | None = None
 
 
+@dataclass(frozen=True)
+class Alive:
+    """An actor goes on playing: it has chosen a chunk."""
+
+    actor: str
+
+
+@dataclass(frozen=True)
+class ActorStatus:
+    """An actor, as the learner knows it."""
+
+    name: str
+    """``env.actor_id``, cut off where it is long."""
+    silent_ms: int
+    """Milliseconds since it was heard of."""
+    episodes: int
+    """Of its own that this learner has taken."""
+    version: int | None
+    """Of the parameters that its newest episode is played with; None: it was given none yet."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands: the answer to ``STATUS``, which anyone may ask and which changes nothing."""
+
+    run: int
+    """Id of the learner's process."""
+    update: int
+    """Updates that are done."""
+    updates: int
+    """Of the whole run; 0: not known."""
+    version: int | None
+    """Newest of the parameters; None before the first."""
+    arrived: int
+    """Episodes for the next update that are there."""
+    awaited: int
+    """Episodes of an update."""
+    open: int
+    """Episodes handed out that no version has learned from."""
+    playing: int
+    """Those of them that have not arrived."""
+    actors: list[ActorStatus]
+    """Who has registered and is not gone."""
+
+
 def encode(message: Any) -> bytes:
     """Return a message of one of these classes as JSON."""
     return json.dumps(dataclasses.asdict(message), allow_nan=False).encode()
@@ -103,28 +148,32 @@ def decode[T](kind: type[T], data: bytes) -> T:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{kind.__name__} is no JSON: {error}") from error
+    return _read_object(kind.__name__, fields, kind)
+
+
+def _read_object[T](name: str, fields: Any, kind: type[T]) -> T:
     types = get_type_hints(kind)
     if not isinstance(fields, dict) or fields.keys() != types.keys():
-        raise ProtocolError(f"{kind.__name__} must be an object of {', '.join(types)}.")
-    for name, value in fields.items():
-        _check(f"{kind.__name__}.{name}", value, types[name])
-    return kind(**fields)
+        raise ProtocolError(f"{name} must be an object of {', '.join(types)}.")
+    return kind(**{field: _read(f"{name}.{field}", value, types[field]) for field, value in fields.items()})
 
 
-def _check(name: str, value: Any, expected: Any) -> None:
+def _read(name: str, value: Any, expected: Any) -> Any:
+    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
+        return _read_object(name, value, expected)
     choices = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     kinds = tuple(get_origin(choice) or choice for choice in choices)
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise ProtocolError(f"{name} is {type(value).__name__}.")
     if isinstance(value, list):
-        for item in value:
-            _check(f"{name}[]", item, get_args(expected)[0])
+        return [_read(f"{name}[]", item, get_args(expected)[0]) for item in value]
     if isinstance(value, int) and not 0 <= value < 1 << 63:
         raise ProtocolError(f"{name} is out of range: {value}.")
     if isinstance(value, dict):
         for key in value:
-            _check(f"a name in {name}", key, str)
+            _read(f"a name in {name}", key, str)
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         raise ProtocolError(f"{name} is over {_MAX_TEXT} characters long.")
     if isinstance(value, str) and not value.isprintable():  # it goes into a log and into a status line
         raise ProtocolError(f"{name} is not printable.")
+    return value

@@ -19,7 +19,7 @@ import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_in_chunks
 
-from bridge.wire.assignment_service import AssignmentService
+from bridge.wire.assignment_service import NO_GOAL, AssignmentService, Goal
 from bridge.wire.broadcast import Broadcast, serialise
 from bridge.wire.inbox import Counts, Inbox, assemble
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
@@ -60,6 +60,7 @@ class LearnerServer:
         max_actors: Actors served at once. The streams of actors that have left may linger for a while, so
             twice as many are tolerated.
         max_message_bytes: Longest message taken, see `EpisodeSpec.max_message_bytes`.
+        goal: What the learner is after, for whoever asks how the run stands.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -75,6 +76,7 @@ class LearnerServer:
         agreement: Mapping[str, Any],
         max_actors: int = 16,
         max_message_bytes: int = 256 * 1024 * 1024,
+        goal: Goal = NO_GOAL,
     ):
         limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes}
         for name, limit in limits.items():
@@ -87,8 +89,11 @@ class LearnerServer:
         self._counts = Counts()
         self.run = 1 + secrets.randbelow(2**32 - 1)  # 0 is nobody's
         self._assignments = assignments
-        self._inbox = Inbox(decode, self._accept, self._counts, self._stopping, assignments.lose)
-        self._service = AssignmentService(assignments, self.run, agreement, 2 * max_actors, self._stopping)
+        self._service = AssignmentService(
+            assignments, self.run, agreement, 2 * max_actors, self._stopping, goal
+        )
+        lose, take = assignments.lose, self._service.taken
+        self._inbox = Inbox(decode, self._accept, self._counts, self._stopping, lose, take)
         self._broadcast = Broadcast()
         self._servicer = _Servicer(
             inbox=self._inbox,

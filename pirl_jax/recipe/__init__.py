@@ -7,6 +7,7 @@ plugin's ``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these 
 from pirl_jax.recipe.advantage import AdvantageConfig
 from pirl_jax.recipe.critic import CriticConfig
 from pirl_jax.recipe.demonstrations import DemonstrationsConfig
+from pirl_jax.recipe.launch import LaunchConfig
 from pirl_jax.recipe.noise import NoiseConfig
 from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
@@ -19,6 +20,7 @@ __all__ = [
     "AdvantageConfig",
     "CriticConfig",
     "DemonstrationsConfig",
+    "LaunchConfig",
     "NoiseConfig",
     "ObjectiveConfig",
     "OptimizerConfig",

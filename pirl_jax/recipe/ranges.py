@@ -95,6 +95,17 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     },
     "push": {},
     "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
+    "launch": {
+        "actors": COUNT,
+        "threads": COUNT,
+        "learner_devices": NOT_NEGATIVE,
+        "devices": NOT_NEGATIVE,
+        "egl_devices": NOT_NEGATIVE,
+        "max_restarts": NOT_NEGATIVE,
+        "restart_window_s": POSITIVE,
+        "backoff_s": NOT_NEGATIVE,
+        "hang_after_s": POSITIVE,
+    },
 }
 """Section → field → what each of its numbers must be, where it is a number: neither None nor a word."""
 

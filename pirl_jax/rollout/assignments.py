@@ -45,6 +45,20 @@ class Assignment:
     """Of the parameters to act with."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How the episodes of a run stand."""
+
+    version: int | None
+    """Newest of the parameters; None before the first."""
+    arrived: int
+    """Episodes that are there for the next update."""
+    open: int
+    """Episodes handed out that no version has learned from."""
+    playing: int
+    """Those of them that have not arrived."""
+
+
 class Verdict(Enum):
     """What becomes of an episode that arrives."""
 
@@ -203,6 +217,14 @@ class Assignments:
     def is_given_up(self, number: int) -> bool:
         """Tell whether no usable episode of this number is to be expected."""
         return number in self._given_up
+
+    def standing(self, awaited: int) -> Standing:
+        """Return how the episodes stand, of which an update learns from ``awaited``."""
+        with self._changed:
+            turn = range(self._base, self._base + awaited + self._dropped)
+            there = sum(number in self._arrived or number in self._given_up for number in turn)
+            arrived = max(0, there - self._dropped)
+            return Standing(self._version, arrived, self._next - self._base, len(self._playing))
 
     @property
     def playing(self) -> int:

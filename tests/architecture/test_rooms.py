@@ -48,11 +48,15 @@ BRIDGE = {
         "pirl_jax/trees",
         "pirl_jax/xvla",
     },
+    "launch": {
+        *(f"bridge/{room}" for room in ("plugin", "processes", "weights", "wire")),
+        *(f"pirl_jax/{room}" for room in ("command", "files", "recipe", "run_folder", "training")),
+    },
     "figures": set(),
     "evaluate": {"bridge/figures", "bridge/libero", "pirl_jax/files", "pirl_jax/training"},
     "demo": {
-        *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "plugin", "processes")),
-        *(f"pirl_jax/{room}" for room in ("command", "training")),
+        *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
+        *(f"pirl_jax/{room}" for room in ("command", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""

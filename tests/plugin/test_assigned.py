@@ -217,6 +217,27 @@ def test_what_is_no_proper_message_is_refused(method, data, words):
         assert words in caught.value.details()
 
 
+def test_an_actor_that_plays_says_so_without_waiting_and_not_at_every_chunk(monkeypatch):
+    with learner() as (server, _):
+        actor = Actor(server.port).register()
+        time.sleep(0.5)
+        first, silent = server._service._actors["a"].seen, server._service.status().actors[0].silent_ms
+        assert silent >= 400
+        actor.episodes.say_alive()
+        deadline = time.monotonic() + 10
+        while (seen := server._service._actors["a"].seen) == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        actor.episodes.say_alive()
+        time.sleep(0.3)
+        assert server._service._actors["a"].seen == seen
+        actor.stop.set()
+
+
+def test_saying_so_to_a_learner_that_is_gone_does_no_harm():
+    Actor(1, present=False).episodes.say_alive()
+
+
 def test_an_actor_that_never_registered_gets_nothing():
     with learner() as (server, _), grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         request = protocol.encode(protocol.Request("a", server.run, []))

@@ -236,7 +236,10 @@ class Learner:
         self.parameters = self.episodes = self
         self.stop = threading.Event()
         self.current = None
-        self.waits = 0
+        self.waits = self.signs = 0
+
+    def say_alive(self):
+        self.signs += 1
 
     def assign(self, number, version, noise_key=0):
         self.current = Assignment(number, 1, noise_key, 0, None, version)
@@ -278,6 +281,15 @@ def test_the_version_that_is_assigned_is_loaded_before_the_first_chunk_and_stays
     assert row().version == 3
     algorithm._channel.assign(1, 4)
     assert [(record.version, record.number) for record in (row(), row())] == [(4, 1), (4, 1)]
+
+
+def test_every_chunk_is_a_sign_of_life():
+    algorithm, row = playing(3)
+    algorithm._channel.assign(0, 3)
+    row()
+    before = algorithm._channel.signs
+    row()
+    assert algorithm._channel.signs == before + 1
 
 
 def test_a_number_that_is_handed_out_again_is_played_anew():

@@ -12,7 +12,7 @@ import pytest
 from by_recipe import make_recipe
 
 from pirl_jax.likelihood import modes
-from pirl_jax.recipe import CriticConfig, NoiseConfig, Recipe, ranges
+from pirl_jax.recipe import CriticConfig, LaunchConfig, NoiseConfig, Recipe, ranges
 from pirl_jax.recipe.renamed import GONE, RENAMED, refuse_old_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ SECTIONS = {
     field.name: type(getattr(Recipe(), field.name))
     for field in dataclasses.fields(Recipe)
     if dataclasses.is_dataclass(getattr(Recipe(), field.name))
-}
+} | {"launch": LaunchConfig}
 
 
 @pytest.mark.parametrize("options", [Recipe, *SECTIONS.values()])
@@ -71,6 +71,9 @@ def test_the_modes_that_may_be_chosen_are_those_there_are():
         ("optimizer", {"microbatch_size": "all"}, "algorithm.optimizer.microbatch_size must be auto"),
         ("optimizer", {"lr_warmup_steps": -1}, "algorithm.optimizer.lr_warmup_steps must be ≥ 0"),
         ("objective", {"reference_kl_coef": -0.1}, "algorithm.objective.reference_kl_coef must be ≥ 0"),
+        ("launch", {"actors": 0}, "algorithm.launch.actors must be ≥ 1; got 0"),
+        ("launch", {"devices": (0, -1)}, "algorithm.launch.devices must be ≥ 0; got -1"),
+        ("launch", {"hang_after_s": 0}, "algorithm.launch.hang_after_s must be above 0; got 0"),
         ("push", {"dtype": "float16"}, "algorithm.push.dtype must be float32 or bfloat16"),
         ("objective", {"aggregation": "token"}, "algorithm.objective.aggregation must be chunk or action"),
         ("objective", {"loss_weighting": "task"}, "loss_weighting must be chunk or episode; got 'task'"),

@@ -1,0 +1,137 @@
+"""What a person sees of a run: a table that stays on the screen, or lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from bridge.launch.actor import Actor
+    from bridge.launch.supervisor import Supervisor
+
+_LINE_EVERY_S = 60.0
+_TABLE_EVERY_S = 1.0
+
+
+class Lines:
+    """A line at each event, and one a minute on the run."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print what has happened, with the time."""
+        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+    def show(self, supervisor: Supervisor) -> None:
+        """Print the run's line once a minute."""
+        if time.monotonic() - self._told >= _LINE_EVERY_S:
+            self._told = time.monotonic()
+            self.say(run_line(supervisor))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class Screen:
+    """The run's line and a table of the actors, below what has happened."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)  # no thread of its own
+        self._shown = 0.0
+
+    def say(self, line: str) -> None:
+        """Print above the table what has happened."""
+        self._live.console.print(Text(f"{time.strftime('%H:%M:%S')} {line}"))
+
+    def show(self, supervisor: Supervisor) -> None:
+        """Draw the table anew."""
+        if time.monotonic() - self._shown >= _TABLE_EVERY_S:
+            self._shown = time.monotonic()
+            self._live.update(Group(Text(run_line(supervisor)), actor_table(supervisor)), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+
+def board() -> Screen | Lines:
+    """Return a screen if standard output is one, else lines."""
+    return Screen(Console()) if sys.stdout.isatty() else Lines()
+
+
+def run_line(supervisor: Supervisor) -> str:
+    """Say in one line how a run stands."""
+    pace, status, plan = supervisor.pace, supervisor.status, supervisor.plan
+    done = pace.update if status is None else status.update
+    parts = [f"update {done} of {plan.updates}"]
+    if pace.episodes_per_minute is not None:
+        parts.append(f"{pace.episodes_per_minute:.0f} episodes/min")
+    if pace.success is not None:
+        parts.append(f"success {pace.success:.0%}")
+    if supervisor.stopping:
+        parts.append("the learner saves")
+    elif status is None:
+        parts.append("waiting for the learner to listen")
+    else:
+        what = "learning from" if status.arrived >= status.awaited else "waiting for"
+        parts.append(
+            f"{what} {status.awaited} episodes: {status.arrived} there, {status.open} open, "
+            f"{len(status.actors)} actors"
+        )
+    if pace.update_s is not None:
+        parts.append(f"{duration((plan.updates - done) * pace.update_s)} left")
+    return ", ".join(parts)
+
+
+def actor_table(supervisor: Supervisor) -> Table:
+    """Return a row an actor, those that others have started included."""
+    table = Table("actor", "state", "versions behind", "heard of", "episodes", "restarts", box=None)
+    status, now = supervisor.status, time.monotonic()
+    newest = None if status is None else status.version
+    for actor in supervisor.actors:
+        runs = actor.slot.process is not None
+        heard = f"{now - actor.heard:.0f} s ago" if runs and actor.registered else "–"
+        behind = _behind(newest, actor.version if runs else None)
+        row = (state(actor, now), behind, heard, str(actor.episodes), str(actor.slot.restarts))
+        table.add_row(actor.name, *row)
+    ours = {actor.name for actor in supervisor.actors}
+    for other in [] if status is None else status.actors:
+        if other.name not in ours:
+            behind, heard = _behind(newest, other.version), f"{other.silent_ms / 1000:.0f} s ago"
+            table.add_row(Text(other.name), "elsewhere", behind, heard, str(other.episodes), "–")
+    return table
+
+
+def state(actor: Actor, now: float) -> str:
+    """Say in a word or two what an actor is about."""
+    slot = actor.slot
+    if slot.lost is not None:
+        return "lost"
+    if slot.process is None:
+        return f"starts in {slot.due - now:.0f} s" if slot.due > now else "waits for the learner"
+    return "plays" if actor.registered else "loads"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _behind(newest: int | None, version: int | None) -> str:
+    return "–" if newest is None or version is None else str(newest - version)

@@ -1,0 +1,171 @@
+"""What to start for a command line: the arguments of learner and actors, now and after a crash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.launch.facts import Facts, read_facts
+from pirl_jax.recipe import LaunchConfig
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, TRAIN_CONFIG, mend, steps
+
+AUTO = "--resume=auto"
+_PORT_KEY = "algorithm.actor_learner_config.learner_port"
+_PLUGIN = "--env.discover_packages_path=bridge.plugin"
+_CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's processes."""
+
+    output_dir: Path
+    """The learner's."""
+    updates: int
+    """Of the whole run."""
+    address: str
+    """Where the learner listens, ``host:port``."""
+    settings: LaunchConfig
+    given: tuple[str, ...]
+    """The command line, without what is the launch's own."""
+    learner: tuple[str, ...]
+    """Arguments of the first learner."""
+    actor: tuple[str, ...]
+    """Arguments of every actor, but for its number and its folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Logs, and the actors' folders: beside the run's own, which LeRobot wants to make itself."""
+        return _launch_folder(self.output_dir)
+
+    def learner_again(self) -> tuple[str, ...]:
+        """Return the arguments of a learner in the place of one that was killed.
+
+        It goes on from the last checkpoint. Before the first it begins anew, and moves out of its way what
+        the killed one has left.
+        """
+        config = saved_config(self.output_dir)
+        return self.learner if config is None else _resumed(self.given, config, self.output_dir)
+
+
+def prepare(arguments: Sequence[str]) -> Plan:
+    """Read a command line of ``pirl-launch`` and make sure that the run can be started.
+
+    Args:
+        arguments: LeRobot's, and the launch's own ``--actors=N`` and ``--resume=auto``.
+
+    Raises:
+        ValueError: It cannot; says why and what to do.
+    """
+    given = tuple(_long(argument) for argument in arguments if argument != AUTO)
+    learner = given
+    if AUTO in arguments:
+        output_dir = _output_dir(given)
+        given = _without(given, _RESUME)
+        config = saved_config(output_dir)
+        learner = given if config is None else _resumed(given, config, output_dir)
+    facts = read_facts(learner)
+    _check(facts)
+    output_dir = Path(facts.output_dir)
+    return Plan(
+        output_dir=output_dir,
+        updates=facts.updates,
+        address=f"{facts.host}:{facts.port}",
+        settings=facts.launch,
+        given=given,
+        learner=(*_without(learner, _OUTPUT), f"{_OUTPUT}{output_dir}"),
+        actor=_actor_arguments(given, learner, facts),
+    )
+
+
+def saved_config(output_dir: Path) -> Path | None:
+    """Return the config in a run's last checkpoint; None where there is no checkpoint."""
+    checkpoints = output_dir / CHECKPOINTS
+    last = checkpoints / LAST / PRETRAINED_MODEL / TRAIN_CONFIG
+    mend(last)
+    if last.exists():
+        return last
+    # Killed before there was a link to its first.
+    newest = max(steps(checkpoints), default=None)
+    return None if newest is None else newest[1] / PRETRAINED_MODEL / TRAIN_CONFIG
+
+
+def _resumed(given: Iterable[str], config: Path, output_dir: Path) -> tuple[str, ...]:
+    """Return the arguments of a learner that goes on from a checkpoint, which says what policy that is."""
+    rest = _without(given, _CONFIG, _RESUME, _OUTPUT, _POLICY)
+    return (f"{_CONFIG}{config}", f"{_RESUME}true", f"{_OUTPUT}{output_dir}", *rest)
+
+
+def _actor_arguments(given: Sequence[str], learner: Sequence[str], facts: Facts) -> tuple[str, ...]:
+    """Return what all actors are started with.
+
+    They begin from the run's base whatever the learner resumes from, and from the config that it reads. A
+    checkpoint's is copied: its folder may be gone when an actor is started again.
+    """
+    plugin = [] if any(argument.startswith(_PLUGIN.partition("=")[0]) for argument in given) else [_PLUGIN]
+    if f"{_RESUME}true" not in learner:
+        return (*_without(given, _OUTPUT, _RESUME), *plugin)
+    config = Path(_value(learner, _CONFIG) or "")
+    config = config / TRAIN_CONFIG if config.is_dir() else config
+    copy = _launch_folder(Path(facts.output_dir)) / TRAIN_CONFIG
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(config, copy)
+    base = _value(given, _POLICY) or facts.base
+    policy = [] if base is None else [f"{_POLICY}{base}"]
+    return (f"{_CONFIG}{copy}", *policy, *_without(given, _CONFIG, _RESUME, _OUTPUT, _POLICY), *plugin)
+
+
+def _check(facts: Facts) -> None:
+    if facts.launch.actors > facts.max_actors:
+        raise ValueError(
+            f"algorithm.launch.actors={facts.launch.actors} is more than the learner serves: raise "
+            f"algorithm.max_actors={facts.max_actors}."
+        )
+    try:
+        with socket.create_server((facts.host, facts.port)):
+            pass
+    except (OSError, OverflowError) as error:  # the second for numbers that no port has
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(
+            f"Cannot listen on {facts.host}:{facts.port} ({why}): another learner may run there. "
+            f"Stop it, or give --{_PORT_KEY}=N, a free port."
+        ) from error
+
+
+def _output_dir(given: Sequence[str]) -> Path:
+    """Return the run's folder, before LeRobot's parser is asked: what it is asked depends on it.
+
+    Raises:
+        ValueError: Neither command line nor config says it.
+    """
+    place, config = _value(given, _OUTPUT), Path(_value(given, _CONFIG) or "")
+    if place is None and config.is_file():
+        place = json.loads(config.read_text()).get("output_dir")
+    if not place:
+        raise ValueError(f"{AUTO} needs the folder to look for a checkpoint in: give --output_dir=…")
+    return Path(place)
+
+
+def _launch_folder(output_dir: Path) -> Path:
+    return output_dir.with_name(f"{output_dir.name}.launch")
+
+
+def _long(argument: str) -> str:
+    name, _, value = argument.partition("=")
+    if name != "--actors":
+        return argument
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"--actors must be a number of at least 1; got {value!r}.")
+    return f"--algorithm.launch.actors={value}"
+
+
+def _without(arguments: Iterable[str], *beginnings: str) -> tuple[str, ...]:
+    return tuple(argument for argument in arguments if not argument.startswith(beginnings))
+
+
+def _value(arguments: Iterable[str], beginning: str) -> str | None:
+    return next((text.removeprefix(beginning) for text in arguments if text.startswith(beginning)), None)

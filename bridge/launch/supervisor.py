@@ -1,0 +1,200 @@
+"""A run's learner and actors, from the first start to the end of the last."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.launch.actor import Actor
+from bridge.launch.pace import Metrics, Pace
+from bridge.launch.plan import AUTO, Plan, saved_config
+from bridge.launch.slot import Process, Slot, Start, how, start_command
+from bridge.launch.status import Line, StatusLine
+from bridge.wire.protocol import Status
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, read_step
+
+LEARNER = "pirl_jax.learner"
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""A learner's status once it was told to stop, and has saved."""
+_PATIENCE_S = 15.0
+"""For the actors to end, once they are asked to."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch has ended, and its last line."""
+
+    end: Literal["finished", "stopped", "failed"]
+    line: str
+
+
+class Supervisor:
+    """Starts the processes of a plan and looks after them.
+
+    One thread does everything, the one that calls ``run``: Linux kills the processes with the thread that
+    has started them.
+
+    Args:
+        plan: What to start.
+        say: Told what happens, in words.
+        start: Starts a process.
+        line: To the learner; None: to the plan's address.
+        poll_s: Seconds between two looks.
+
+    Attributes:
+        status: The learner's last word; None while it does not listen.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        say: Callable[[str], None],
+        start: Start = start_command,
+        line: Line | None = None,
+        poll_s: float = 0.5,
+    ) -> None:
+        self.plan, self._say, self._poll_s = plan, say, poll_s
+        devices = ",".join(map(str, plan.settings.learner_devices))
+        seen = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
+        self.learner = Slot("the learner", LEARNER, plan.folder / "learner", plan.settings, seen, start)
+        self.actors = [
+            Actor(number, plan.actor, plan.folder / f"actor{number}", plan.settings, start, say)
+            for number in range(plan.settings.actors)
+        ]
+        self.status: Status | None = None
+        self._line = line or StatusLine(plan.address)
+        self._metrics = Metrics(plan.output_dir)
+        self._answered: float | None = None
+        self._asked = self._obeyed = 0
+        self._failure: str | None = None
+
+    @property
+    def pace(self) -> Pace:
+        """How fast the run goes."""
+        return self._metrics.pace()
+
+    @property
+    def stopping(self) -> bool:
+        """It was asked to stop, or has given up: the learner saves."""
+        return self._obeyed > 0 or self._failure is not None
+
+    def ask_to_stop(self) -> None:
+        """Have the learner save and everything end; asked twice, end everything at once. A signal may ask."""
+        self._asked += 1
+
+    def run(self, show: Callable[[Supervisor], None] = lambda supervisor: None) -> Outcome:
+        """Look after the processes until the run has ended; none of them outlives the call.
+
+        Args:
+            show: Called at every look.
+        """
+        try:
+            while (outcome := self.step(time.monotonic())) is None:
+                show(self)
+                time.sleep(self._poll_s)
+            return outcome
+        finally:
+            self.close()
+
+    def step(self, now: float) -> Outcome | None:
+        """Look once; return how the launch has ended, if it has."""
+        if self._asked > self._obeyed:
+            self._obeyed = self._asked
+            if (outcome := self._stop()) is not None:
+                return outcome
+        self.status = None if self.learner.process is None else self._line.ask()
+        if (outcome := self._look_after_learner(now)) is not None or self.stopping:
+            return outcome
+        for actor in self.actors:
+            actor.step(now, self.status)
+        if all(actor.slot.lost is not None for actor in self.actors):
+            return self._give_up()
+        return None
+
+    def close(self) -> None:
+        """End what still runs: ask, wait for a while, insist."""
+        processes = self._processes
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + _PATIENCE_S
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in processes:
+            process.kill()
+        self._line.close()
+
+    @property
+    def _processes(self) -> list[Process]:
+        slots = [self.learner, *(actor.slot for actor in self.actors)]
+        return [slot.process for slot in slots if slot.process is not None]
+
+    def _give_up(self) -> Outcome | None:
+        """End a run that has no actors any more; what was learned is saved first."""
+        first = self.actors[0].slot
+        self._failure = f"no actor is left; {first.log}: {(first.lost or '').removeprefix('error: ')}"
+        if self.learner.process is None:
+            return Outcome("failed", self._failure)
+        self._say("no actor is left: the learner saves")
+        self.learner.process.terminate()
+        return None
+
+    def _stop(self) -> Outcome | None:
+        if self._obeyed > 1:
+            for process in self._processes:
+                process.kill()
+            return self._stopped("killed")
+        if self.learner.process is None:
+            return self._stopped("stopped")
+        self.learner.process.terminate()
+        self._say("stopping: the learner saves; once more to kill everything at once")
+        return None
+
+    def _look_after_learner(self, now: float) -> Outcome | None:
+        slot = self.learner
+        if slot.process is None:
+            if now >= slot.due:
+                again = slot.restarts > 0
+                slot.start(self.plan.learner_again() if again else self.plan.learner, slot.fresh(), now)
+                self._answered = None
+                self._say(f"the learner starts{' again' if again else ''}: {slot.log}")
+            return None
+        if (status := slot.ended()) is not None:
+            return self._note_end(status, now)
+        if self.status is not None:
+            if self._answered is None:
+                self._say(f"the learner listens on {self.plan.address}")
+            self._answered = now
+        elif self._answered is not None and now - self._answered > self.plan.settings.hang_after_s:
+            self._say(f"the learner has not answered for {now - self._answered:.0f} s: killed")
+            slot.process.kill()
+        return None
+
+    def _note_end(self, status: int, now: float) -> Outcome | None:
+        words, said = self.learner.last_words(), f"the learner {how(status)}"
+        if status == 0:
+            last = self.plan.output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL
+            where = last if last.exists() else self.plan.output_dir
+            return Outcome("finished", f"finished: all {self.plan.updates} updates; the policy is in {where}")
+        if status > 0 and status not in _STOPPED:
+            return Outcome("failed", f"{words.removeprefix('error: ')} ({self.learner.log})")
+        if self._failure is not None:
+            return Outcome("failed", self._failure)
+        if status > 0 or self.stopping:
+            return self._stopped("stopped")
+        wait = self.learner.again(now)
+        if wait is None:
+            return Outcome("failed", f"{said}, once too often; {self.learner.log}: {words}")
+        self._say(f"{said} and is started again in {wait:.0f} s; {self.learner.log}: {words}")
+        return None
+
+    def _stopped(self, word: str) -> Outcome:
+        output = f"--output_dir={self.plan.output_dir}"
+        rest = [text for text in self.plan.given if not text.startswith(("--output_dir=", "--resume="))]
+        command = shlex.join(["pirl-launch", *rest, output, AUTO])
+        config = saved_config(self.plan.output_dir)
+        saved = "nothing is saved" if config is None else f"update {read_step(config.parents[1])} is saved"
+        return Outcome("stopped", f"{word}: {saved}; go on with: {command}")

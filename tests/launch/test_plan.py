@@ -1,0 +1,123 @@
+"""What a command line starts: the arguments of learner and actors, as LeRobot reads it."""
+
+import dataclasses
+import json
+import socket
+
+import pytest
+from forked import Command
+from stand_in import save
+from test_learner import free_port, write_config
+
+from bridge.launch import facts, plan
+from bridge.launch.actor import environment
+from bridge.launch.facts import Facts
+from pirl_jax.recipe import LaunchConfig
+
+PLUGIN = "--env.discover_packages_path=bridge.plugin"
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch):
+    """Prepare a command line; what LeRobot would read of it is given."""
+
+    def prepare(*arguments, **changes):
+        told = Facts(str(tmp_path / "run"), 10, "127.0.0.1", free_port(), 64, "/the/base", LaunchConfig())
+        asked = []
+        monkeypatch.setattr(
+            plan, "read_facts", lambda learner: asked.append(learner) or dataclasses.replace(told, **changes)
+        )
+        return plan.prepare(arguments), asked[0]
+
+    return prepare
+
+
+def test_learner_and_actors_of_a_new_run_get_the_command_line(prepare, tmp_path):
+    arguments = ("--config_path=cfg.json", "--policy.path=base", "--resume=false")
+    prepared, asked = prepare(*arguments, f"--output_dir={tmp_path}/run", "--actors=3")
+    actors = "--algorithm.launch.actors=3"
+    assert asked == (*arguments, f"--output_dir={tmp_path}/run", actors)
+    assert prepared.learner == (*arguments, actors, f"--output_dir={tmp_path}/run")
+    assert prepared.actor == ("--config_path=cfg.json", "--policy.path=base", actors, PLUGIN)
+    assert prepared.folder == tmp_path / "run.launch"
+
+
+def test_a_run_that_is_resumed_has_its_actors_begin_from_its_base(prepare, tmp_path):
+    save(tmp_path / "run", 4)
+    config = tmp_path / "run/checkpoints/000004/pretrained_model"
+    (config / "train_config.json").write_text('{"of": "the run"}')
+    prepared, asked = prepare(f"--config_path={config}", "--resume=true", "--steps=20")
+    assert asked == (f"--config_path={config}", "--resume=true", "--steps=20")
+    copy = tmp_path / "run.launch/train_config.json"
+    assert prepared.actor == (f"--config_path={copy}", "--policy.path=/the/base", "--steps=20", PLUGIN)
+    assert json.loads(copy.read_text()) == {"of": "the run"}  # where the checkpoint may be gone by then
+
+
+def test_auto_goes_on_from_the_last_checkpoint_in_the_folder_that_the_config_names(prepare, tmp_path):
+    cfg, run = tmp_path / "cfg.json", tmp_path / "run"
+    cfg.write_text(json.dumps({"output_dir": str(run)}))
+    given = (f"--config_path={cfg}", "--policy.path=base", "--seed=1")
+    prepared, _ = prepare(*given, "--resume=auto")
+    assert prepared.learner == (*given, f"--output_dir={run}")
+    save(run, 4)
+    prepared, asked = prepare(*given, "--resume=auto")
+    last = run / "checkpoints/last/pretrained_model/train_config.json"
+    assert asked == (f"--config_path={last}", "--resume=true", f"--output_dir={run}", "--seed=1")
+    copy = tmp_path / "run.launch/train_config.json"
+    assert prepared.actor == (f"--config_path={copy}", "--policy.path=base", "--seed=1", PLUGIN)
+    assert set(prepared.learner_again()) == set(prepared.learner) == set(asked)
+
+
+def test_a_checkpoint_that_last_does_not_lead_to_yet_is_found(tmp_path):
+    assert plan.saved_config(tmp_path / "run") is None
+    for step in (9, 10):
+        save(tmp_path / "run", step)
+    (tmp_path / "run/checkpoints/last").unlink()
+    assert plan.saved_config(tmp_path / "run").parts[-3] == "000010"
+
+
+def test_auto_without_a_folder_says_what_it_needs(prepare):
+    with pytest.raises(ValueError, match=r"--resume=auto needs the folder .* give --output_dir="):
+        prepare("--config_path=cfg.json", "--resume=auto")
+
+
+def test_a_port_in_use_and_too_many_actors_are_said_before_anything_starts(prepare):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*learner_port=N, a free port"):
+            prepare(port=port)
+    with pytest.raises(ValueError, match=r"launch.actors=65 is more .* raise algorithm.max_actors=64"):
+        prepare(launch=LaunchConfig(actors=65))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", ""])
+def test_a_number_of_actors_that_is_none_is_refused(prepare, count):
+    with pytest.raises(ValueError, match=f"--actors must be a number of at least 1; got '{count}'"):
+        prepare(f"--actors={count}")
+
+
+def test_devices_are_dealt_out_in_turn():
+    settings = LaunchConfig(threads=2, devices=(4, 5), egl_devices=(7,))
+    cuda = [environment(settings, number)["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    assert cuda == ["4", "5", "4"]
+    assert environment(settings, 1)["MUJOCO_EGL_DEVICE_ID"] == "7"
+    assert environment(settings, 1)["OMP_NUM_THREADS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(LaunchConfig(), 0)
+
+
+def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
+    """By the real parser, in a process; a fork stands in for the new interpreter."""
+    config = write_config(tmp_path, 4711, algorithm={"launch": {"actors": 2, "devices": [0, 1]}})
+
+    def run(command, **options):
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        status = Command(command[2], command[3:], log).wait(120)
+        return type("Done", (), {"returncode": status, "stdout": log.read_text(), "stderr": log.read_text()})
+
+    monkeypatch.setattr(facts.subprocess, "run", run)
+    told = facts.read_facts([f"--config_path={config}", "--algorithm.launch.hang_after_s=30"])
+    settings = LaunchConfig(actors=2, devices=(0, 1), hang_after_s=30)
+    assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings)
+    with pytest.raises(ValueError, match=r"^algorithm.memory_gb must be above 0.*got -1.0\.$"):
+        facts.read_facts([f"--config_path={config}", "--algorithm.memory_gb=-1"])
