@@ -23,6 +23,7 @@ from bridge.wire.assignment_service import NO_GOAL, AssignmentService, Goal
 from bridge.wire.broadcast import Broadcast, serialise
 from bridge.wire.inbox import Counts, Inbox, assemble
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
+from bridge.wire.reminder import Reminder
 from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.episode import Episode
 
@@ -89,6 +90,7 @@ class LearnerServer:
         self._counts = Counts()
         self.run = 1 + secrets.randbelow(2**32 - 1)  # 0 is nobody's
         self._assignments = assignments
+        self._awaits_updates = goal.episodes > 0
         self._service = AssignmentService(
             assignments, self.run, agreement, 2 * max_actors, self._stopping, goal
         )
@@ -144,6 +146,8 @@ class LearnerServer:
             ) from error
         server.start()
         self._server = server
+        if self._awaits_updates:
+            Reminder(self._service.status, self._stopping).start()
         logger.info("Learner listens on %s:%d.", self.host, self.port)
         return self
 

@@ -1,0 +1,72 @@
+"""What a learner waits for, said once a minute while it waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from bridge.wire.protocol import Status
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+LONELY_S = 600.0
+"""Seconds without an actor after which that is said loudly, and again each time they have passed."""
+_POLL_S = 1.0
+
+
+class Reminder:
+    """Says how a run stands each minute without an update, on a thread of its own.
+
+    Args:
+        status: Of the learner.
+        stopping: Set when the learner stops.
+    """
+
+    def __init__(self, status: Callable[[], Status], stopping: threading.Event) -> None:
+        self._status, self._stopping = status, stopping
+        self._update = -1
+        self._said = self._busy = time.monotonic()
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name="reminder", daemon=True).start()
+
+    def look(self, now: float) -> None:
+        """Say what there is to say.
+
+        Args:
+            now: Seconds; none must be before those of an earlier look.
+        """
+        status = self._status()
+        if status.update != self._update or status.version is None:
+            self._update, self._said = status.update, now
+        if status.actors or status.version is None:
+            self._busy = now
+        if now - self._busy >= LONELY_S:
+            self._busy = self._said = now
+            logger.error(
+                "no actor has been there for %.0f minutes. Start some (python -m lerobot.rl.actor), "
+                "or look into the logs of those that should be there.",
+                LONELY_S / 60,
+            )
+        if now - self._said >= EVERY_S:
+            self._said = now
+            logger.info("%s", in_words(status))
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            self.look(time.monotonic())
+
+
+def in_words(status: Status) -> str:
+    """Say what a run waits for."""
+    if status.arrived >= status.awaited:
+        return f"update {status.update + 1} learns from its {status.awaited} episodes"
+    actors = len(status.actors)
+    return (
+        f"update {status.update + 1} waits: {status.arrived} of {status.awaited} episodes are there, "
+        f"{actors} actor{'' if actors == 1 else 's'}, {status.playing} being played"
+    )
