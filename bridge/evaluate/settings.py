@@ -13,7 +13,6 @@ from typing import Any, Self
 from bridge.evaluate.assets import asset_folder, identify
 from bridge.evaluate.benchmark import INIT_STATES, instructions, versions
 from bridge.libero.suites import MAX_STEPS, SUITES
-from bridge.plugin.tokenizer import is_path
 from pirl_jax.files import digest, read_json
 
 CONTROL_MODES = ("absolute", "relative")
@@ -81,9 +80,10 @@ class Checkpoint:
                 f"pirl-convert --for=eval {folder} NEW_FOLDER"
             )
         named = [name for step in steps if (name := step.get("config", {}).get("tokenizer_name"))]
-        if missing := [name for name in named if is_path(name) and not Path(name).is_dir()]:
+        paths = [name for name in named if name.startswith("/") or name.count("/") > 1]  # no hub ids
+        if gone := [name for name in paths if not Path(name).is_dir()]:
             raise ValueError(
-                f"{path} names the tokenizer {missing[0]}, which is not there: it has been moved, or comes "
+                f"{path} names the tokenizer {gone[0]}, which is not there: it has been moved, or comes "
                 f"from another machine. Mend it: pirl-convert --moved {folder}"
             )
         total = hashlib.sha256()
