@@ -106,8 +106,12 @@ def _image_size(config: dict[str, Any]) -> tuple[int, int] | None:
     resize them to, and fails at any other; or that very size, and would see others blurred."""
     if config.get("type") != "xvla":
         return None
-    features = (config.get("input_features") or {}).values()
-    sizes = {tuple(feature["shape"][1:]) for feature in features if feature["type"] == "VISUAL"}
+    features = (config.get("input_features") or {}).items()
+    sizes = {
+        tuple(feature["shape"][1:])
+        for name, feature in features
+        if feature["type"] == "VISUAL" and ".empty_camera_" not in name  # LeRobot makes them up
+    }
     resized = config.get("resize_imgs_with_padding")
     return sizes.pop() if len(sizes) == 1 and (not resized or sizes == {tuple(resized)}) else None
 

@@ -29,11 +29,12 @@ _TO_FLOAT, _IMAGENET = "xvla_image_to_float", "xvla_imagenet_normalize"
 _DOMAIN, _NORMALIZER = "xvla_add_domain_id", "normalizer_processor"
 
 _NOTICE = {
-    "train": "The processors of this policy are for `lerobot-train`, our learner and `pirl_jax.sft`.\n"
+    "train": "The processors of this policy are for `lerobot-train` and robots (`lerobot-rollout`), and\n"
+    "for our learner and `pirl_jax.sft`.\n"
     "For `lerobot-eval` and `pirl-eval`: `pirl-convert --for=eval THIS_FOLDER NEW_FOLDER`\n",
     "eval": "The processors of this policy are for `lerobot-eval` and `pirl-eval`, where LIBERO's own\n"
     "prepare the images, and for our learner and `pirl_jax.sft`.\n"
-    "For `lerobot-train`: `pirl-convert --for=train THIS_FOLDER NEW_FOLDER`\n",
+    "For `lerobot-train` and robots: `pirl-convert --for=train THIS_FOLDER NEW_FOLDER`\n",
 }
 _MOVED = "Once this folder has been moved or copied: `pirl-convert --moved THIS_FOLDER`\n"
 
@@ -134,9 +135,12 @@ def _for_eval(steps: list[dict[str, Any]], config: dict[str, Any]) -> None:
 
 
 def _one_size(config: dict[str, Any]) -> tuple[int, int] | None:
-    """Return (h, w) of the images that a config announces, if they all have one."""
-    features = (config.get("input_features") or {}).values()
-    sizes = {tuple(feature["shape"][1:]) for feature in features if feature["type"] == "VISUAL"}
+    """Return (h, w) of the images that a config announces, if there is one for all real cameras."""
+    sizes = {
+        tuple(feature["shape"][1:])
+        for name, feature in (config.get("input_features") or {}).items()
+        if feature["type"] == "VISUAL" and ".empty_camera_" not in name
+    }
     return sizes.pop() if len(sizes) == 1 else None
 
 
