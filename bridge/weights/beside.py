@@ -66,6 +66,11 @@ def tokenizer_name(folder: Path) -> str | None:
     return named[0] if named else (read_json(file).get("tokenizer_name") if file.is_file() else None)
 
 
+def change_config(folder: Path, **changes: Any) -> None:
+    """Write other values into a folder's ``config.json``."""
+    write_json(folder / CONFIG, read_json(folder / CONFIG) | changes)
+
+
 def repoint_tokenizer(folder: Path, tokenizer: Path) -> None:
     """Make a LeRobot folder's config and preprocessor load their tokenizer from a path.
 
@@ -73,7 +78,7 @@ def repoint_tokenizer(folder: Path, tokenizer: Path) -> None:
     has to be written anew wherever the folder moves to (``bridge.weights.moved``).
     """
     name = str(tokenizer.absolute())
-    write_json(folder / CONFIG, read_json(folder / CONFIG) | {"tokenizer_name": name})
+    change_config(folder, tokenizer_name=name)
     file = folder / PREPROCESSOR
     if file.is_file():
         pipeline = read_json(file)

@@ -18,7 +18,7 @@ from lerobot.policies.xvla.processor_xvla import (
 )
 from lerobot.processor import ProcessorStep
 
-from bridge.weights.beside import CONFIG, PREPROCESSOR
+from bridge.weights.beside import CONFIG, PREPROCESSOR, change_config
 from bridge.weights.state_dict import WeightsError
 from pirl_jax.files import read_json, write_json
 
@@ -96,9 +96,8 @@ def take_any_size(folder: Path, size: tuple[int, int] | None) -> None:
         folder: Its ``config.json`` is written to.
         size: (h, w) of the images it was trained on; None: unknown, nothing is changed.
     """
-    config = read_json(folder / CONFIG)
-    if size is not None and not config.get("resize_imgs_with_padding"):
-        write_json(folder / CONFIG, config | {"resize_imgs_with_padding": [int(side) for side in size]})
+    if size is not None and not read_json(folder / CONFIG).get("resize_imgs_with_padding"):
+        change_config(folder, resize_imgs_with_padding=[int(side) for side in size])
 
 
 def _for_train(steps: list[dict[str, Any]], config: dict[str, Any]) -> None:

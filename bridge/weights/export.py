@@ -30,7 +30,7 @@ from lerobot.processor import (
 from lerobot.utils.constants import OBS_IMAGES, OBS_LANGUAGE_TOKENS
 
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
-from bridge.weights.beside import carry_tokenizer
+from bridge.weights.beside import carry_tokenizer, change_config
 from bridge.weights.consumers import prepare_for, take_any_size
 from bridge.weights.state_dict import Tree, write_safetensors
 from pirl_jax.run_folder.layout import MODEL, final_path
@@ -85,6 +85,8 @@ def export_pretrained(
     stored._save_pretrained(folder)
     # Where the weights came from is the run's history, not the policy's.
     dataclasses.replace(policy, pretrained_path=None)._save_pretrained(folder)
+    # LeRobot takes its user's; `cpu`, which a learner's torch may say, would hold on a machine with a GPU.
+    change_config(folder, device=None)
     take_any_size(folder, image_size)
     prepare_for(folder, "eval" if for_libero else "train")
     carry_tokenizer(policy.tokenizer_name, folder, final_path(folder))
