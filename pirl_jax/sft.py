@@ -78,10 +78,11 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     logger.info("%d frames, domain %d, %d steps", dataset.num_frames, domain, cfg.steps)
 
     def export(folder: Path, host_state: SupervisedState) -> None:
-        export_pretrained(merge(host_state.params, frozen), cfg, folder, domain_id=domain)
+        export_pretrained(merge(host_state.params, frozen), cfg, folder, domain_id=domain, image_size=size)
 
     data = batches(dataset, cfg.policy, cfg.batch_size, cfg.seed, start, cfg.num_workers, domain_id=domain)
     first_batch = next(data)
+    size = first_batch.images.shape[-2:]
     step = fitted(cfg, config, optimizer, state, frozen, first_batch)
     data = itertools.chain([first_batch], data)
     stop = Stop("the step that runs is finished and saved")

@@ -63,13 +63,15 @@ def write_dataset(
     action_dim: int = 4,
     episodes: int = 2,
     length: int = 12,
+    image_keys: tuple[str, ...] = (IMAGE_KEY,),
 ) -> dict[str, str]:
     """Write random demonstrations for ``tiny_policy_config``; return the config's ``dataset`` section."""
     from lerobot.datasets import LeRobotDataset
 
     shape = (image_size, image_size, 3)
+    image = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
     features = {
-        IMAGE_KEY: {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]},
+        **dict.fromkeys(image_keys, image),
         OBS_STATE: {"dtype": "float32", "shape": (state_dim,), "names": None},
         ACTION: {"dtype": "float32", "shape": (action_dim,), "names": None},
     }
@@ -78,7 +80,7 @@ def write_dataset(
     for _ in range(episodes):
         for _ in range(length):
             frame = {
-                IMAGE_KEY: rng.integers(0, 256, shape, np.uint8),
+                **{key: rng.integers(0, 256, shape, np.uint8) for key in image_keys},
                 OBS_STATE: rng.standard_normal(state_dim, np.float32),
                 ACTION: rng.uniform(-1, 1, action_dim).astype(np.float32),
             }

@@ -76,8 +76,15 @@ class Checkpoint:
         if doubled := sorted({step.get("registry_name") for step in steps} & _DONE_BY_LIBERO):
             raise ValueError(
                 f"{path} was not exported for LIBERO: its preprocessor has {', '.join(doubled)}, which "
-                "LeRobot's LIBERO environment does as well. Export it with for_libero=True, or take them "
-                "out of policy_preprocessor.json."
+                "LeRobot's LIBERO environment does as well. Make one for evaluation, and evaluate that: "
+                f"pirl-convert --for=eval {folder} NEW_FOLDER"
+            )
+        named = [name for step in steps if (name := step.get("config", {}).get("tokenizer_name"))]
+        paths = [name for name in named if name.startswith("/") or name.count("/") > 1]  # no hub ids
+        if gone := [name for name in paths if not Path(name).is_dir()]:
+            raise ValueError(
+                f"{path} names the tokenizer {gone[0]}, which is not there: it has been moved, or comes "
+                f"from another machine. Mend it: pirl-convert --moved {folder}"
             )
         total = hashlib.sha256()
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
@@ -95,12 +102,18 @@ class Checkpoint:
 
 
 def _image_size(config: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the size that an X-VLA without a resizing step was trained with: it fails at any other."""
-    if config.get("type") != "xvla" or config.get("resize_imgs_with_padding"):
+    """Return the size that an X-VLA was trained with, if it takes its images as they come: it has none to
+    resize them to, and fails at any other; or that very size, and would see others blurred."""
+    if config.get("type") != "xvla":
         return None
-    features = (config.get("input_features") or {}).values()
-    sizes = {tuple(feature["shape"][1:]) for feature in features if feature["type"] == "VISUAL"}
-    return sizes.pop() if len(sizes) == 1 else None
+    features = (config.get("input_features") or {}).items()
+    sizes = {
+        tuple(feature["shape"][1:])
+        for name, feature in features
+        if feature["type"] == "VISUAL" and ".empty_camera_" not in name  # LeRobot makes them up
+    }
+    resized = config.get("resize_imgs_with_padding")
+    return sizes.pop() if len(sizes) == 1 and (not resized or sizes == {tuple(resized)}) else None
 
 
 @dataclass(frozen=True)

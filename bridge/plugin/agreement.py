@@ -50,8 +50,10 @@ def agreement(cfg: TrainRLServerPipelineConfig) -> Callable[[], dict[str, Any]]:
         for name, value in encoded.items()
         if not name.startswith(_NOT_THE_POLICYS) and value is not None
     }
-    table |= _flat("policy", policy | {"num_image_views": _views(cfg.policy)})
     env = cfg.env
+    if _as_they_come(policy, env):
+        policy.pop("resize_imgs_with_padding")
+    table |= _flat("policy", policy | {"num_image_views": _views(cfg.policy)})
     if not isinstance(env, ActorSettings):
         return lambda: table
     table |= _flat("env", {"type": env.type, **env.agreed()})
@@ -66,6 +68,14 @@ def _views(policy: Any) -> int | None:
     if settled.image_features:  # else they are the environment's
         settled.validate_features()
     return settled.num_image_views
+
+
+def _as_they_come(policy: Mapping[str, Any], env: Any) -> bool:
+    """Tell whether resizing leaves the environment's images alone, as that of an export does for its run."""
+    size = policy.get("resize_imgs_with_padding")
+    if size is None or not isinstance(env, ActorSettings):
+        return False
+    return all(shape[1:] == tuple(size) for shape in env.observation_shapes.values() if len(shape) == 3)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

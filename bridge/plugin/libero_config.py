@@ -193,4 +193,13 @@ class LiberoConfig(ActorSettings, LiberoEnv):
         return postprocessor({ACTION: actions})[ACTION]
 
 
+class _ChoiceName:
+    """An environment's name in LeRobot's registry. An object and no function: LeRobot asks the class and its
+    instances, and both have to be given the same."""
+
+    def __call__(self, subclass: type) -> str:
+        return _stock_choice_name(LiberoConfig if subclass is LiberoEnv else subclass)
+
+
 seams.install(seams.LIBERO_ENTRY, EnvConfig, LiberoConfig)
+_stock_choice_name = seams.install(seams.LIBERO_NAME, EnvConfig, _ChoiceName())

@@ -12,6 +12,7 @@ from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.agreement import agreement
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
+from bridge.plugin.tokenizer import settle_tokenizer
 from pirl_jax.recipe.renamed import refuse_old_names
 
 
@@ -26,6 +27,7 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
         return
+    settle_tokenizer(cfg.policy, cfg.env)
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
         algorithm.actor_name = str(cfg.env.actor_id)

@@ -148,6 +148,13 @@ LIBERO_ENTRY = Seam(
     attribute="libero",
     entry=True,
 )
+LIBERO_NAME = Seam(
+    name="libero choice name",
+    expected={"lerobot.envs.configs:EnvConfig.type(self)": ("return self.get_choice_name(self.__class__)",)},
+    instead="draccus's own, for which LeRobot's `LiberoEnv` is `libero` as well as what has taken its place",
+    without="LeRobot's own LiberoEnv has no type, and cannot be written to a config",
+    attribute="get_choice_name",
+)
 SELECT_ACTION = Seam(
     name="select_action",
     expected={
@@ -212,6 +219,7 @@ SEAMS = (
     GET_ALGORITHM_CLASS,
     PROCESSOR_FACTORY,
     LIBERO_ENTRY,
+    LIBERO_NAME,
     SELECT_ACTION,
     DISCRETE_PENALTY,
     ROBOSUITE,

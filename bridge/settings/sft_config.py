@@ -9,6 +9,7 @@ from typing import Literal
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
+from bridge.plugin.tokenizer import settle_tokenizer
 from bridge.settings.learner_config import check_seed
 from bridge.settings.resumed import check_place
 from pirl_jax.run_folder.retention import Retention
@@ -40,6 +41,8 @@ class SFTConfig(TrainPipelineConfig):
             FileExistsError: ``output_dir`` exists and ``resume`` is not set.
         """
         super().validate()
+        if self.policy is not None and self.policy.type == "xvla":
+            settle_tokenizer(self.policy)
         check_place(self)
         check_seed(self.seed)
         for name in ("steps", "batch_size"):

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bridge.weights.folder import CONFIG, PREPROCESSOR, resolve
+from bridge.weights.beside import CONFIG, PREPROCESSOR
+from bridge.weights.folder import resolve
 
 POSTPROCESSOR = "policy_postprocessor.json"
 _IMAGE_STEPS = ("xvla_image_to_float", "xvla_imagenet_normalize")

@@ -28,10 +28,10 @@ from lerobot.processor import (
     make_policy_processor_pipelines,
 )
 from lerobot.utils.constants import OBS_IMAGES, OBS_LANGUAGE_TOKENS
-from transformers import AutoTokenizer
 
 from bridge.plugin.recipe_config import OBS_DOMAIN_ID
-from bridge.weights.folder import TOKENIZER, repoint_tokenizer
+from bridge.weights.beside import carry_tokenizer, change_config
+from bridge.weights.consumers import prepare_for, take_any_size
 from bridge.weights.state_dict import Tree, write_safetensors
 from pirl_jax.run_folder.layout import MODEL, final_path
 from pirl_jax.xvla.config import XVLAConfig
@@ -47,6 +47,7 @@ def export_pretrained(
     domain_id: int | None = None,
     dataset_stats: Stats | None = None,
     for_libero: bool | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Write ``config.json``, ``model.safetensors``, the processors and ``train_config.json``.
 
@@ -59,8 +60,10 @@ def export_pretrained(
         domain_id: The embodiment that the exported preprocessor announces. None: the environment's, else 0.
         dataset_stats: Statistics for ``policy.normalization_mapping``, by feature. None: the recipe's, if
             any.
-        for_libero: Leave out what LeRobot's LIBERO processor does itself: scaling and normalising the images
-            and adding domain id 0. None: if the config's environment is LIBERO.
+        for_libero: For ``lerobot-eval``, else for ``lerobot-train`` (``bridge.weights.consumers``). None: if
+            the config's environment is LIBERO.
+        image_size: (h, w) of the images it was trained on, to which one that does not resize will resize
+            others. None: it will not.
 
     Raises:
         ValueError: The policy is no X-VLA.
@@ -75,16 +78,18 @@ def export_pretrained(
         dataset_stats = getattr(getattr(cfg, "algorithm", None), "dataset_stats", None)
     folder.mkdir(parents=True, exist_ok=True)
     policy = stock_policy_config(cfg.policy)
-    write_processors(folder, policy, domain, dataset_stats, for_libero)
+    write_processors(folder, policy, domain, dataset_stats)
     write_safetensors(folder / MODEL, params)
     stored = copy.copy(cfg)
     stored.policy = policy
     stored._save_pretrained(folder)
     # Where the weights came from is the run's history, not the policy's.
     dataclasses.replace(policy, pretrained_path=None)._save_pretrained(folder)
-    if Path(policy.tokenizer_name).is_dir():
-        AutoTokenizer.from_pretrained(policy.tokenizer_name).save_pretrained(folder / TOKENIZER)
-        repoint_tokenizer(folder, final_path(folder) / TOKENIZER)
+    # LeRobot takes its user's; `cpu`, which a learner's torch may say, would hold on a machine with a GPU.
+    change_config(folder, device=None)
+    take_any_size(folder, image_size)
+    prepare_for(folder, "eval" if for_libero else "train")
+    carry_tokenizer(policy.tokenizer_name, folder, final_path(folder))
 
 
 def policy_config(policy: PreTrainedConfig) -> XVLAConfig:
@@ -116,9 +121,9 @@ def stock_policy_config(policy: LeRobotXVLAConfig) -> LeRobotXVLAConfig:
 
 
 def write_processors(
-    folder: Path, policy: LeRobotXVLAConfig, domain_id: int, dataset_stats: Stats | None, for_libero: bool
+    folder: Path, policy: LeRobotXVLAConfig, domain_id: int, dataset_stats: Stats | None
 ) -> None:
-    """Write ``policy_preprocessor.json``, ``policy_postprocessor.json`` and their statistics.
+    """Write ``policy_preprocessor.json``, ``policy_postprocessor.json`` and their statistics, for training.
 
     These are the steps of LeRobot's ``make_xvla_pre_post_processors``, put together here so that no tokenizer
     has to be loaded (from the hub, perhaps) to save a checkpoint, and so that the domain id is the run's own.
@@ -135,18 +140,14 @@ def write_processors(
         padding_side=policy.tokenizer_padding_side,
     )
     tokenizer.tokenizer, tokenizer.tokenizer_name = None, policy.tokenizer_name
-    image_steps = [
-        XVLAImageToFloatProcessorStep(),
-        XVLAImageNetNormalizeProcessorStep(),
-    ]
     preprocessor, postprocessor = make_policy_processor_pipelines(
         input_steps=[
             steps.rename_observations,
             steps.add_batch_dim,
             tokenizer,
-            *([] if for_libero else image_steps),
-            # Without this step LIBERO's own processor has announced domain 0.
-            *([XVLAAddDomainIdProcessorStep(domain_id=domain_id)] if domain_id or not for_libero else []),
+            XVLAImageToFloatProcessorStep(),
+            XVLAImageNetNormalizeProcessorStep(),
+            XVLAAddDomainIdProcessorStep(domain_id=domain_id),
             steps.to_device,
             steps.normalize,
         ],

@@ -15,6 +15,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from bridge.weights.beside import CONFIG, carry_along
+from bridge.weights.consumers import Consumer, prepare_for
 from bridge.weights.state_dict import (
     Progress,
     SafetensorsFile,
@@ -28,10 +30,7 @@ from pirl_jax import tree_store
 from pirl_jax.run_folder.layout import MODEL, PRETRAINED_MODEL, TRAINING_STATE
 from pirl_jax.xvla.config import XVLAConfig
 
-CONFIG = "config.json"
 PARAMS = "params"
-PREPROCESSOR = "policy_preprocessor.json"
-TOKENIZER = "tokenizer"
 
 FORMATS = ("orbax", "lerobot")
 
@@ -69,7 +68,12 @@ def load_params(
 
 
 def save_params(
-    params: Tree, source: Path | str, out: Path | str, to: str = "lerobot", overwrite: bool = False
+    params: Tree,
+    source: Path | str,
+    out: Path | str,
+    to: str = "lerobot",
+    overwrite: bool = False,
+    consumer: Consumer | None = None,
 ) -> None:
     """Write a checkpoint folder, atomically: it appears complete or not at all.
 
@@ -79,14 +83,18 @@ def save_params(
         out: The new folder.
         to: ``"lerobot"`` for a folder that ``XVLAPolicy.from_pretrained`` loads, ``"orbax"`` for ours.
         overwrite: Replace ``out`` if it is a checkpoint.
+        consumer: Whom its processors are for (``bridge.weights.consumers``); None: as in ``source``.
 
     Raises:
-        WeightsError: ``params`` does not fit the config, or ``out`` exists.
+        WeightsError: ``params`` does not fit the config, ``out`` exists, or ``source`` has no processors to
+            make a consumer's of.
     """
     source, out = Path(source), Path(out).absolute()
     check_params(params, read_config(source))
     with _new_folder(out, overwrite) as folder:
-        _carry_along(source, folder, out)
+        carry_along(source, folder, out)
+        if consumer is not None:
+            prepare_for(folder, consumer)
         if to == "lerobot":
             write_safetensors(folder / MODEL, params)
         else:
@@ -196,30 +204,3 @@ def check_destination(out: Path, overwrite: bool) -> None:
         raise WeightsError(
             f"{out} is not a checkpoint, so --overwrite does not replace it. Choose another destination."
         )
-
-
-def _carry_along(source: Path, folder: Path, final: Path) -> None:
-    """Copy everything but the weights; a tokenizer that travels along is referred to where it will be."""
-    for path in source.iterdir():
-        if path.is_file() and path.name != MODEL and not path.name.startswith("."):
-            shutil.copyfile(path, folder / path.name)
-    if (source / TOKENIZER).is_dir():
-        shutil.copytree(source / TOKENIZER, folder / TOKENIZER)
-        repoint_tokenizer(folder, final / TOKENIZER)
-
-
-def repoint_tokenizer(folder: Path, tokenizer: Path) -> None:
-    """Make a LeRobot folder's config and preprocessor load their tokenizer from a path.
-
-    LeRobot takes a tokenizer's name relative to the working directory, so the path has to be absolute.
-    """
-    config = json.loads((folder / CONFIG).read_text())
-    config["tokenizer_name"] = str(tokenizer.absolute())
-    (folder / CONFIG).write_text(json.dumps(config, indent=4))
-    file = folder / PREPROCESSOR
-    if file.exists():
-        pipeline = json.loads(file.read_text())
-        for step in pipeline.get("steps", []):
-            if step.get("registry_name") == "tokenizer_processor":
-                step["config"]["tokenizer_name"] = str(tokenizer.absolute())
-        file.write_text(json.dumps(pipeline, indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,30 @@ def remove(folder: Path, name: str) -> None:
         if listed.pop(name, None) is not None:
             write_json(folder / MANIFEST, {FILES: listed})
     (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def rewriting(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Let files of a checkpoint be written anew: they are not listed meanwhile, and as they are then after.
+
+    Args:
+        folder: with a manifest.
+        names: of the files, as ``pretrained_model/config.json``; those that it does not list stay unlisted.
+
+    Raises:
+        DamageError: One of them is not as it was written.
+    """
+    listed = _listed(folder)
+    names = [name for name in names if name in listed]
+    for name in names:
+        size, sha256 = listed.pop(name)
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size or digest(path) != sha256:
+            raise DamageError(f"{path} is damaged: it is not as it was written. {_others(folder)}")
+    write_json(folder / MANIFEST, {FILES: listed})
+    yield
+    listed |= {name: [(folder / name).stat().st_size, digest(folder / name)] for name in names}
+    write_json(folder / MANIFEST, {FILES: listed})
 
 
 def damage(folder: Path) -> str | None:

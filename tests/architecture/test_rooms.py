@@ -37,7 +37,10 @@ BRIDGE = {
     },
     "weights": {
         "bridge/plugin",
-        *(f"pirl_jax/{room}" for room in ("likelihood", "run_folder", "tree_store", "trees", "xvla")),
+        *(
+            f"pirl_jax/{room}"
+            for room in ("files", "likelihood", "run_folder", "tree_store", "trees", "xvla")
+        ),
     },
     "settings": {
         "bridge/plugin",

@@ -162,6 +162,8 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     assert f"stopped by SIGTERM after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
     assert last.readlink() == Path("000001")
     assert (last / "pretrained_model" / "model.safetensors").exists()
+    exported = json.loads((last / "pretrained_model" / "config.json").read_text())
+    assert exported["resize_imgs_with_padding"] == [64, 64]  # the size of the environment's images
     saved = tree_store.load(last / "training_state" / "orbax")
     assert int(saved["updates"]) == 1
     goes_on_as_the_command_line_says(tmp_path, last, config, saved)

@@ -4,7 +4,7 @@ import draccus
 import pytest
 from draccus.utils import DraccusException
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.envs.configs import EnvConfig, LiberoEnv
+from lerobot.envs.configs import EnvConfig, LiberoEnv, LiberoPlusEnv
 from lerobot.envs.utils import env_to_policy_features
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny_libero import LENGTH, SIZE, libero_policy_config, write_libero_config
@@ -29,6 +29,15 @@ def test_it_is_lerobots_environment_with_its_defaults(tmp_path):
     ours, stock = EnvConfig.get_choice_class("libero")(), LiberoEnv()
     assert {name: getattr(ours, name) for name in vars(stock)} == vars(stock)
     assert ours.gym_kwargs == stock.gym_kwargs
+
+
+def test_lerobots_own_class_keeps_its_name_beside_it():
+    assert [env.type for env in (LiberoEnv(), LiberoPlusEnv())] == ["libero", "libero_plus"]
+    encoded = draccus.encode(LiberoEnv(task="libero_goal"), EnvConfig)
+    assert encoded["type"] == "libero"
+    assert isinstance(draccus.decode(EnvConfig, encoded), EnvConfig.get_choice_class("libero"))
+    with pytest.raises(ValueError, match="Cannot find choice name"):
+        EnvConfig.get_choice_name(str)
 
 
 def test_the_learner_expects_what_the_environment_emits_not_what_the_policy_announces(tmp_path):

@@ -63,6 +63,18 @@ def test_an_export_for_another_environment_is_refused(copy):
         Checkpoint.read(copy)
 
 
+def test_a_checkpoint_whose_tokenizer_has_gone_says_how_to_mend_it(copy):
+    file = copy / "policy_preprocessor.json"
+    text = file.read_text()
+    tokenizer = next(step for step in json.loads(text)["steps"] if "tokenizer_name" in step["config"])
+    for name in ("/gone/tokenizer", "outputs/gone/tokenizer"):
+        file.write_text(text.replace(tokenizer["config"]["tokenizer_name"], name))
+        with pytest.raises(ValueError, match=f"tokenizer {name}, which is not there.* --moved {copy}"):
+            Checkpoint.read(copy)
+    file.write_text(text.replace(tokenizer["config"]["tokenizer_name"], "facebook/bart-large"))
+    Checkpoint.read(copy)
+
+
 def test_x_vla_acts_in_absolute_poses_for_800_steps_and_others_as_lerobot_has_it():
     of = settings()
     assert (of.control_mode, of.episode_length, of.horizon("libero_goal")) == ("absolute", 800, 800)
@@ -99,6 +111,8 @@ def test_a_policy_that_does_not_resize_images_gets_those_of_its_own_size(copy):
     for name in ("image", "image2"):
         config["input_features"][f"observation.images.{name}"]["shape"] = [3, 96, 128]
     file.write_text(json.dumps(config))
+    assert sizes() == ["height=96", "width=128"]
+    file.write_text(json.dumps(config | {"resize_imgs_with_padding": [96, 128]}))  # for those of other sizes
     assert sizes() == ["height=96", "width=128"]
     file.write_text(json.dumps(config | {"resize_imgs_with_padding": [224, 224]}))
     assert sizes() == []

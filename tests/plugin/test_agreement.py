@@ -42,6 +42,13 @@ def test_a_resumed_learner_agrees_with_actors_of_the_base_on_a_camera_that_is_ab
     assert differences(table("a", policy=base), table("b", policy=other)) == {"policy.num_image_views"}
 
 
+def test_an_export_that_resizes_to_what_its_run_shows_agrees_with_a_base_that_does_not(table):
+    base, exported = table(policy={"resize_imgs_with_padding": None}), {"resize_imgs_with_padding": [64, 64]}
+    assert differences(base, table("resumed", policy=exported)) == set()
+    other = {"resize_imgs_with_padding": [64, 32]}
+    assert differences(base, table("other", policy=other)) == {"policy.resize_imgs_with_padding"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [

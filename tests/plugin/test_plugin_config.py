@@ -11,10 +11,11 @@ import draccus
 import gymnasium as gym
 import pytest
 from draccus.utils import DraccusException
+from fake_actor import parse
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.rl.algorithms.configs import RLAlgorithmConfig
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-from tiny import tiny_policy_config, write_run_config
+from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config, write_run_config
 
 import bridge.plugin
 from pirl_jax.command import reason
@@ -67,6 +68,23 @@ def test_one_json_makes_a_policy_a_recipe_and_an_environment_that_fit(config):
     assert isinstance(config.env, ChunkedGymConfig)
     assert config.env.name == "gym_hil"
     assert (config.env.seed, config.env.tokenizer_name) == (7, config.policy.tokenizer_name)
+
+
+def test_a_base_that_was_moved_still_has_its_tokenizer(tmp_path):
+    """A resumed run's config names the tokenizer where it was, for the policy and the environment."""
+    path = write_run_config(tmp_path, 50051)
+    written = json.loads(path.read_text())
+    written["env"]["tokenizer_name"] = written["policy"]["tokenizer_name"]
+    (tmp_path / "tokenizer").rename(tmp_path / "gone")
+    path.write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"tokenizer .*/tokenizer is not there"):
+        parse(path)
+    build_tokenizer(tmp_path / "base" / "tokenizer")
+    written["policy"]["pretrained_path"] = str(tmp_path / "base")
+    path.write_text(json.dumps(written))
+    config = parse(path)
+    assert config.policy.tokenizer_name == str(tmp_path / "base" / "tokenizer")
+    assert config.env.tokenize([INSTRUCTION])
 
 
 def test_the_actors_settings_survive_copies_and_are_not_saved(config):

@@ -95,6 +95,7 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     policy = XVLAPolicy.from_pretrained(folder)
     stored = states(tmp_path / "first")["params"]["transformer"]["norm"]["weight"]
     np.testing.assert_array_equal(policy.model.transformer.norm.weight.detach(), stored)
+    assert policy.config.resize_imgs_with_padding == (64, 64)  # what it was trained on
     policy.to(torch.bfloat16).save_pretrained(folder)  # as LeRobot's X-VLA page recommends
     processor = folder / "policy_preprocessor.json"
     steps = json.loads(processor.read_text())

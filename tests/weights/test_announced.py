@@ -17,6 +17,7 @@ from bridge.weights.announced import (
     check_images,
     check_tokenizer,
 )
+from bridge.weights.consumers import prepare_for
 from bridge.weights.export import write_processors
 
 STATS = {"action": {"mean": [0.1, 0.2, 0.3, 0.4], "std": [1.0, 2.0, 3.0, 4.0]}}
@@ -26,7 +27,10 @@ def exported(folder, *, domain_id=0, for_libero=False, **changes):
     """A policy's config, and what a checkpoint with its processors says."""
     folder.mkdir()
     policy = tiny_policy_config(tokenizer_name=str(build_tokenizer(folder / "tokenizer")), **changes)
-    write_processors(folder, policy, domain_id, STATS, for_libero)
+    write_processors(folder, policy, domain_id, STATS)
+    policy._save_pretrained(folder)
+    if for_libero:
+        prepare_for(folder, "eval")
     return policy, announced(folder)
 
 
