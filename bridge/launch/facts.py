@@ -47,6 +47,9 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise ValueError(last_line(done.stderr).removeprefix("error: "))
+    for line in done.stderr.splitlines():
+        if not line.startswith("WARNING:lerobot."):  # what was set aside, or warned of
+            print(line, file=sys.stderr)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     values = json.loads(line.removeprefix(_MARK))
     settings: dict[str, Any] = values["launch"]
