@@ -10,6 +10,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.agreement import agreement
+from bridge.plugin.command_line import nothing_is_pushed, prepare
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from pirl_jax.recipe.renamed import refuse_old_names
@@ -22,10 +23,17 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         ValueError: Policy, environment and recipe do not fit each other.
         bridge.plugin.seams.SeamError: This is LeRobot's actor, and it is not what the plugin knows.
     """
-    _stock_validate(cfg)
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
+        _stock_validate(cfg)
         return
+    if cfg.dataset is None:  # LeRobot fails without
+        raise ValueError(
+            'the config has no dataset: add "dataset": {"repo_id": "<any name>"}. It is read if '
+            "algorithm.demonstrations.coef is above 0."
+        )
+    with nothing_is_pushed(cfg):
+        _stock_validate(cfg)
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
         algorithm.actor_name = str(cfg.env.actor_id)
@@ -56,3 +64,4 @@ def _stop_at_old_names() -> None:
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
     _stop_at_old_names()
+    prepare()

@@ -7,6 +7,7 @@ attributes, which LeRobot neither serialises nor decodes.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -25,6 +26,8 @@ from pirl_jax.xvla.channels import xvla_gripper_logits
 SUPPORTED_POLICIES = ("xvla",)
 
 _MARK = "_pirl_recipe"
+
+log = logging.getLogger(__name__)
 
 
 def _quick_actor_learner_config() -> ActorLearnerConfig:
@@ -131,6 +134,11 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         }
         for name, value in attributes.items():
             setattr(policy, name, value)
+        if policy.domain_feature_key not in (None, OBS_DOMAIN_ID):
+            log.warning(
+                "policy.domain_feature_key=%s has no effect under pi_rl: the domain is env.domain_id.",
+                policy.domain_feature_key,
+            )
         policy.domain_feature_key = OBS_DOMAIN_ID
         # Without features of its own the policy gets the environment's, which include these two.
         if policy.input_features:
