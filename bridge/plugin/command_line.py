@@ -57,7 +57,7 @@ def of_command_line() -> dict[str, str]:
 
 @contextmanager
 def nothing_is_pushed(cfg: TrainPipelineConfig) -> Iterator[None]:
-    """Within it LeRobot validates a run of ours, which pushes no policy to the hub, and asks for no repository.
+    """Within it LeRobot validates a run of ours, which pushes nothing to the hub, and asks for no repository.
 
     LeRobot's ``policy.push_to_hub`` is true by default. Whoever has asked for it is told.
     """

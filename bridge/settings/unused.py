@@ -74,7 +74,7 @@ IGNORED_IN_RL: Mapping[str, str] = {
         ("algorithm.concurrency.learner", "algorithm.concurrency.multiprocessing_context"),
         "learner and actor use threads",
     ),
-    **dict.fromkeys(("env.robot", "env.teleop", "env.processor"), "the environment is simulated"),
+    **dict.fromkeys(("env.processor",), "the environment is simulated"),
     **dict.fromkeys(
         ("env.max_parallel_tasks", "env.disable_env_checker"), "an actor plays one environment, unchecked"
     ),
