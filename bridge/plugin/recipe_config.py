@@ -20,6 +20,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import Recipe
+from pirl_jax.recipe.idle import refuse_idle
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
@@ -68,6 +69,15 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     env_action = cast(Any, None)
     """Turns the policy's actions [H, A] into the environment's [H, R]; None: they are the environment's."""
     _policy_config = None
+
+    def __post_init__(self) -> None:
+        """Check what the sections ask of each other, and that each setting does something.
+
+        Raises:
+            ValueError: naming the fields, the values and the remedy.
+        """
+        refuse_idle(self)
+        super().__post_init__()
 
     @classmethod
     def from_policy_config(cls, policy_cfg: PreTrainedConfig) -> PiRLConfig:

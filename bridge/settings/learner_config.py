@@ -33,9 +33,16 @@ class LearnerConfig(TrainRLServerPipelineConfig):
         """
         given = unused.Given.of(self)
         super().validate()
-        if isinstance(self.algorithm, PiRLConfig):
-            idle = {} if self.algorithm.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS
-            unused.check(self, given, {**unused.IGNORED_IN_RL, **idle})
+        recipe = self.algorithm
+        if not isinstance(recipe, PiRLConfig):
+            return
+        idle = {} if recipe.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS
+        unused.check(self, given, {**unused.IGNORED_IN_RL, **idle})
+        if recipe.rollout.task_success_range is not None and not getattr(self.env, "task_names", ()):
+            raise ValueError(
+                f"algorithm.rollout.task_success_range={recipe.rollout.task_success_range} would do nothing: "
+                f"the environment ({self.env and self.env.type}) does not tell tasks apart. Unset it."
+            )
 
 
 def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig, Path]:

@@ -95,6 +95,11 @@ IGNORED_WITH_PRESET: Mapping[str, str] = {
 }
 """Likewise, of ``pirl_jax.sft`` with LeRobot's ``use_policy_training_preset``."""
 
+IGNORED_UNSAVED: Mapping[str, str] = dict.fromkeys(
+    ("save_freq", "checkpoint", "algorithm.checkpoint"), "with save_checkpoint=false nothing is saved"
+)
+"""Likewise, with LeRobot's ``save_checkpoint=false``."""
+
 _FOLLOW = (
     *("type", "device", "pretrained_path", "push_to_hub"),
     *("input_features", "output_features", "domain_feature_key"),
@@ -129,7 +134,7 @@ def check(cfg: TrainPipelineConfig, given: Given, ignored: Mapping[str, str]) ->
     changed = _changed(cfg, given)
     for name, names in _grouped(changed, REFUSED).items():
         raise ValueError(f"{', '.join(names)} is not supported: {REFUSED[name]}.")
-    reasons = {**IGNORED, **ignored}
+    reasons = {**IGNORED, **ignored} | ({} if cfg.save_checkpoint else IGNORED_UNSAVED)
     for name, names in _grouped(changed, reasons).items():
         log.warning("%s has no effect here: %s.", ", ".join(names), reasons[name])
     _name_what_the_checkpoint_replaces(cfg)

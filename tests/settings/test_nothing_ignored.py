@@ -19,6 +19,8 @@ from bridge.settings import unused
 from bridge.settings.learner_config import LearnerConfig
 from bridge.settings.sft_config import SFTConfig
 
+from pirl_jax.run_folder.retention import Retention
+
 bridge.plugin.register()
 
 from bridge.plugin.gym_config import ChunkedGymConfig  # noqa: E402
@@ -139,7 +141,7 @@ def test_what_is_allowed_or_said_is_there_and_allowed_for_a_reason(command):
     assert all(len(reason.split()) > 3 for reason in [*command.allowed.values(), *command.said().values()])
     found = command.reads()
     needless = [s.name for s in command.settings() if s.name in command.allowed and s.is_read(found)]
-    assert not set(needless) - set(FEATURES), "is read after all"  # LIBERO's is, for the action
+    assert not set(needless) - {"env", *FEATURES}, "is read after all"  # LIBERO's is, for the action
 
 
 def test_what_is_said_is_said_of_a_setting_of_some_command():
@@ -245,6 +247,31 @@ def test_what_has_no_effect_is_named_in_one_line(entry, table, run_config, caplo
     (line,) = caplog.messages
     assert line.startswith(f"{name}=")
     assert " has no effect here: " in line
+
+
+@pytest.mark.parametrize(
+    ("entry", "config"), [("algorithm.checkpoint", "run_config"), ("checkpoint", "sft_config")]
+)
+def test_how_to_save_is_named_where_nothing_is_saved(entry, config, request, caplog):
+    cfg = request.getfixturevalue(config)
+    cfg.save_freq, cfg.save_checkpoint = 3, False
+    setattr(cfg.algorithm if "." in entry else cfg, "checkpoint", Retention(keep_last=7))
+    check(cfg, {})
+    assert [line.split("=")[0] for line in caplog.messages if "nothing is saved" in line] == [
+        "save_freq",
+        f"{entry}.keep_last",
+    ]
+
+
+def test_a_range_of_success_by_task_is_refused_where_tasks_have_no_names(tmp_path):
+    rollout = {"task_success_range": [0.1, 0.9]}
+    path = write_run_config(tmp_path, 50051, algorithm={"rollout": rollout})
+    with draccus.config_type("json"):
+        cfg = draccus.parse(LearnerConfig, str(path), args=[])
+    with pytest.raises(
+        ValueError, match=r"task_success_range=.* would do nothing: the environment \(chunked_gym\)"
+    ):
+        cfg.validate()
 
 
 @pytest.mark.parametrize("config", ["run_config", "sft_config"])
