@@ -18,7 +18,6 @@ from bridge.evaluate import __main__ as pirl_eval
 from bridge.settings import unused
 from bridge.settings.learner_config import LearnerConfig
 from bridge.settings.sft_config import SFTConfig
-
 from pirl_jax.run_folder.retention import Retention
 
 bridge.plugin.register()
@@ -255,7 +254,7 @@ def test_what_has_no_effect_is_named_in_one_line(entry, table, run_config, caplo
 def test_how_to_save_is_named_where_nothing_is_saved(entry, config, request, caplog):
     cfg = request.getfixturevalue(config)
     cfg.save_freq, cfg.save_checkpoint = 3, False
-    setattr(cfg.algorithm if "." in entry else cfg, "checkpoint", Retention(keep_last=7))
+    (cfg.algorithm if "." in entry else cfg).checkpoint = Retention(keep_last=7)
     check(cfg, {})
     assert [line.split("=")[0] for line in caplog.messages if "nothing is saved" in line] == [
         "save_freq",
