@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
 
@@ -24,8 +25,13 @@ def prepare() -> None:
     LeRobot reads the file after the command line. Until it knows of the path it takes ``--policy.x=y`` for an
     option of some policy type and refuses it; and of what the file says beside the path it drops lists,
     objects and nulls.
+
+    Raises:
+        ValueError: There is no such file, or no such checkpoint.
     """
+    _check_file(parser.parse_arg("config_path"))
     section = of_file()
+    check_folder(parser.parse_arg(f"{_POLICY}.{parser.PATH_KEY}") or section.get(parser.PATH_KEY))
     if parser.PATH_KEY not in section:
         return
     file = str(parser.parse_arg("config_path"))
@@ -35,6 +41,34 @@ def prepare() -> None:
         for name, value in section.items()
         if value is None or isinstance(value, (list, dict))
     ]
+
+
+def check_folder(path: str | None) -> None:
+    """Check a checkpoint's folder, which LeRobot takes for a model of the hub if there is none.
+
+    Raises:
+        ValueError: There is none, and it cannot be the hub's: that has ``name`` or ``owner/name``.
+    """
+    if path is None or Path(path).is_dir():
+        return
+    if Path(path).is_file():
+        raise ValueError(f"policy.path={path} is a file; give the folder around it, as …/pretrained_model.")
+    if path.count("/") > 1 or path.startswith((".", "/", "~")):
+        raise ValueError(
+            f"there is no folder policy.path={path}; give a checkpoint's, as …/last/pretrained_model."
+        )
+
+
+def _check_file(path: str | None) -> None:
+    file = Path(path or "")
+    if file.suffix != ".json":
+        return
+    try:
+        json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"config_path={file} is no JSON: {error}.") from None
+    except OSError as error:
+        raise ValueError(f"config_path={file} cannot be read: {error.strerror}.") from None
 
 
 def of_file() -> dict[str, Any]:
@@ -74,5 +108,15 @@ def nothing_is_pushed(cfg: TrainPipelineConfig) -> Iterator[None]:
     sys.argv.append(f"--{_POLICY}.push_to_hub=false")  # where it loads policy.path, it reads them again
     try:
         yield
+    except (OSError, ValueError) as error:
+        path = parser.get_path_arg(_POLICY)
+        if isinstance(error, json.JSONDecodeError) and path is not None:
+            raise ValueError(f"policy.path={path} has a damaged config.json: {error}.") from None
+        if not isinstance(error, (LocalEntryNotFoundError, HFValidationError)):
+            raise
+        raise ValueError(
+            f"there is no folder policy.path={path}, and the Hugging Face Hub does not provide it "
+            f"({str(error).splitlines()[0]}) Check the name and the connection."
+        ) from None
     finally:
         sys.argv.pop()

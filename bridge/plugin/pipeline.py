@@ -49,19 +49,19 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
             cfg.env = cfg.env.for_actor()
 
 
-def _stop_at_old_names() -> None:
-    """End the process where a setting has another name now, before LeRobot calls it an unknown one.
+def _prepare() -> None:
+    """Read the command line before LeRobot does: old names end the process, and what it would drop counts.
 
     In one line, as our own commands do: an exception would come out of LeRobot's parser with thirty lines of
     traceback before it.
     """
     try:
         refuse_old_names(sys.argv[1:])
+        prepare()
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
-    _stop_at_old_names()
-    prepare()
+    _prepare()

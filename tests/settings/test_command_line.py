@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from lerobot.configs import parser
 from tiny import tiny_policy_config, write_run_config
 
@@ -149,6 +150,50 @@ def test_a_config_without_a_dataset_ends_in_one_line(config, parsed):
     path.write_text(json.dumps(values))
     with pytest.raises(SystemExit, match=r'^error: the config has no dataset: add "dataset": \{"repo_id"'):
         parsed(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "outputs/run/checkpoints/last",
+            r"there is no folder policy\.path=outputs/run/checkpoints/last; give a",
+        ),
+        ("./run", r"there is no folder policy\.path=\./run; give a checkpoint's"),
+        ("{base}/config.json", r"policy\.path=.*/config\.json is a file; give the folder around it"),
+    ],
+)
+def test_a_wrong_policy_folder_is_not_looked_for_on_the_hub(
+    config, parsed, tmp_path, path, message, monkeypatch
+):
+    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", lambda **_: pytest.fail("it was"))
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        parsed(config(), f"--policy.path={path.format(base=tmp_path / 'base')}")
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        parsed(config(path=path.format(base=tmp_path / "base")))
+
+
+def test_a_model_that_the_hub_cannot_give_is_named(config, parsed, monkeypatch):
+    def unreachable(**_):
+        raise LocalEntryNotFoundError("No connection.")
+
+    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", unreachable)
+    with pytest.raises(
+        SystemExit, match=r"^error: there is no folder policy\.path=me/robot, and the .*connection\.$"
+    ):
+        parsed(config(), "--policy.path=me/robot")
+
+
+def test_a_damaged_or_missing_file_is_named(config, parsed, tmp_path):
+    path = config()
+    (tmp_path / "base" / "config.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"^error: policy\.path=.*/base has a damaged config\.json: "):
+        parsed(path)
+    path.write_text("{")
+    with pytest.raises(SystemExit, match=r"^error: config_path=.*run\.json is no JSON: "):
+        parsed(path)
+    with pytest.raises(SystemExit, match=r"^error: config_path=nowhere\.json cannot be read: No such file"):
+        parsed("nowhere.json")
 
 
 def test_lerobots_own_actor_obeys_an_option_beside_a_path_in_the_file(config):
