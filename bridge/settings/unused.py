@@ -134,7 +134,7 @@ def check(cfg: TrainPipelineConfig, given: Given, ignored: Mapping[str, str]) ->
     changed = _changed(cfg, given)
     for name, names in _grouped(changed, REFUSED).items():
         raise ValueError(f"{', '.join(names)} is not supported: {REFUSED[name]}.")
-    reasons = {**IGNORED, **ignored} | ({} if cfg.save_checkpoint else IGNORED_UNSAVED)
+    reasons = {**IGNORED, **ignored, **({} if cfg.save_checkpoint else IGNORED_UNSAVED)}
     for name, names in _grouped(changed, reasons).items():
         log.warning("%s has no effect here: %s.", ", ".join(names), reasons[name])
     _name_what_the_checkpoint_replaces(cfg)

@@ -31,7 +31,7 @@ def change(folder, name, edit):
     [
         (
             lambda info: info.update(codebase_version="v2.1"),
-            "is of format v2.1, and LeRobot reads v3.x. Convert it: python -m lerobot.scripts.convert_dataset",
+            "is of format v2.1, and LeRobot reads v3.x. Convert it: python -m lerobot.scripts.convert",
         ),
         (
             lambda info: info["features"][IMAGE_KEY].update(names=None),
