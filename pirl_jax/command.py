@@ -6,6 +6,7 @@ import io
 import logging
 import signal
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
         sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
-    except (ValueError, OSError, FloatingPointError, DraccusException) as error:
+    except (ValueError, OSError, FloatingPointError, ArgumentError, DraccusException) as error:
         logger.debug("details", exc_info=True)
         sys.exit(f"error: {reason(error)}")
     except SystemExit as stop:

@@ -69,3 +69,13 @@ def digest(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_folder(folder: Path) -> str:
+    """Return the SHA-256 over names and contents of a folder's files, without hidden ones, in hexadecimal."""
+    total = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = file.relative_to(folder)
+        if not any(part.startswith(".") for part in name.parts):
+            total.update(f"{name}\0{digest(file)}\n".encode())
+    return total.hexdigest()

@@ -348,12 +348,13 @@ def command(run: Callable[[Any], None]) -> None:
     """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
 
     def config_class() -> type:
-        from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-
         from bridge import plugin
+        from bridge.plugin.command_line import prepare
+        from bridge.settings.learner_config import LearnerConfig
 
         plugin.register()
-        return TrainRLServerPipelineConfig
+        prepare()
+        return LearnerConfig
 
     run_command(run, config_class)
 

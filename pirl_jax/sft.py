@@ -65,7 +65,8 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     dataset = load_dataset(cfg)
     config = policy_config(cfg.policy)
     params, domain = start_from(cfg, config, domain_ids(dataset, cfg.policy))
-    recipe = dataclasses.replace(SupervisedOptimizer.from_config(config), vlm_lr_scale=cfg.vlm_lr_scale)
+    of_policy = SupervisedOptimizer.from_config(config)
+    recipe = dataclasses.replace(of_policy, vlm_lr_scale=cfg.vlm_lr_scale, **cfg.optimizer_numbers())
     group = partial(trained_part, recipe)
     logger.info(summary(params, group))
     trainable, frozen = split(params, lambda name: group(name) is None)
@@ -237,8 +238,10 @@ def main() -> None:
     """Parse the command line in LeRobot's dialect and train."""
 
     def config_class() -> type:
+        from bridge.plugin.command_line import prepare
         from bridge.settings.sft_config import SFTConfig
 
+        prepare()
         return SFTConfig
 
     run_command(train, config_class)

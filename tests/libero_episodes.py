@@ -25,6 +25,7 @@ def identity(settings: Settings, **changes: Any) -> dict[str, Any]:
         "batch_size": settings.batch_size,
         "tasks_per_process": settings.tasks_per_process,
         "lerobot_eval_arguments": list(settings.arguments),
+        "libero": {"bddl_files": "sha-bddl", "init_states": "sha-init"},
         "assets": {"kind": "development", "revision": None, "reason": "not downloaded from the hub"},
         "versions": {"lerobot": "0.6.1", "torch": "2.11.0"},
     } | changes

@@ -12,11 +12,11 @@ import torch
 from lerobot.configs import FeatureType
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets import LeRobotDataset
-from lerobot.datasets.factory import make_dataset
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
+from bridge.datasets.opening import open_dataset
 from bridge.wire.tokens import token_ids
 from pirl_jax.supervised.frames import Frames
 
@@ -39,7 +39,7 @@ def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     if not isinstance(policy, XVLAConfig):
         raise ValueError(f"these batches are for policy.type=xvla; got {getattr(policy, 'type', None)!r}.")
     _check(cfg, policy)
-    dataset = cast(LeRobotDataset, make_dataset(cfg))
+    dataset = open_dataset(cfg)
     features = dataset_to_policy_features(dataset.meta.features)
     policy.output_features = {key: ft for key, ft in features.items() if ft.type is FeatureType.ACTION}
     if not policy.input_features:
@@ -139,6 +139,8 @@ class _Columns:
         table = dataset.hf_dataset.with_format("numpy", columns=_scalar_columns(dataset, policy))
         # One read of the whole table; its rows are the frames of the chosen episodes.
         self._columns = {name: np.stack(column) for name, column in table[:].items()}
+        # A feature of one number comes as a number.
+        self._columns[ACTION] = self._columns[ACTION].reshape(dataset.num_frames, -1)
         self._images = np.stack([_decode(dataset, *size) for size in sizes.items()], axis=1)
         self._tokens = tokenize(_tasks(dataset), policy)
         self._last = _last_frames(self._columns["episode_index"])
@@ -211,7 +213,7 @@ def _read(
     num_workers: int,
     domain_id: int,
 ) -> Iterator[Frames]:
-    tokens = tokenize(_tasks(dataset), policy)
+    tokens, deltas = tokenize(_tasks(dataset), policy), len(policy.action_delta_indices)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=(frames.tolist() for frames in order),
@@ -225,7 +227,7 @@ def _read(
             tokens=tokens[rows["task_index"].numpy()],
             proprio=_proprio(rows, policy, len(rows["index"])),
             domain_id=_domain_id(rows, policy, len(rows["index"]), domain_id),
-            action=rows[ACTION].numpy().astype(np.float32),
+            action=rows[ACTION].numpy().astype(np.float32).reshape(len(rows["index"]), deltas, -1),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from bridge.evaluate import compare as comparing
 from bridge.evaluate import report as reporting
 from bridge.evaluate.benchmark import MATRIX, check_configured
-from bridge.evaluate.run import evaluate
+from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(ending, _interrupt)
     try:
         if options.compare:
-            return _compare(options)
+            return _compare(options, passed_on)
         return _evaluate(options, passed_on, argv)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"pirl-eval: error: {error}", file=sys.stderr)
@@ -80,31 +80,53 @@ def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Seque
     tasks = sum(len(group.task_ids) for group in groups)
     print(f"{settings.checkpoint.path}: {tasks * n_episodes} episodes, {n_episodes} of each task")
     print(f"results go to {output_dir}/", flush=True)
+    # `last` may have moved by then, and a default folder may depend on what is installed.
+    again = [str(settings.checkpoint.path) if word == options.checkpoint else word for word in argv]
+    if options.output_dir is None:
+        again.insert(0, f"--output_dir={output_dir}")
+    failed = {}
     try:
         results = evaluate(settings, identity, groups, output_dir, options.processes)
-    except (KeyboardInterrupt, RuntimeError):
-        # `last` may have moved by then, and a default folder may depend on what is installed.
-        again = [str(settings.checkpoint.path) if word == options.checkpoint else word for word in argv]
-        if options.output_dir is None:
-            again.insert(0, f"--output_dir={output_dir}")
-        print(
-            f"pirl-eval: stopping; results so far are in {output_dir}/. Continue with:\n"
-            f"  {shlex.join(['pirl-eval', *again])}",
-            file=sys.stderr,
-        )
+    except TasksFailedError as error:
+        print(f"pirl-eval: {error}", file=sys.stderr)
+        results, failed = error.finished, error.failed
+    except KeyboardInterrupt:
+        _say_how_to_continue(output_dir, again)
         raise
-    report = reporting.make_report(settings, identity, results)
+    if failed:
+        _say_how_to_continue(output_dir, again)
+    if results:
+        _report(reporting.make_report(settings, identity, results, failed), output_dir)
+    return 1 if failed else 0
+
+
+def _say_how_to_continue(output_dir: Path, again: Sequence[str]) -> None:
+    print(
+        f"pirl-eval: stopping; results so far are in {output_dir}/. Continue with:\n"
+        f"  {shlex.join(['pirl-eval', *again])}",
+        file=sys.stderr,
+    )
+
+
+def _report(report: dict[str, Any], output_dir: Path) -> None:
     reporting.write_report(report, output_dir)
     print(f"\n{reporting.summary(report)}\n")
     if report["notice"]:
         print(f"{report['notice']}\n")
     files = (reporting.JSON, reporting.MARKDOWN, reporting.PICTURE)
     print(f"report: {output_dir}/", *files, sep="\n  ")
-    return 0
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     a, b = options.compare
+    default = vars(_parser().parse_args([]))
+    read = ("compare", "output_dir", "metrics")
+    unread = [name for name, value in vars(options).items() if name not in read and value != default[name]]
+    if unread or passed_on:
+        names = [name if name == "checkpoint" else f"--{name}" for name in unread] + list(passed_on)
+        raise ValueError(
+            f"{', '.join(names)} would do nothing: --compare A B evaluates nothing. Leave it out."
+        )
     comparison = comparing.compare(a, b)
     output_dir: Path = options.output_dir or b / f"compared-with-{a.resolve().name}"
     updates = []

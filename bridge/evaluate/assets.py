@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bridge.libero.installation import cached_assets, missing_assets, package_root
-from pirl_jax.files import digest
+from pirl_jax.files import digest, digest_of_folder
 
 NOTICE = "development assets: scores are not comparable with published LIBERO scores"
 
@@ -27,6 +27,8 @@ class Assets:
     """Commit of the hub's asset repository, for LeRobot's own."""
     reason: str
     """Why it was taken for that."""
+    sha256: str | None = None
+    """Of all files, where there is no revision that says what they are."""
 
     @property
     def comparable(self) -> bool:
@@ -58,7 +60,7 @@ def identify(folder: Path) -> Assets:
     """
 
     def development(reason: str) -> Assets:
-        return Assets("development", None, reason)
+        return Assets("development", None, reason, digest_of_folder(folder))
 
     missing = missing_assets(folder)
     if missing:

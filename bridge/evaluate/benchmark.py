@@ -9,8 +9,9 @@ import importlib.util
 import re
 from importlib import metadata
 
-from bridge.libero.installation import config_file, package_root
+from bridge.libero.installation import config_file, package_root, task_folders
 from bridge.libero.suites import SUITES
+from pirl_jax.files import digest_of_folder
 
 MATRIX = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 """The four suites that papers report."""
@@ -25,13 +26,23 @@ def check_configured() -> None:
     """Raise unless LIBERO has its configuration file, without which its import asks for one.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it leads to files that are gone.
     """
     if not config_file().is_file():
         raise ValueError(
             f"LIBERO has not been set up: {config_file()} is missing. "
             "Run pirl-libero-setup, or set LIBERO_CONFIG_PATH to the folder that holds it."
         )
+    task_folders()
+
+
+def contents() -> dict[str, str]:
+    """Return the hash of all suites' tasks and of their initial states, by LIBERO's names of their folders.
+
+    Raises:
+        ValueError: LIBERO's configuration file leads to files that are gone.
+    """
+    return {name: digest_of_folder(folder) for name, folder in task_folders().items()}
 
 
 def instructions(suite: str) -> list[str]:

@@ -19,7 +19,14 @@ METHOD = (
     "number of tasks."
 )
 
-_MUST_MATCH = ("control_mode", "episode_length", "batch_size", "lerobot_eval_arguments", "tasks_per_process")
+_MUST_MATCH = (
+    "control_mode",
+    "episode_length",
+    "batch_size",
+    "lerobot_eval_arguments",
+    "tasks_per_process",
+    "libero",
+)
 
 Outcomes = Mapping[tuple[str, int, int, int], bool]
 """Success by suite, task, initial state and seed."""
@@ -170,6 +177,7 @@ def _warnings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return what else differs between the reports than the checkpoint."""
     pairs = [(name, a["settings"].get(name), b["settings"].get(name)) for name in _MUST_MATCH]
     pairs += [("assets", a["assets"]["reason"], b["assets"]["reason"])]
+    pairs += [("content of the assets", a["assets"].get("sha256"), b["assets"].get("sha256"))]
     pairs += [
         (f"version of {name}", a["versions"].get(name), b["versions"].get(name)) for name in a["versions"]
     ]

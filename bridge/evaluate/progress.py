@@ -40,6 +40,11 @@ class Progress:
         won = sum(episode.success for episode in episodes)
         self._print(f"{group}: {won} of {len(episodes)} episodes successful ({seconds:.0f} s)")
 
+    def failed(self, group: Group, why: str) -> None:
+        """Tell that a group has failed; the first line of why is shown."""
+        self._total -= self._rollouts[group]
+        self._print(f"FAILED: {why.splitlines()[0].rstrip(':')}")
+
     def show(self, running: Mapping[Group, int]) -> None:
         """Tell how many batches of episodes the groups at work have finished."""
         now = time.monotonic()

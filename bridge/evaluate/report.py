@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bridge.evaluate.assets import NOTICE
@@ -23,9 +24,12 @@ _ASSETS = {"lerobot": "LeRobot's own", "development": "development stand-ins"}
 
 
 def make_report(
-    settings: Settings, identity: Mapping[str, Any], results: Sequence[Finished]
+    settings: Settings,
+    identity: Mapping[str, Any],
+    results: Sequence[Finished],
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the content of ``report.json``.
+    """Return the content of ``report.json``; ``failed`` names groups without a result, and why.
 
     Rates are shares in [0, 1] with ``ci95``, Wilson's interval, of ``n`` episodes. ``overall`` counts all
     episodes; ``suite_average`` is the mean of the suites' rates, which papers report: the same number where
@@ -51,6 +55,7 @@ def make_report(
         "format": FORMAT,
         "notice": None if comparable else NOTICE,
         "label": settings.checkpoint.label,
+        "failed": dict(failed),
         "overall": rate(episodes),
         "suite_average": sum(suite["success"] for suite in suites.values()) / len(suites),
         "suites": suites,
@@ -124,6 +129,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [f"# LIBERO: {report['label']}", ""]
     if report["notice"]:
         lines += [f"> **{report['notice']}**", ""]
+    lines += [f"> **{group} failed** and is not counted: {why}" for group, why in report["failed"].items()]
+    lines += [""] * bool(report["failed"])
     lines += [summary(report), "", "Intervals are Wilson's.", "", "## Tasks", ""]
     lines += [
         f"Outcomes ({_SUCCESS} success, {_FAILURE} failure) are in the order of the initial states, from 0.",

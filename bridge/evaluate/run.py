@@ -12,7 +12,7 @@ import logging
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,26 @@ RESULT = "result.json"
 LOG = "lerobot-eval.log"
 
 _POLL_SECONDS = 0.5
+
+
+_HOPELESS = 3
+"""Groups that fail before one has succeeded: what they have in common is then at fault."""
+
+
+class TasksFailedError(RuntimeError):
+    """``lerobot-eval`` failed on some groups; says on which and why.
+
+    Args:
+        failed: group → what was wrong with it.
+        finished: the results of the others.
+        left: groups that were not evaluated.
+    """
+
+    def __init__(self, failed: Mapping[Group, str], finished: list[Finished], left: int) -> None:
+        given_up = f"; the other {left} were not tried" * bool(left)
+        super().__init__(f"{len(failed)} groups of tasks failed{given_up}.\n" + "\n".join(failed.values()))
+        self.failed = {str(group): why.splitlines()[0].rstrip(":") for group, why in failed.items()}
+        self.finished = finished
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,8 @@ def evaluate(
 
     Raises:
         ValueError: The folder holds results of other settings.
-        RuntimeError: ``lerobot-eval`` failed. Results so far are kept.
+        TasksFailedError: ``lerobot-eval`` failed on some groups, and the others are finished; or on the first
+            few. Results so far are kept.
         BlockingIOError: Another evaluation is writing to the folder.
         KeyboardInterrupt: Passed on after the processes have been ended.
     """
@@ -73,8 +94,11 @@ def evaluate(
         waiting = [group for group in groups if found[group] is None]
         progress = Progress(groups, waiting, settings)
         running: dict[Group, tuple[LerobotEval, float]] = {}
+        failed: dict[Group, str] = {}
         try:
             while waiting or running:
+                if len(failed) >= _HOPELESS and not any(found.values()):
+                    break
                 while waiting and len(running) < processes:
                     group = waiting.pop(0)
                     running[group] = (_start(output_dir, group, settings), time.monotonic())
@@ -83,7 +107,10 @@ def evaluate(
                     if (status := process.poll()) is not None:
                         del running[group]
                         seconds = time.monotonic() - started
-                        _finish(output_dir, group, process, status, settings, name, seconds)
+                        if why := _finish(output_dir, group, process, status, settings, name, seconds):
+                            failed[group] = why
+                            progress.failed(group, why)
+                            continue
                         found[group] = finished = _load(output_dir, group, settings, name)
                         assert finished is not None
                         progress.finished(group, finished.episodes, seconds)
@@ -92,7 +119,10 @@ def evaluate(
             progress.close()
             for process, _ in running.values():
                 process.stop()
-    return [finished for finished in found.values() if finished is not None]
+    results = [finished for finished in found.values() if finished is not None]
+    if failed:
+        raise TasksFailedError(failed, results, len(groups) - len(results) - len(failed))
+    return results
 
 
 def _start(output_dir: Path, group: Group, settings: Settings) -> LerobotEval:
@@ -110,7 +140,8 @@ def _finish(
     settings: Settings,
     name: str,
     seconds: float,
-) -> None:
+) -> str | None:
+    """Keep a group's result; return what is wrong with it, if anything."""
     folder = output_dir / TASKS / group.name
     info = folder / EVAL_INFO
     try:
@@ -118,9 +149,7 @@ def _finish(
             raise ValueError(f"exit status {status}")
         read_episodes(info, group, settings)
     except ValueError as error:
-        raise RuntimeError(
-            f"lerobot-eval failed on {group} ({error}); {process.log} ends:\n{tail(process.log)}"
-        ) from error
+        return f"lerobot-eval failed on {group} ({error}); the end of {process.log}:\n{tail(process.log)}"
     result = {
         "fingerprint": name,
         "command": shlex.join(process.command),
@@ -128,6 +157,7 @@ def _finish(
         "eval_info_sha256": digest(info),
     }
     write_json(folder / RESULT, result)
+    return None
 
 
 def _load(output_dir: Path, group: Group, settings: Settings, name: str) -> Finished | None:
@@ -149,15 +179,15 @@ def _load(output_dir: Path, group: Group, settings: Settings, name: str) -> Fini
 
 
 def _claim(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Write the identity into a new folder, or compare it with the one that is there."""
+    """Write the identity into a folder without results, or compare it with the one that is there."""
     file = output_dir / SETTINGS
-    if not file.exists():
-        if (output_dir / TASKS).exists():
-            raise ValueError(
-                f"{file} is missing, so what {output_dir} holds is unknown. Use another --output_dir."
-            )
+    if not any(output_dir.glob(f"{TASKS}/*/{RESULT}")):  # nothing that could be mixed
         write_json(file, identity)
         return
+    if not file.exists():
+        raise ValueError(
+            f"{file} is missing, so what {output_dir} holds is unknown. Use another --output_dir."
+        )
     before = read_json(file)
     changed = [
         f"{key} was {before.get(key)!r}, now {identity.get(key)!r}"

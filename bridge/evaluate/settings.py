@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from bridge.evaluate.assets import asset_folder, identify
-from bridge.evaluate.benchmark import INIT_STATES, instructions, versions
+from bridge.evaluate.benchmark import INIT_STATES, contents, instructions, versions
 from bridge.libero.suites import MAX_STEPS, SUITES
-from pirl_jax.files import digest, read_json
+from pirl_jax.files import digest_of_folder, read_json
 
 CONTROL_MODES = ("absolute", "relative")
 
@@ -86,11 +86,8 @@ class Checkpoint:
                 f"{path} names the tokenizer {gone[0]}, which is not there: it has been moved, or comes "
                 f"from another machine. Mend it: pirl-convert --moved {folder}"
             )
-        total = hashlib.sha256()
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-            total.update(f"{file.relative_to(folder)}\0{digest(file)}\n".encode())
         config = read_json(folder / "config.json")
-        return cls(folder, str(config.get("type")), total.hexdigest(), _image_size(config))
+        return cls(folder, str(config.get("type")), digest_of_folder(folder), _image_size(config))
 
     @property
     def label(self) -> str:
@@ -230,7 +227,8 @@ class Settings:
             "batch_size": self.batch_size,
             "tasks_per_process": self.tasks_per_process,
             "lerobot_eval_arguments": list(self.arguments),
-            "assets": {"kind": assets.kind, "revision": assets.revision, "reason": assets.reason},
+            "libero": contents(),
+            "assets": asdict(assets),
             "versions": versions(),
         }
 

@@ -100,6 +100,22 @@ def missing_assets(folder: Path) -> list[str]:
     return [name for name in ASSET_FOLDERS if not (folder / name).is_dir()]
 
 
+def task_folders() -> dict[str, Path]:
+    """Return the folders of what LIBERO plays, as its config file says: ``bddl_files`` and ``init_states``.
+
+    Raises:
+        LiberoError: The file names folders that do not exist.
+    """
+    entries = read_config()
+    for name in ("bddl_files", "init_states"):
+        if name not in entries or not Path(entries[name]).is_dir():
+            raise LiberoError(
+                f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. "
+                f"Run: {SETUP}"
+            )
+    return {name: Path(entries[name]) for name in ("bddl_files", "init_states")}
+
+
 def prepare() -> None:
     """Make ``import libero`` free of questions, and its config file's ``assets`` count, in this process.
 
@@ -109,13 +125,8 @@ def prepare() -> None:
     root = package_root()
     if not config_file().exists():
         log.info("Wrote LIBERO's config file: %s", write_config())
+    task_folders()
     entries = read_config()
-    for name in ("bddl_files", "init_states"):
-        if name not in entries or not Path(entries[name]).is_dir():
-            raise LiberoError(
-                f"{config_file()} says that {name} is {entries.get(name)!r}, which does not exist. "
-                f"Run: {SETUP}"
-            )
     import libero.libero as package
 
     # Looked up at every use; LIBERO itself fills it by looking beside the package, then in its cache.

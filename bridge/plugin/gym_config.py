@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -17,7 +19,10 @@ from bridge.plugin.assigned import refuse
 from bridge.plugin.chunk_env import ChunkEnv
 from bridge.plugin.recipe_config import language_features
 
+_TASK = "chunked-{}-v0"
 _numbers = count()
+
+log = logging.getLogger(__name__)
 
 
 @EnvConfig.register_subclass("chunked_gym")
@@ -43,9 +48,18 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
     """Negative: simulated time does not wait for the clock."""
 
     def __post_init__(self) -> None:
+        if self.task is not None and not re.fullmatch(
+            _TASK.format(r"\d+"), self.task
+        ):  # else of a saved config
+            raise ValueError(
+                f"env.task={self.task} is not read here: env.gym_id says which environment it is."
+            )
+        if self.robot is not None or self.teleop is not None:
+            raise ValueError("env.robot and env.teleop are not read here: the environment is simulated.")
+        given = self.features
         # LeRobot's actor makes "gym_hil/<task>" for environments of this name; the id is registered here.
         self.name = "gym_hil"
-        self.task = f"chunked-{next(_numbers)}-v0"
+        self.task = _TASK.format(next(_numbers))
         self.gym_kwargs = dict(self.gym_kwargs or {})  # pyright: ignore[reportIncompatibleMethodOverride]
         channels, height, width = self.image_shape  # a list, when it comes from JSON
         self.image_shape = (channels, height, width)
@@ -55,6 +69,10 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
         if self.action_dim < 1 or not self.image_keys:
             raise ValueError("env.action_dim must be at least 1 and env.image_keys must name an image.")
         self._describe(self.tokenizer_max_length or 0)
+        if given and given.keys() != self.features.keys():
+            log.warning(
+                "env.features has no effect here: image_keys, image_shape, state_dim and action_dim do."
+            )
 
         def make(
             **kwargs: Any,

@@ -50,6 +50,11 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     def __post_init__(self) -> None:
         super().__post_init__()
         schedule.validate(self.task_sampling, self.init_state_rule)
+        if self.init_state_rule != "random" and not self.init_states:
+            raise ValueError(
+                f"env.init_state_rule={self.init_state_rule} would do nothing: with env.init_states=false "
+                "LIBERO draws the initial states. Leave one of them out."
+            )
         if self.max_cached_envs < 1:
             raise ValueError(f"env.max_cached_envs must be ≥ 1; got {self.max_cached_envs}.")
 
@@ -116,7 +121,8 @@ class LiberoConfig(ActorSettings, LiberoEnv):
             raise ValueError(f"env.obs_type must be pixels_agent_pos; got {self.obs_type!r}.")
         if not 1 <= self.max_steps <= MAX_STEPS:
             raise ValueError(f"env.episode_length must be in [1, {MAX_STEPS}]; got {self.max_steps}.")
-        _ = self.tasks  # their names are checked now
+        if len(self.tasks) == 1 and self.task_sampling != "uniform":  # their names are checked now, too
+            log.warning("env.task_sampling=%s has no effect on one task.", self.task_sampling)
         self._image_keys = {
             camera: key
             for camera, key in self.image_keys.items()

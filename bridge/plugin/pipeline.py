@@ -10,6 +10,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.agreement import agreement
+from bridge.plugin.command_line import nothing_is_pushed, prepare
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
@@ -23,10 +24,17 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         ValueError: Policy, environment and recipe do not fit each other.
         bridge.plugin.seams.SeamError: This is LeRobot's actor, and it is not what the plugin knows.
     """
-    _stock_validate(cfg)
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
+        _stock_validate(cfg)
         return
+    if cfg.dataset is None:  # LeRobot fails without
+        raise ValueError(
+            'the config has no dataset: add "dataset": {"repo_id": "<any name>"}. It is read if '
+            "algorithm.demonstrations.coef is above 0."
+        )
+    with nothing_is_pushed(cfg):
+        _stock_validate(cfg)
     settle_tokenizer(cfg.policy, cfg.env)
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)
@@ -43,18 +51,19 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
             cfg.env = cfg.env.for_actor()
 
 
-def _stop_at_old_names() -> None:
-    """End the process where a setting has another name now, before LeRobot calls it an unknown one.
+def _prepare() -> None:
+    """Read the command line before LeRobot does: old names end the process, and what it would drop counts.
 
     In one line, as our own commands do: an exception would come out of LeRobot's parser with thirty lines of
     traceback before it.
     """
     try:
         refuse_old_names(sys.argv[1:])
+        prepare()
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
-    _stop_at_old_names()
+    _prepare()

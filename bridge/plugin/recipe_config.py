@@ -7,6 +7,7 @@ attributes, which LeRobot neither serialises nor decodes.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,12 +20,15 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import LaunchConfig, Recipe
+from pirl_jax.recipe.idle import refuse_idle
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
 SUPPORTED_POLICIES = ("xvla",)
 
 _MARK = "_pirl_recipe"
+
+log = logging.getLogger(__name__)
 
 
 def _quick_actor_learner_config() -> ActorLearnerConfig:
@@ -67,6 +71,15 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     env_action = cast(Any, None)
     """Turns the policy's actions [H, A] into the environment's [H, R]; None: they are the environment's."""
     _policy_config = None
+
+    def __post_init__(self) -> None:
+        """Check what the sections ask of each other, and that each setting does something.
+
+        Raises:
+            ValueError: naming the fields, the values and the remedy.
+        """
+        refuse_idle(self)
+        super().__post_init__()
 
     @classmethod
     def from_policy_config(cls, policy_cfg: PreTrainedConfig) -> PiRLConfig:
@@ -133,6 +146,11 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         }
         for name, value in attributes.items():
             setattr(policy, name, value)
+        if policy.domain_feature_key not in (None, OBS_DOMAIN_ID):
+            log.warning(
+                "policy.domain_feature_key=%s has no effect under pi_rl: the domain is env.domain_id.",
+                policy.domain_feature_key,
+            )
         policy.domain_feature_key = OBS_DOMAIN_ID
         # Without features of its own the policy gets the environment's, which include these two.
         if policy.input_features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from lerobot.envs.configs import EnvConfig
@@ -11,11 +12,37 @@ from lerobot.utils.constants import OBS_STATE
 
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
+from bridge.settings import unused
 from bridge.settings.resumed import check_place
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.xvla.config import XVLAConfig
+
+
+@dataclass(kw_only=True)
+class LearnerConfig(TrainRLServerPipelineConfig):
+    """LeRobot's training config as learner and doctor read it: what has no effect there is said."""
+
+    def validate(self) -> None:
+        """Check and complete the config as LeRobot does.
+
+        Raises:
+            ValueError: A value is out of range, or of a setting that is not supported here.
+            FileExistsError: ``output_dir`` exists and ``resume`` is not set.
+        """
+        given = unused.Given.of(self)
+        super().validate()
+        recipe = self.algorithm
+        if not isinstance(recipe, PiRLConfig):
+            return
+        idle = {} if recipe.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS
+        unused.check(self, given, {**unused.IGNORED_IN_RL, **idle})
+        if recipe.rollout.task_success_range is not None and not getattr(self.env, "task_names", ()):
+            raise ValueError(
+                f"algorithm.rollout.task_success_range={recipe.rollout.task_success_range} would do nothing: "
+                f"the environment ({self.env and self.env.type}) does not tell tasks apart. Unset it."
+            )
 
 
 def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfig, Path]:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import draccus
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
+from bridge.plugin.command_line import nothing_is_pushed
 from bridge.plugin.tokenizer import settle_tokenizer
+from bridge.settings import unused
 from bridge.settings.learner_config import check_seed
 from bridge.settings.resumed import check_place
 from pirl_jax.run_folder.retention import Retention
+
+_SCHEDULES: Mapping[str, Mapping[str, str]] = {
+    "cosine_decay_with_warmup": {
+        "num_warmup_steps": "warmup_steps",
+        "num_decay_steps": "decay_steps",
+        "peak_lr": "peak_lr",
+        "decay_lr": "decay_lr",
+    },
+    "cosine_annealing_with_warmup": {"num_warmup_steps": "warmup_steps"},
+    "constant_with_warmup": {"num_warmup_steps": "warmup_steps"},
+}
+"""LeRobot's schedules → their numbers → the same in ``SupervisedOptimizer``."""
 
 
 @dataclass
@@ -40,7 +56,12 @@ class SFTConfig(TrainPipelineConfig):
             ValueError: A value is out of range.
             FileExistsError: ``output_dir`` exists and ``resume`` is not set.
         """
-        super().validate()
+        given = unused.Given.of(self)
+        with nothing_is_pushed(self):
+            super().validate()
+        preset = self.use_policy_training_preset
+        unused.check(self, given, unused.IGNORED_WITH_PRESET if preset else unused.IGNORED_WITHOUT_PRESET)
+        self.optimizer_numbers()
         if self.policy is not None and self.policy.type == "xvla":
             settle_tokenizer(self.policy)
         check_place(self)
@@ -60,3 +81,27 @@ class SFTConfig(TrainPipelineConfig):
         domains = getattr(self.policy, "num_domains", None)
         if self.domain_id is not None and not 0 <= self.domain_id < (domains or math.inf):
             raise ValueError(f"domain_id must be in [0, policy.num_domains={domains}); got {self.domain_id}.")
+
+    def optimizer_numbers(self) -> dict[str, Any]:
+        """Return what ``optimizer`` and ``scheduler`` say, by ``SupervisedOptimizer``'s names.
+
+        Nothing with ``use_policy_training_preset``: they are then of the policy's config.
+
+        Raises:
+            ValueError: They are of a type that X-VLA is not trained with here.
+        """
+        if self.use_policy_training_preset or self.optimizer is None or self.scheduler is None:
+            return {}
+        for name, config, known in (
+            ("optimizer", self.optimizer, ("xvla-adamw",)),
+            ("scheduler", self.scheduler, tuple(_SCHEDULES)),
+        ):
+            if config.type not in known:
+                raise ValueError(
+                    f"{name}.type={config.type} is not supported here: X-VLA is trained with "
+                    f"{' or '.join(known)}. Set {name}.type, or use_policy_training_preset=true."
+                )
+        numbers: dict[str, Any] = draccus.encode(self.optimizer)  # pyright: ignore[reportAssignmentType]
+        renamed = _SCHEDULES[self.scheduler.type]
+        schedule = {ours: getattr(self.scheduler, theirs) for theirs, ours in renamed.items()}
+        return {**numbers, "betas": tuple(numbers["betas"]), "schedule_type": self.scheduler.type, **schedule}

@@ -69,12 +69,6 @@ class Recipe:
                 "algorithm.advantage.estimator=group needs algorithm.rollout.group_size ≥ 2 that divides "
                 f"rollout.episodes_per_update={rollout.episodes_per_update}; got {rollout.group_size}."
             )
-        for name in ("warmup_updates", "extra_steps"):
-            if value := getattr(self.critic, name):
-                raise ValueError(
-                    f"algorithm.critic.{name}={value} would do nothing: advantage.estimator=group has no "
-                    "critic. Set it to 0, or advantage.estimator=gae."
-                )
         if rollout.task_success_range is not None:
             raise ValueError(
                 "algorithm.rollout.task_success_range is for advantage.estimator=gae; with group, "

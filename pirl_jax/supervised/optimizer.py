@@ -30,9 +30,14 @@ class SupervisedOptimizer:
     soft_prompt_lr_scale: float = 1.0
     soft_prompt_warmup_lr_scale: float | None = None
     """Replaces ``soft_prompt_lr_scale`` when set. LeRobot's scheduler only multiplies it, never lifts it."""
+    schedule_type: str = "cosine_decay_with_warmup"
+    """Or ``cosine_annealing_with_warmup`` or ``constant_with_warmup``: LeRobot's names."""
     warmup_steps: int = 1_000
     decay_steps: int = 30_000
+    """Of ``cosine_decay_with_warmup``, like the next two."""
     decay_lr: float = 2.5e-6
+    peak_lr: float | None = None
+    """What ``decay_lr`` is relative to; None: ``lr``."""
     freeze_vision_encoder: bool = False
     freeze_language_encoder: bool = False
     train_policy_transformer: bool = True
@@ -70,21 +75,36 @@ class SupervisedOptimizer:
         return "soft_prompts" if "soft_prompt" in name.lower() else "other"
 
     def schedule(self, num_training_steps: int) -> optax.Schedule:
-        """Multiplier of every group's lr: linear warm-up, then cosine decay to ``decay_lr``.
+        """Multiplier of every group's lr: linear warm-up, and what LeRobot's schedule of that name does then.
 
-        As LeRobot's ``CosineDecayWithWarmupSchedulerConfig``: both shrink in proportion when the training is
-        shorter than ``decay_steps``, and the cosine counts from step 0.
+        ``cosine_decay_with_warmup`` ends at ``decay_lr``: it shrinks with its warm-up in proportion when the
+        training is shorter than ``decay_steps``, and its cosine counts from step 0. The cosine of
+        ``cosine_annealing_with_warmup`` begins where the warm-up ends, and ends at 0 with the training.
         """
         warmup, decay = self.warmup_steps, self.decay_steps
+        if self.schedule_type != "cosine_decay_with_warmup":
+            return self._from_zero(num_training_steps)
         if num_training_steps < decay:
             warmup, decay = int(warmup * (num_training_steps / decay)), num_training_steps
-        floor = self.decay_lr / self.lr
+        floor = self.decay_lr / (self.lr if self.peak_lr is None else self.peak_lr)
 
         def multiplier(count: ArrayLike) -> Array:
             step = jnp.asarray(count, float)
             warm = (step + 1) / (warmup + 1)
             cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, decay) / decay))
             return jnp.where(step < warmup, warm, (1 - floor) * cosine + floor)
+
+        return multiplier
+
+    def _from_zero(self, num_training_steps: int) -> optax.Schedule:
+        """The two schedules whose warm-up begins with a step of length 0."""
+        warmup, annealed = self.warmup_steps, self.schedule_type == "cosine_annealing_with_warmup"
+
+        def multiplier(count: ArrayLike) -> Array:
+            step = jnp.asarray(count, float)
+            progress = (step - warmup) / max(1, num_training_steps - warmup)
+            after = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if annealed else jnp.ones_like(step)
+            return jnp.where(step < warmup, step / max(1, warmup), after)
 
         return multiplier
 

@@ -105,7 +105,7 @@ def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path
     Args:
         wandb_config: LeRobot's ``WandBConfig``: ``enable``, ``project``, ``entity``, ``notes``, ``run_id``,
             ``mode``.
-        config: the run's settings, to be stored with it.
+        config: the run's settings, to be stored with it; ``job_name`` is the run's name.
         folder: where wandb keeps its files.
 
     Raises:
@@ -122,6 +122,7 @@ def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path
     run = wandb.init(
         project=wandb_config.project,
         entity=wandb_config.entity,
+        name=config.get("job_name"),
         notes=wandb_config.notes,
         id=wandb_config.run_id,
         mode=wandb_config.mode,

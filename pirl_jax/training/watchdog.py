@@ -24,7 +24,7 @@ class Watchdog:
     """
 
     def __init__(self, config: WatchdogConfig, takes_back: bool) -> None:
-        self._config, self._takes_back = config, takes_back
+        self._settings, self._takes_back = config, takes_back
         self._reasons: list[str] = []
         """Of the newest rejected updates in a row."""
 
@@ -45,7 +45,7 @@ class Watchdog:
         Raises:
             DivergedError: They were.
         """
-        if len(self._reasons) >= self._config.patience:
+        if len(self._reasons) >= self._settings.patience:
             raise DivergedError(
                 f"{len(self._reasons)} updates in a row were rejected, the last because {self._reasons[-1]}. "
                 "Lower algorithm.optimizer.lr, set algorithm.optimizer.target_kl, or look at the run with "
@@ -58,7 +58,7 @@ class Watchdog:
             return f"{', '.join(sorted(broken)[:3])} {'are' if len(broken) > 1 else 'is'} not finite"
         if metrics["train/skipped_steps"] and not metrics["train/policy_steps"]:
             return "no step of it had finite losses and gradients"
-        limit, kl = self._config.max_kl, metrics["train/approx_kl"]
+        limit, kl = self._settings.max_kl, metrics["train/approx_kl"]
         if limit is not None and kl > limit:
             return f"its KL is {kl:.3g}, above watchdog.max_kl={limit:g}"
         return None

@@ -28,7 +28,7 @@ LEARNER = {
 BRIDGE = {
     "processes": {"pirl_jax/files"},
     "wire": {"pirl_jax/rollout"},
-    "datasets": {"bridge/wire", "pirl_jax/supervised", "pirl_jax/xvla"},
+    "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
     "libero": {"bridge/datasets"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),

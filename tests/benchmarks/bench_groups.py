@@ -30,6 +30,7 @@ def measure(folder: Path, actors: int, updates: int) -> list[float]:
         env={"gym_id": "coin_env:Coin-v0", "gym_kwargs": {"seconds": 0.1}},
         algorithm={
             "advantage": {"estimator": "group", "min_std": 1e-9},
+            "critic": {"hidden_dims": [1024, 512, 256]},  # the default: there is none
             "rollout": {"group_size": 8, "episodes_per_update": 8, "max_staleness": 0},
         },
     )

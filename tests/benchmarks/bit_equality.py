@@ -50,7 +50,13 @@ PRESETS = ("async", "grpo", "pirl_paper", "xvla_default")
 NOT_EE6D = {"noise.group_scale": "{}"}
 """The small policy's action space has joints alone."""
 PRESET_CHANGES: dict[str, dict[str, Any]] = {
-    "grpo": {"group_size": GROUP, "group_return_range": "[-1, 2]"},
+    "grpo": {
+        "group_size": GROUP,
+        "group_return_range": "[-1, 2]",
+        # There is no critic: the preset's own, which are the defaults.
+        "critic.hidden_dims": "[1024, 512, 256]",
+        "critic.lr": 1e-4,
+    },
     "pirl_paper": {"noise.level": 0.3},
     "xvla_default": {**NOT_EE6D, "noise.level": 0.1},
 }

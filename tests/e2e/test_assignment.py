@@ -73,6 +73,7 @@ def test_a_group_is_spread_over_the_actors(tmp_path):
         env={"gym_id": "coin_env:Coin-v0", "gym_kwargs": {"seconds": 0.05, "record": str(played)}},
         algorithm={
             "advantage": {"estimator": "group"},
+            "critic": {"hidden_dims": [1024, 512, 256]},  # the default: there is none
             "rollout": {"group_size": 8, "episodes_per_update": 8, "max_staleness": 0},
         },
     )

@@ -1,7 +1,8 @@
 """Behaves as ``lerobot-eval`` does towards whoever started it, without a policy or a simulator.
 
 For what the real one cannot be brought to do on demand. ``STAND_IN`` tells it what to do: ``fail`` (after a
-traceback), ``wait`` (forever, printing progress), ``lie`` (report one episode too few); else it succeeds.
+traceback; ``fail 2``: on task 2 alone), ``wait`` (forever, printing progress), ``lie`` (report one episode
+too few); else it succeeds.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 arguments = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
-behaviour = os.environ.get("STAND_IN", "")
+behaviour, _, which = os.environ.get("STAND_IN", "").partition(" ")
 n = int(arguments["eval.n_episodes"])
 suite, task_ids = arguments["env.task"], json.loads(arguments["env.task_ids"])
 print("INFO Making policy.", flush=True)
@@ -28,7 +29,7 @@ for _ in task_ids:
         while True:
             print(bar, end="", file=sys.stderr, flush=True)
             time.sleep(0.05)
-if behaviour == "fail":
+if behaviour == "fail" and (not which or int(which) in task_ids):
     raise ValueError("the simulator is on fire")
 successes = [i % 2 == 0 for i in range(n - (behaviour == "lie"))]
 info = [

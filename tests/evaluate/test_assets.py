@@ -66,3 +66,13 @@ def test_a_copy_without_the_hubs_records_is_a_development_folder(download):
 def test_an_incomplete_folder_is_a_development_folder(download):
     shutil.rmtree(download / "scenes")
     assert identify(download).reason == "scenes missing"
+
+
+def test_other_development_assets_are_other_assets(download):
+    """Not by why they are none of LeRobot's alone, which may be the same."""
+    shutil.rmtree(download / ".cache")
+    before = identify(download)
+    (download / "textures" / "wood.png").write_bytes(b"paint")
+    after = identify(download)
+    assert before.reason == after.reason
+    assert before != after

@@ -12,7 +12,7 @@ import pytest
 from libero_episodes import identity, settings
 
 from bridge.evaluate import process, run
-from bridge.evaluate.run import evaluate
+from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import Group
 
 HERE = Path(__file__).parent
@@ -113,6 +113,7 @@ def test_a_damaged_result_is_made_again(tmp_path, damage, message, caplog):
         ({}, {"n_episodes": 3}, "n_episodes was 4, now 3"),
         ({}, {"name": "b"}, "checkpoint was 'sha-a', now 'sha-b'"),
         ({"versions": {"lerobot": "0.7"}}, {}, "versions was"),
+        ({"libero": {"bddl_files": "another"}}, {}, "libero was"),
     ],
 )
 def test_results_of_other_settings_are_not_mixed(tmp_path, changes, values, message):
@@ -138,6 +139,41 @@ def test_a_failure_shows_the_end_of_the_log_and_keeps_what_is_finished(tmp_path,
     before = started(tmp_path)["libero_goal_0-1"]
     assert len(evaluate_groups(tmp_path)) == 3
     assert started(tmp_path)["libero_goal_0-1"] == before
+
+
+def test_a_failing_task_does_not_stop_the_others(tmp_path, stand_in, capsys):
+    stand_in("fail 2")
+    with pytest.raises(TasksFailedError, match="1 groups of tasks failed") as error:
+        evaluate_groups(tmp_path)
+    assert [result.group for result in error.value.finished] == [GROUPS[0], GROUPS[2]]
+    ((group, why),) = error.value.failed.items()
+    assert group == "libero_goal task 2"
+    assert why.startswith("lerobot-eval failed on libero_goal task 2 (exit status 1)")
+    assert "FAILED: lerobot-eval failed on libero_goal task 2" in capsys.readouterr().out
+    stand_in("")
+    before = started(tmp_path)
+    assert len(evaluate_groups(tmp_path)) == 3
+    again = started(tmp_path)
+    assert {name for name in again if again[name] != before[name]} == {"libero_goal_2"}
+
+
+def test_what_fails_from_the_start_is_given_up(tmp_path, stand_in):
+    stand_in("fail")
+    groups = [Group("libero_10", (task,)) for task in range(8)]
+    with pytest.raises(TasksFailedError, match=r"the other \d were not tried") as error:
+        evaluate_groups(tmp_path, groups)
+    assert error.value.finished == []
+
+
+def test_a_folder_without_a_result_belongs_to_nobody(tmp_path, stand_in):
+    """As a run leaves it that was killed, or failed, before its first result."""
+    stand_in("fail")
+    with pytest.raises(TasksFailedError):
+        evaluate_groups(tmp_path, GROUPS[:1])
+    stand_in("")
+    assert len(evaluate_groups(tmp_path, GROUPS[:1], {"versions": {"lerobot": "0.7"}})) == 1
+    with pytest.raises(ValueError, match="versions was"):
+        evaluate_groups(tmp_path, GROUPS[:1])
 
 
 def test_a_result_with_too_few_episodes_is_a_failure(tmp_path, stand_in):

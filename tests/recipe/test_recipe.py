@@ -12,7 +12,8 @@ import pytest
 from by_recipe import make_recipe
 
 from pirl_jax.likelihood import modes
-from pirl_jax.recipe import CriticConfig, LaunchConfig, NoiseConfig, Recipe, ranges
+from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, LaunchConfig, NoiseConfig, Recipe, ranges
+from pirl_jax.recipe.idle import IDLE, refuse_idle
 from pirl_jax.recipe.renamed import GONE, RENAMED, refuse_old_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,14 +127,6 @@ def test_a_bad_value_is_refused_by_name(section, settings, message):
         ),
         ({"estimator": "group"}, "needs algorithm.rollout.group_size ≥ 2"),
         ({"estimator": "group", "group_size": 5}, "divides rollout.episodes_per_update=512; got 5"),
-        (
-            {"estimator": "group", "group_size": 2, "critic": CriticConfig(warmup_updates=3)},
-            "algorithm.critic.warmup_updates=3 would do nothing",
-        ),
-        (
-            {"estimator": "group", "group_size": 2, "critic": CriticConfig(extra_steps=3)},
-            "algorithm.critic.extra_steps=3 would do nothing",
-        ),
         ({"group_return_range": (0.1, 0.9)}, "group_return_range is for advantage.estimator=group"),
         ({"entropy_coef": 0.005}, "algorithm.objective.entropy_coef=0.005 needs noise.mode=flow_noise"),
     ],
@@ -143,8 +136,65 @@ def test_sections_that_do_not_fit_each_other_are_refused(settings, message):
         make_recipe(**settings)
 
 
+GROUP = {"estimator": "group", "group_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "obeyed"),
+    [
+        (
+            {**GROUP, "critic": CriticConfig(warmup_updates=3)},
+            "critic.warmup_updates=3",
+            {"estimator": "gae"},
+        ),
+        (
+            {**GROUP, "critic": CriticConfig(hidden_dims=(16,), extra_steps=3)},
+            "critic.hidden_dims=(16,), algorithm.critic.extra_steps=3",
+            {"estimator": "gae"},
+        ),
+        ({**GROUP, "gamma": 0.9}, "advantage.gamma=0.9", {"estimator": "gae"}),
+        ({**GROUP, "gae_lambda": 1.0}, "advantage.gae_lambda=1.0", {"estimator": "gae"}),
+        ({**GROUP, "normalize": False}, "advantage.normalize=False", {"estimator": "gae"}),
+        ({**GROUP, "bootstrap_truncation": False}, "bootstrap_truncation=False", {"estimator": "gae"}),
+        ({"min_std": 0.1, "normalize": False}, "advantage.min_std=0.1", {"normalize": True}),
+        (
+            {"noise": NoiseConfig(std_range=(0.1, 1.0), head_hidden_dims=(4,))},
+            "noise.std_range=(0.1, 1.0), algorithm.noise.head_hidden_dims=(4,)",
+            {"noise": NoiseConfig(mode="flow_noise", head_hidden_dims=(4,))},
+        ),
+        (
+            {"noise": NoiseConfig(gripper_temperature=2.0)},
+            "noise.gripper_temperature=2.0",
+            {"noise": NoiseConfig(gripper="bernoulli", gripper_temperature=2.0)},
+        ),
+        ({"max_behaviour_weight": 2.0}, "objective.max_behaviour_weight=2.0", {"decoupled": True}),
+        ({"task_window": 8}, "rollout.task_window=8", {"task_success_range": (0.1, 0.9)}),
+        (
+            {"demonstrations": DemonstrationsConfig(batch_size=8, decay_updates=2)},
+            "demonstrations.decay_updates=2, algorithm.demonstrations.batch_size=8",
+            {"demonstrations": DemonstrationsConfig(coef=0.1, batch_size=8)},
+        ),
+    ],
+)
+def test_settings_that_another_choice_leaves_without_effect_are_refused(settings, named, obeyed):
+    with pytest.raises(ValueError, match=re.escape(f"{named} would do nothing: ")):
+        refuse_idle(make_recipe(**settings))
+    refuse_idle(make_recipe(**(settings | obeyed)))
+
+
+def test_what_may_be_without_effect_exists():
+    for idle in IDLE:
+        for section, names in idle.settings.items():
+            assert set(names) <= {field.name for field in dataclasses.fields(SECTIONS[section])}
+
+
+def test_lists_are_as_good_as_tuples_and_the_defaults_do_no_harm():
+    refuse_idle(make_recipe(**GROUP, hidden_dims=[1024, 512, 256]))
+
+
 def test_the_defaults_are_valid():
     Recipe()
+    refuse_idle(Recipe())
     make_recipe(noise=NoiseConfig(mode="flow_noise"), entropy_coef=0.005)
 
 

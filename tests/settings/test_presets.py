@@ -6,14 +6,25 @@ import re
 import sys
 from pathlib import Path
 
+import draccus
 import pytest
 from lerobot.configs import parser
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
-from tiny import write_run_config
+from tiny import tiny_policy_config, write_run_config
 
 import bridge.plugin
+from bridge.settings.learner_config import LearnerConfig
+from bridge.settings.sft_config import SFTConfig
+from bridge.settings.unused import (
+    IGNORED_IN_RL,
+    IGNORED_WITH_PRESET,
+    IGNORED_WITHOUT_DEMONSTRATIONS,
+    Given,
+    check,
+)
 from pirl_jax.likelihood.modes import channel_scale
 from pirl_jax.recipe import Recipe
+from pirl_jax.trees import merge
 from pirl_jax.xvla.channels import xvla_groups
 
 bridge.plugin.register()
@@ -101,3 +112,35 @@ def test_the_papers_preset_is_the_papers(command):
 def test_the_documentation_lists_every_preset():
     text = (ROOT / "docs" / "algorithms.md").read_text()
     assert set(re.findall(r"`presets/(\w+)\.json`", text)) == {path.stem for path in PRESETS}
+
+
+RUNS = sorted((ROOT / "configs").glob("*.json"))
+
+
+def config_of(path, **changes):
+    """Decode a configuration as it stands, with a tiny policy in place of the checkpoint that it names."""
+    values = json.loads(path.read_text()) | changes
+    kind = LearnerConfig if "algorithm" in values else SFTConfig
+    if "path" in values["policy"]:
+        del values["policy"]
+    cfg = draccus.decode(kind, values)
+    cfg.policy = cfg.policy or tiny_policy_config()
+    return cfg
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_our_own_configurations_set_nothing_that_has_no_effect(path, caplog):
+    cfg = config_of(path)
+    ignored = IGNORED_WITH_PRESET
+    if isinstance(cfg, LearnerConfig):
+        ignored = IGNORED_IN_RL | IGNORED_WITHOUT_DEMONSTRATIONS
+    check(cfg, Given.of(cfg), ignored)
+    assert "no effect" not in caplog.text
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_can_be_put_over_each_of_our_configurations(preset):
+    for path in RUNS:
+        algorithm = json.loads(path.read_text()).get("algorithm")
+        if algorithm is not None:
+            config_of(path, algorithm=merge(algorithm, json.loads(preset.read_text())))

@@ -53,11 +53,14 @@ def test_wandb_gets_the_runs_settings_and_every_row(tmp_path, monkeypatch):
     wandb = types.SimpleNamespace(init=lambda **settings: started.append(settings) or run)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     section = copy.copy(WANDB)
-    with MetricsWriter(tmp_path, sinks=wandb_sinks(section, {"seed": 1}, tmp_path)) as writer:
+    with MetricsWriter(
+        tmp_path, sinks=wandb_sinks(section, {"job_name": "a", "seed": 1}, tmp_path)
+    ) as writer:
         writer.write(7, {"x": 1})
     (settings,) = started
     assert section.run_id == "r2"  # what a checkpoint's config says, so that a resumed run goes on with it
-    assert settings["config"] == {"seed": 1}
+    assert settings["config"] == {"job_name": "a", "seed": 1}
+    assert settings["name"] == "a"
     assert (settings["project"], settings["id"], settings["mode"]) == ("p", "r1", "offline")
     assert logged == [(7, {"x": 1.0})]
 

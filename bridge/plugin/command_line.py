@@ -1,0 +1,122 @@
+"""What config file and command line say of the policy, brought to LeRobot's parser so that it is obeyed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from lerobot.configs import parser
+from lerobot.configs.train import TrainPipelineConfig
+
+log = logging.getLogger(__name__)
+
+_POLICY = "policy"
+
+
+def prepare() -> None:
+    """Make all count that stands beside a config file's ``policy.path``; call before the parser.
+
+    LeRobot reads the file after the command line. Until it knows of the path it takes ``--policy.x=y`` for an
+    option of some policy type and refuses it; and of what the file says beside the path it drops lists,
+    objects and nulls.
+
+    Raises:
+        ValueError: There is no such file, or no such checkpoint.
+    """
+    _check_file(parser.parse_arg("config_path"))
+    section = of_file()
+    check_folder(parser.parse_arg(f"{_POLICY}.{parser.PATH_KEY}") or section.get(parser.PATH_KEY))
+    if parser.PATH_KEY not in section:
+        return
+    file = str(parser.parse_arg("config_path"))
+    Path(parser.extract_path_fields_from_config(file, [_POLICY])).unlink()  # what it remembers is wanted
+    sys.argv[1:1] = [
+        f"--{_POLICY}.{name}={json.dumps(value)}"
+        for name, value in section.items()
+        if value is None or isinstance(value, (list, dict))
+    ]
+
+
+def check_folder(path: str | None) -> None:
+    """Check a checkpoint's folder, which LeRobot takes for a model of the hub if there is none.
+
+    Raises:
+        ValueError: There is none, and it cannot be the hub's: that has ``name`` or ``owner/name``.
+    """
+    if path is None or Path(path).is_dir():
+        return
+    if Path(path).is_file():
+        raise ValueError(f"policy.path={path} is a file; give the folder around it, as …/pretrained_model.")
+    if path.count("/") > 1 or path.startswith((".", "/", "~")):
+        raise ValueError(
+            f"there is no folder policy.path={path}; give a checkpoint's, as …/last/pretrained_model."
+        )
+
+
+def _check_file(path: str | None) -> None:
+    file = Path(path or "")
+    if file.suffix != ".json":
+        return
+    try:
+        json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"config_path={file} is no JSON: {error}.") from None
+    except OSError as error:
+        raise ValueError(f"config_path={file} cannot be read: {error.strerror}.") from None
+
+
+def of_file() -> dict[str, Any]:
+    """Return the ``policy`` section of the config file; empty where there is none that can be read."""
+    file = Path(parser.parse_arg("config_path") or "")
+    try:
+        content = json.loads(file.read_text()) if file.suffix == ".json" else None
+    except (OSError, ValueError):  # for the parser to say
+        return {}
+    section = content.get(_POLICY) if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def of_command_line() -> dict[str, str]:
+    """Return what ``--policy.…`` says, by the name of the field and without what is nested in it."""
+    words = parser.get_cli_overrides(_POLICY) or []
+    pairs = (word.removeprefix("--").partition("=") for word in words if word.startswith("--"))
+    return {name: value for name, _, value in pairs}
+
+
+@contextmanager
+def nothing_is_pushed(cfg: TrainPipelineConfig) -> Iterator[None]:
+    """Within it LeRobot validates a run of ours, which pushes nothing to the hub, and asks for no repository.
+
+    LeRobot's ``policy.push_to_hub`` is true by default. Whoever has asked for it is told.
+    """
+    said = of_file() | of_command_line()
+    wanted = str(said.get("push_to_hub", said.get("repo_id") is not None)).lower() == "true"
+    if wanted:
+        log.warning(
+            "policy.push_to_hub has no effect here: nothing is pushed. Upload a checkpoint yourself: "
+            "hf upload %s <output_dir>/checkpoints/last/pretrained_model",
+            said.get("repo_id") or "<repo_id>",
+        )
+    if cfg.policy is not None:
+        cfg.policy.push_to_hub = False
+    sys.argv.append(f"--{_POLICY}.push_to_hub=false")  # where it loads policy.path, it reads them again
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        path = parser.get_path_arg(_POLICY)
+        if isinstance(error, json.JSONDecodeError) and path is not None:
+            raise ValueError(f"policy.path={path} has a damaged config.json: {error}.") from None
+        if not isinstance(error, (LocalEntryNotFoundError, HFValidationError)):
+            raise
+        raise ValueError(
+            f"there is no folder policy.path={path}, and the Hugging Face Hub does not provide it "
+            f"({str(error).splitlines()[0]}) Check the name and the connection."
+        ) from None
+    finally:
+        sys.argv.pop()

@@ -1,0 +1,214 @@
+"""What stands beside a config file's ``policy.path``, there and on the command line, is obeyed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+from lerobot.configs import parser
+from tiny import tiny_policy_config, write_run_config
+
+from bridge.settings.sft_config import SFTConfig
+from pirl_jax import learner
+from pirl_jax.command import run_command
+
+
+@pytest.fixture(autouse=True)
+def _of_this_command_alone(monkeypatch):
+    """LeRobot keeps what it has read in its module; a process is one command elsewhere."""
+    monkeypatch.setattr(parser, "_config_path_args", {})
+    monkeypatch.setattr(parser, "_config_yaml_overrides", {})
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write a run's config whose policy is a checkpoint's; return a function that changes the section."""
+    base = tmp_path / "base"
+    base.mkdir()
+    tiny_policy_config(tokenizer_name=str(tmp_path / "tokenizer"), optimizer_lr=3e-3)._save_pretrained(base)
+    path = write_run_config(tmp_path, 50051)
+
+    def write(**section):
+        values = json.loads(path.read_text())
+        values["policy"] = {"path": str(base), **section}
+        path.write_text(json.dumps(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Return the config that the learner's command line stands for, validated."""
+
+    def run(path, *flags, command=learner.command):
+        configs = []
+        monkeypatch.setattr(sys, "argv", ["command", f"--config_path={path}", *flags])
+        command(configs.append)
+        return configs[0]
+
+    return run
+
+
+def sft(run):
+    from bridge.plugin.command_line import prepare
+
+    def config_class():
+        prepare()
+        return SFTConfig
+
+    run_command(run, config_class)
+
+
+def test_an_option_of_the_policy_beside_a_path_in_the_file_is_obeyed(config, parsed):
+    cfg = parsed(config(), "--policy.dtype=bfloat16", "--policy.num_denoising_steps=3")
+    assert (cfg.policy.dtype, cfg.policy.num_denoising_steps) == ("bfloat16", 3)
+    assert cfg.policy.hidden_size == tiny_policy_config().hidden_size  # the checkpoint's
+
+
+def test_the_warm_start_obeys_it_too(config, parsed, tmp_path):
+    path = config()
+    values = json.loads(path.read_text())
+    values = {name: values[name] for name in ("dataset", "policy", "seed")}
+    path.write_text(json.dumps(values | {"output_dir": str(tmp_path / "out")}))
+    assert parsed(path, "--policy.dtype=bfloat16", command=sft).policy.dtype == "bfloat16"
+
+
+def test_lists_objects_and_nulls_of_the_file_are_obeyed(config, parsed):
+    """LeRobot hands on what is neither."""
+    path = config(
+        optimizer_betas=[0.5, 0.6],
+        domain_feature_key=None,
+        resize_imgs_with_padding=[32, 32],
+        output_features={"action": {"type": "ACTION", "shape": [3]}},
+        num_denoising_steps=4,
+    )
+    cfg = parsed(path, "--policy.resize_imgs_with_padding=[48, 48]")
+    assert tuple(cfg.policy.optimizer_betas) == (0.5, 0.6)
+    assert tuple(cfg.policy.resize_imgs_with_padding) == (48, 48)  # the command line comes after the file
+    assert cfg.policy.output_features["action"].shape == (3,)
+    assert cfg.policy.num_denoising_steps == 4
+
+
+def test_the_command_lines_path_is_taken_before_the_files(config, parsed, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    tiny_policy_config(num_denoising_steps=2)._save_pretrained(other)
+    cfg = parsed(config(), f"--policy.path={other}", "--policy.dtype=bfloat16")
+    assert (cfg.policy.num_denoising_steps, cfg.policy.dtype) == (2, "bfloat16")
+
+
+def test_a_path_and_a_type_end_in_one_line(config, parsed):
+    with pytest.raises(SystemExit, match=r"^error: Cannot specify both --policy\.path and --policy\.type$"):
+        parsed(config(), "--policy.type=xvla")
+
+
+def test_a_policy_section_that_a_checkpoint_replaces_is_named(config, parsed, tmp_path, caplog):
+    config()
+    section = {"num_denoising_steps": 3, "dtype": "bfloat16", "optimizer_lr": 3e-3}
+    path = write_run_config(tmp_path, 50051, policy=section)
+    cfg = parsed(path, f"--policy.path={tmp_path / 'base'}", "--policy.dtype=bfloat16")
+    assert cfg.policy.num_denoising_steps == 5
+    (line,) = [line for line in caplog.messages if "of the config file has no effect here" in line]
+    assert line.startswith("policy.num_denoising_steps of the config file")
+
+
+@pytest.mark.parametrize(
+    ("section", "flags", "told"),
+    [
+        ({}, (), False),
+        ({"push_to_hub": True}, (), True),
+        ({"repo_id": "me/robot"}, (), True),
+        ({"push_to_hub": False, "repo_id": "me/robot"}, (), False),
+        ({}, ("--policy.push_to_hub=true", "--policy.repo_id=me/robot"), True),
+        ({"push_to_hub": True}, ("--policy.push_to_hub=false",), False),
+    ],
+)
+def test_lerobots_default_of_pushing_asks_for_no_repository_and_a_wish_to_push_is_answered(
+    config, parsed, caplog, section, flags, told
+):
+    assert tiny_policy_config(push_to_hub=True).repo_id is None
+    cfg = parsed(config(**section), *flags)
+    assert not cfg.policy.push_to_hub
+    assert ("nothing is pushed. Upload a checkpoint yourself: hf upload" in caplog.text) == told
+
+
+def test_a_policy_by_type_asks_for_no_repository_either(parsed, tmp_path, caplog):
+    path = write_run_config(tmp_path, 50051)
+    values = json.loads(path.read_text())
+    del values["policy"]["push_to_hub"]
+    path.write_text(json.dumps(values))
+    assert not parsed(path).policy.push_to_hub
+    assert "Upload" not in caplog.text
+
+
+def test_a_config_without_a_dataset_ends_in_one_line(config, parsed):
+    path = config()
+    values = json.loads(path.read_text())
+    del values["dataset"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(SystemExit, match=r'^error: the config has no dataset: add "dataset": \{"repo_id"'):
+        parsed(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "outputs/run/checkpoints/last",
+            r"there is no folder policy\.path=outputs/run/checkpoints/last; give a",
+        ),
+        ("./run", r"there is no folder policy\.path=\./run; give a checkpoint's"),
+        ("{base}/config.json", r"policy\.path=.*/config\.json is a file; give the folder around it"),
+    ],
+)
+def test_a_wrong_policy_folder_is_not_looked_for_on_the_hub(
+    config, parsed, tmp_path, path, message, monkeypatch
+):
+    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", lambda **_: pytest.fail("it was"))
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        parsed(config(), f"--policy.path={path.format(base=tmp_path / 'base')}")
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        parsed(config(path=path.format(base=tmp_path / "base")))
+
+
+def test_a_model_that_the_hub_cannot_give_is_named(config, parsed, monkeypatch):
+    def unreachable(**_):
+        raise LocalEntryNotFoundError("No connection.")
+
+    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", unreachable)
+    with pytest.raises(
+        SystemExit, match=r"^error: there is no folder policy\.path=me/robot, and the .*connection\.$"
+    ):
+        parsed(config(), "--policy.path=me/robot")
+
+
+def test_a_damaged_or_missing_file_is_named(config, parsed, tmp_path):
+    path = config()
+    (tmp_path / "base" / "config.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"^error: policy\.path=.*/base has a damaged config\.json: "):
+        parsed(path)
+    path.write_text("{")
+    with pytest.raises(SystemExit, match=r"^error: config_path=.*run\.json is no JSON: "):
+        parsed(path)
+    with pytest.raises(SystemExit, match=r"^error: config_path=nowhere\.json cannot be read: No such file"):
+        parsed("nowhere.json")
+
+
+def test_lerobots_own_actor_obeys_an_option_beside_a_path_in_the_file(config):
+    """The number is refused by the policy's config, which shows that it has arrived there."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lerobot.rl.actor", f"--config_path={config()}"),
+            *(
+                "--env.discover_packages_path=bridge.plugin",
+                "--policy.chunk_size=1",
+                "--policy.n_action_steps=2",
+            ),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode
+    assert "`n_action_steps` (2) must be <= `chunk_size` (1)" in done.stderr
