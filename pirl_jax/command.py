@@ -17,6 +17,12 @@ from pirl_jax.run_folder.manifest import whole
 
 logger = logging.getLogger(__name__)
 
+QUIET = {
+    "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
+    "jax._src.xla_bridge": logging.WARNING,  # which kinds of device this machine does not have
+}
+"""Loggers whose lines look like trouble and are none → the level from which they are heard."""
+
 
 def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
@@ -41,8 +47,8 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
             set_aside(Path(cfg.output_dir))
         cfg.validate()
         init_logging()
-        # Orbax reports a dozen lines a checkpoint, and a hundred on an error that it raises as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        for name, level in QUIET.items():
+            logging.getLogger(name).setLevel(level)
         run(cfg)
 
     try:
@@ -73,12 +79,15 @@ def _whole(argument: str) -> str:
 
 
 def shorten_import_warnings() -> None:
-    """Call before LeRobot is imported: of the report on a missing FFmpeg, 130 lines, it leaves the last."""
+    """Call before LeRobot is imported: of a report on missing FFmpeg, 130 lines, the last stays, once."""
+    said = set()
 
     def last_line(record: logging.LogRecord) -> bool:
         line = record.getMessage().strip().splitlines()[-1]
         record.msg, record.args = line.replace(" (see the error above)", ""), ()
-        return True
+        new = record.msg not in said
+        said.add(record.msg)
+        return new
 
     logging.getLogger("lerobot.utils.import_utils").addFilter(last_line)
 
