@@ -330,7 +330,8 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
             try:
                 for update in updates:
                     done = update.number
-                    log.write(done, update.metrics | service_metrics(server.stats()))
+                    saving = {"train/save_s": writer.seconds}
+                    log.write(done, update.metrics | saving | service_metrics(server.stats()))
                     saves.after(done, update.state, update.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost

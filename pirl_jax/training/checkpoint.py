@@ -84,6 +84,7 @@ class CheckpointWriter:
 
     Attributes:
         saved: Step of the newest checkpoint that is written, or is being written; None before the first.
+        seconds: That the newest checkpoint took which is written.
     """
 
     def __init__(self, output_dir: Path | str, total_steps: int, retention: Retention):
@@ -104,6 +105,7 @@ class CheckpointWriter:
         self._size = 0
         """Bytes of the checkpoint that was written last."""
         self.saved: int | None = None
+        self.seconds = 0.0
         self._output_dir.mkdir(parents=True, exist_ok=True)
         sweep(self._output_dir / CHECKPOINTS)
 
@@ -195,7 +197,8 @@ class CheckpointWriter:
             shutil.rmtree(building, ignore_errors=True)
             logger.error("checkpoint %s could not be written: %s. It is tried again.", folder, reason(error))
         else:
-            logger.info("checkpoint %s written in %.1f s", folder, time.monotonic() - start)
+            self.seconds = time.monotonic() - start
+            logger.info("checkpoint %s written in %.1f s", folder, self.seconds)
             self._warn_of_little_room()
         finally:
             self._read.set()

@@ -117,7 +117,7 @@ def run(
             episodes, dropped = collector.collect()
             if stop.is_set():
                 return _say_what_waits(collector)
-            collected = time.monotonic()
+            collected, scoring = time.monotonic(), collector.scoring_s - scored
             _let_go(pushes, release, behaviours, kept)
             released = time.monotonic()
             with collector.meanwhile() if overlap else nullcontext():
@@ -131,7 +131,7 @@ def run(
             finished = time.monotonic()
             metrics |= _episode_metrics(episodes, dropped, collector.task_rates, int(state.updates) - 1)
             metrics |= {
-                **_seconds(started, collected, released, finished),
+                **_seconds(started, scoring, collected, released, finished, pushes),
                 "train/score_s": collector.scoring_s - scored,
                 "train/samples_per_s": n_valid / (finished - started),
                 "train/compilations": compilations.count() - compiled,
@@ -242,11 +242,16 @@ def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     return Behaviour(state.params, done, level_at(recipe.noise, done), recipe.push.dtype)
 
 
-def _seconds(started: float, collected: float, released: float, finished: float) -> dict[str, float]:
+def _seconds(
+    started: float, scoring: float, collected: float, released: float, finished: float, pushes: Pushes
+) -> dict[str, float]:
+    """Return what a turn has taken, and the newest push that is over, which goes on beside it."""
     return {
         "train/collect_s": collected - started,
+        "train/wait_s": collected - started - scoring,
         "train/release_s": released - collected,
         "train/update_s": finished - released,
+        "train/push_s": pushes.seconds,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -17,6 +18,9 @@ class Pushes:
     Args:
         publish: ``(version, what acts)``, with parameters in host memory, in the pushed dtype.
         behaviours: where a policy is to be found before anything that it played can arrive.
+
+    Attributes:
+        seconds: that the newest push took which is over.
     """
 
     def __init__(self, publish: Callable[[int, Behaviour], None], behaviours: Behaviours) -> None:
@@ -24,6 +28,7 @@ class Pushes:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="push")
         self._read = threading.Event()
         self._pushing: list[Future[None]] = []
+        self.seconds = 0.0
 
     def start(self, version: int, behaviour: Behaviour) -> None:
         """Begin to push a policy; see :meth:`release`. What goes wrong is raised by :meth:`check`."""
@@ -49,10 +54,12 @@ class Pushes:
         self._thread.shutdown()
 
     def _push(self, version: int, behaviour: Behaviour, read: threading.Event) -> None:
+        started = time.monotonic()
         try:
             pushed = as_pushed(behaviour)
             self._behaviours.add(version, behaviour, pushed)
             read.set()
             self._publish(version, pushed)
+            self.seconds = time.monotonic() - started
         finally:
             read.set()
