@@ -14,7 +14,7 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,10 @@ CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
 STATE_DIM = ACTION_DIM = 20
 FPS = 20
 """LIBERO's control frequency."""
+
+
+class ExpertError(RuntimeError):
+    """An expert has raised something; says where and what."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,17 @@ class Demonstration:
 
 
 def demonstrate(attempt: Attempt) -> Demonstration:
-    """Let the expert play one episode in this process's environment of the task."""
+    """Let the expert play one episode in this process's environment of the task.
+
+    Raises:
+        ExpertError: The expert has raised something.
+    """
     env = _environment(attempt.task, attempt.image_size)
     options = {"task": 0, "init_state": attempt.init_state}
     observation, _ = env.reset(seed=attempt.seed, options=options)
     simulator = env.simulator
-    expert = _expert(attempt.expert)(simulator, rng=np.random.default_rng(attempt.seed), noise=attempt.noise)
+    rng = np.random.default_rng(attempt.seed)
+    expert = _asked(attempt, lambda: _expert(attempt.expert)(simulator, rng=rng, noise=attempt.noise))
     images: dict[str, list[np.ndarray]] = {name: [] for name in CAMERAS.values()}
     states, actions = [], []
     over, info = False, {}
@@ -79,7 +88,7 @@ def demonstrate(attempt: Attempt) -> Demonstration:
         for name, image in observation["pixels"].items():
             images[name].append(image)
         states.append(observation["agent_pos"])
-        command = expert.act()
+        command = _asked(attempt, expert.act)
         observation, _, terminated, truncated, info = env.step(command)
         actions.append(_aimed_at(simulator, closing=command[6] > 0))
         over = terminated or truncated
@@ -89,6 +98,15 @@ def demonstrate(attempt: Attempt) -> Demonstration:
         np.stack(actions),
         bool(info["is_success"]),
     )
+
+
+def _asked(attempt: Attempt, expert: Callable[[], Any]) -> Any:
+    """Return an expert's answer; whatever it raises, StopIteration too, is told as its own."""
+    try:
+        return expert()
+    except Exception as error:
+        where = f"{attempt.task.label}, initial state {attempt.init_state}, seed {attempt.seed}"
+        raise ExpertError(f"{attempt.expert} failed at {where}: {error!r}") from error
 
 
 def _aimed_at(simulator: Any, closing: bool) -> np.ndarray:
@@ -145,7 +163,7 @@ def record(
 
     Raises:
         ValueError: ``root`` exists, or the expert cannot be found.
-        RuntimeError: The expert fails more often than it succeeds.
+        RuntimeError: The expert fails more often than it succeeds, or raises something.
     """
     from bridge.libero.tasks import instruction
 
