@@ -129,10 +129,13 @@ def size_of_step(metrics: dict[str, float], log_weights: np.ndarray, lr: float) 
     """
     weights = np.exp(log_weights - log_weights.max())
     effective = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+    # The update's own KL is of each minibatch before its step: one step that leads far away leaves it at 0.
+    after = float(np.mean(np.expm1(log_weights) - log_weights))
     return Finding(
         "one update of this recipe",
-        f"{metrics['train/policy_steps']:.0f} steps, KL {metrics['train/approx_kl']:.3g}, clipped "
-        f"{100 * metrics['train/clip_fraction']:.0f} %, effective sample size {100 * effective:.0f} %",
+        f"{metrics['train/policy_steps']:.0f} steps, KL before them {metrics['train/approx_kl']:.3g} "
+        f"and {after:.3g} nats a chunk after them, clipped {100 * metrics['train/clip_fraction']:.0f} %, "
+        f"effective sample size {100 * effective:.0f} %",
         effective > 0.3,
         f"It moves too far from the policy that acted: lower algorithm.optimizer.lr (now {lr}) or "
         "num_epochs, set target_kl, or warm up (lr_warmup_steps).",
