@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pirl_jax.recipe.renamed import refuse_old_names
@@ -52,7 +54,8 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         run(cfg)
 
     try:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)  # until there is something to save (`ending.Stop`)
         if "--resume=true" in sys.argv:
             sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
@@ -66,10 +69,14 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         if stop.code and (text := unsaid.getvalue().strip()):
             sys.exit("error: " + text.rsplit("error: ", 1)[-1])
         raise
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     finally:
         sys.stderr = stderr
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    line = f"stopped by {signal.Signals(number).name} before there was anything to save\n"
+    os.write(2, line.encode())  # `sys.stderr` may be held back
+    sys.exit(128 + number)
 
 
 def _whole(argument: str) -> str:

@@ -65,7 +65,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         f"--output_dir={folder}/actor",
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
-    with serve(run, assignments) as server:
+    with serve(run, assignments, 1, episodes) as server:
         publish(server, 1, as_pushed(behaviour))
         assignments.publish(1, 0)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:

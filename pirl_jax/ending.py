@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, TRAIN_CONFIG, read_step
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, TRAIN_CONFIG, last_policy, read_step
 
 logger = logging.getLogger(__name__)
 
@@ -82,5 +82,5 @@ def end(stop: Stop, output_dir: Path, done: int, total: int, module: str) -> Non
 
 def resume_command(output_dir: Path, module: str) -> list[str]:
     """Return the command line that goes on from a run's last checkpoint."""
-    config = output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL / TRAIN_CONFIG
+    config = last_policy(output_dir) / TRAIN_CONFIG
     return ["python", "-m", module, f"--config_path={config}", "--resume=true"]

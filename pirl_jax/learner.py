@@ -230,8 +230,14 @@ def assignments_of(cfg: Any, window: int, settled: int) -> tuple[Assignments, Ca
     return assignments, lambda task, success: schedule.report(numbers.get(task, 0), success)
 
 
-def serve(run: Run, assignments: Assignments, updates: int = 0) -> Any:
-    """Listen for the run's actors; a context manager. Of ``updates`` in all it tells whoever asks.
+def serve(run: Run, assignments: Assignments, updates: int, episodes: int) -> Any:
+    """Listen for the run's actors; a context manager.
+
+    Args:
+        run: whose actors.
+        assignments: what they play.
+        updates: of the whole run, for whoever asks how it stands.
+        episodes: of an update, likewise.
 
     Raises:
         OSError: The port is taken.
@@ -249,7 +255,7 @@ def serve(run: Run, assignments: Assignments, updates: int = 0) -> Any:
         agreement=run.agreement,
         max_actors=run.recipe.max_actors,
         max_message_bytes=run.spec.max_message_bytes,
-        goal=Goal(updates, run.recipe.rollout.episodes_per_update),
+        goal=Goal(updates, episodes),
     )
 
 
@@ -303,7 +309,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     what = "the update that runs is " + (
         "finished and saved" if kept is None else "given up, those before saved"
     )
-    with serve(run, assignments, cfg.steps) as server:
+    with serve(run, assignments, cfg.steps, recipe.rollout.episodes_per_update) as server:
         stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (

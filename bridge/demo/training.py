@@ -12,7 +12,7 @@ from bridge.launch.actor import MODULE
 from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
 from bridge.processes import free_port
-from pirl_jax.run_folder.layout import METRICS
+from pirl_jax.run_folder.layout import METRICS, last_policy
 from pirl_jax.training.metrics import read
 
 ACTORS = 2
@@ -78,6 +78,5 @@ def train(
     outcome = Supervisor(plan, progress, poll_s=2.0).run(show)
     if outcome.end != "finished":
         raise RuntimeError(outcome.line)
-    last = plan.output_dir / "checkpoints" / "last" / "pretrained_model"
     actor = [*plan.actor, "--env.actor_id=0", f"--output_dir={plan.folder / 'actor0' / '01'}"]
-    return Training(read(metrics), last, shlex.join(["python", "-m", MODULE, *actor]))
+    return Training(read(metrics), last_policy(plan.output_dir), shlex.join(["python", "-m", MODULE, *actor]))

@@ -15,7 +15,7 @@ from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
-from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, PRETRAINED_MODEL, read_step
+from pirl_jax.run_folder.layout import last_policy, read_step
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -176,7 +176,7 @@ class Supervisor:
     def _note_end(self, status: int, now: float) -> Outcome | None:
         words, said = self.learner.last_words(), f"the learner {how(status)}"
         if status == 0:
-            last = self.plan.output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL
+            last = last_policy(self.plan.output_dir)
             where = last if last.exists() else self.plan.output_dir
             return Outcome("finished", f"finished: all {self.plan.updates} updates; the policy is in {where}")
         if status > 0 and status not in _STOPPED:

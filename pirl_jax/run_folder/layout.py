@@ -37,6 +37,11 @@ def checkpoint_folder(output_dir: Path | str, step: int, total_steps: int) -> Pa
     return Path(output_dir) / CHECKPOINTS / f"{step:0{digits}d}"
 
 
+def last_policy(output_dir: Path) -> Path:
+    """Return where the policy of a run's last checkpoint is, and the config that the run goes on with."""
+    return output_dir / CHECKPOINTS / LAST / PRETRAINED_MODEL
+
+
 def checkpoint_of(output_dir: Path | str, step: int) -> Path:
     """Return the folder of a run's checkpoint.
 

@@ -75,9 +75,9 @@ class CheckpointWriter:
     """Writes a run's checkpoints in the background, one at a time.
 
     A checkpoint is built in ``<name>.tmp`` and renamed; only then ``last`` moves, by one atomic rename, and
-    what is not kept goes. Killed at any moment, a run leaves ``last`` pointing at a complete checkpoint (one
-    that was just being replaced by another of its step, once ``run_folder.mend`` has put it back), and the
-    next writer sweeps the leftovers.
+    what is not kept goes. Killed at any moment, a run leaves ``last`` pointing at a complete checkpoint, and
+    the next writer sweeps the leftovers. (One that was just taking the place of another of its step is put
+    back by ``run_folder.layout.mend``.)
 
     One that cannot be written is reported at once and costs the run nothing else: the caller tries again,
     with a newer state, when ``to_be_tried_again`` says so. If it was the last, :meth:`close` raises.
@@ -121,7 +121,7 @@ class CheckpointWriter:
                 with ``pretrained_model``'s files and ``state`` in host memory. It must not touch device
                 buffers that may be donated.
             about: Written beside the step: what a later reader may want to know. The checkpoint with the
-                highest ``run_folder.SCORE`` is the best.
+                highest ``run_folder.layout.SCORE`` is the best.
 
         Returns:
             The folder the checkpoint will have.
