@@ -183,7 +183,9 @@ def rollout(params, task: Task, key, k, mode: str, group: int, parametrization: 
         noise_head.log_multiplier_of(policy, config),
     )
     bound = spread and partial(spread, params, features_of(task, B), proprio)
-    chunk = flow.sample(flow.Chain.of(policy, config), predict, eps0, keys[2], k, log_multiplier=bound)
+    chunk = flow.sample(
+        flow.Chain.of(policy, config), predict, eps0, jax.random.split(keys[2], B), k, log_multiplier=bound
+    )
     return proprio, chunk, -task.squared_error(chunk.action, proprio, executed)
 
 

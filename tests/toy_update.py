@@ -70,7 +70,7 @@ def collect(params, config, n, seed, levels=(1.0, 1.0)):
 
     bound, chain = partial(spread, params, features, proprio), flow.Chain(config.noise, K, SCALE)
     eps0 = jax.random.normal(keys[0], (n, H, A))
-    chunk = flow.sample(chain, head, eps0, keys[1], k, level, bound)
+    chunk = flow.sample(chain, head, eps0, jax.random.split(keys[1], n), k, level, bound)
     step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
     per_step = flow.log_prob(chain, head, chunk.latents, k, level, bound)
     advantages = jnp.asarray(rng.normal(size=n), jnp.float32)

@@ -26,7 +26,7 @@ import numpy as np
 
 from pirl_jax.likelihood import gripper
 from pirl_jax.likelihood.chain import Chain, per_chunk
-from pirl_jax.typing import Array, Float, Int, PRNGKeyArray, typed
+from pirl_jax.typing import Array, Float, Int, typed
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -253,15 +253,23 @@ def sample(
     chain: Chain,
     predict: Predict,
     eps0: Float[Array, "B H A"],
-    key: PRNGKeyArray,
+    keys: Array,
     denoise_step: Int[Array, " B"],
     level: Float[Array, " B"] | None = None,
     log_multiplier: LogMultiplier | None = None,
 ) -> Chunk:
-    """Sample a chunk with its noised steps beginning at ``denoise_step``, channel by channel on the scale.
+    """Sample chunks with their noised steps beginning at ``denoise_step``, channel by channel on the scale.
 
-    Grippers that are drawn need the one noised step to be the last. For tests, which act with it in the
-    place of the torch actor.
+    Grippers that are drawn need the one noised step to be the last.
+
+    Args:
+        chain: what is random.
+        predict: the flow head, see the module's docstring.
+        eps0: the first noise.
+        keys: one a row, of its other draws: what a row becomes depends on no other row.
+        denoise_step: index k of the (first) noised step, 1 ≤ k ≤ K.
+        level: of each row.
+        log_multiplier: the noise head, for a mode that learns.
     """
     B, H, _ = eps0.shape
     K, scored, factor, plain = chain.K, chain.scored, chain.factor(H), chain.plain(eps0.dtype)
@@ -271,12 +279,15 @@ def sample(
     std = stds(chain, denoise_step, level, log_multiplier)
     rows, M = jnp.arange(B), steps.shape[1]
 
+    def draws(distribution, number, shape):
+        return jax.vmap(lambda key: distribution(jax.random.fold_in(key, number), shape, eps0.dtype))(keys)
+
     def step(x, k):
         at_k = jax.tree.map(lambda column: column[k - 1], plain)
         predicted = predict(x, jnp.full(B, at_k.t)).astype(x.dtype)
         m = jnp.clip(denoise_step - k, 0, M - 1)
         mean = chain.mean(jax.tree.map(lambda column: column[rows, m], noised), eps0, x, predicted)
-        drawn = jax.random.normal(jax.random.fold_in(key, k), (B, H, len(scored)), x.dtype)
+        drawn = draws(jax.random.normal, k, (H, len(scored)))
         outcome = mean.at[..., scored].add(_over_steps(factor, drawn) * std[rows, m][:, None])
         plainly = chain.mean(at_k, eps0, x, predicted)
         x = jnp.where(per_chunk(steps[rows, m] == k), outcome, plainly)
@@ -290,7 +301,7 @@ def sample(
     if chain.grippers:
         channels = np.array(chain.grippers)
         logits = means[:, -1][..., channels]
-        uniforms = jax.random.uniform(jax.random.fold_in(key, 0), (B, len(channels), H + 2), eps0.dtype)
+        uniforms = draws(jax.random.uniform, 0, (len(channels), H + 2))
         states = states.at[-1:, ..., channels].set(gripper.draw(logits, chain.noise, uniforms)[None])
     path = states[noised_from + jnp.arange(M + 1), rows[:, None]]
     latents = path if chain.mode.every_step else jnp.concatenate([eps0[:, None], path], axis=1)

@@ -41,7 +41,14 @@ def played(seed, recipe, success):
     spread = head and partial(head, params, jnp.asarray(features), item.observations.proprio[:3])
     keys = jax.random.split(jax.random.PRNGKey(seed))
     eps0 = jax.random.normal(keys[0], (3, H, A))
-    chunk = flow.sample(flow.Chain.of(policy, recipe.noise), predict, eps0, keys[1], k, log_multiplier=spread)
+    chunk = flow.sample(
+        flow.Chain.of(policy, recipe.noise),
+        predict,
+        eps0,
+        jax.random.split(keys[1], 3),
+        k,
+        log_multiplier=spread,
+    )
     reward = np.zeros(3, np.float32)
     reward[-1] = success
     return dataclasses.replace(

@@ -94,9 +94,9 @@ def reference_log_prob(params, latents, k, config, steps, level=None):
 def sampled(config, params, seed=0, batch=B, steps=K, k=None, level=None):
     eps0 = jax.random.normal(jax.random.PRNGKey(seed), (batch, H, A))
     k = steps_of(config.mode, batch, steps) if k is None else k
-    key, params = jax.random.PRNGKey(seed + 1), to_jax(params)
+    keys, params = jax.random.split(jax.random.PRNGKey(seed + 1), batch), to_jax(params)
     heads = make_predict(params, jnp), make_spread(params, jnp)
-    return k, flow.sample(flow.Chain(config, steps, SCALE), heads[0], eps0, key, k, level, heads[1])
+    return k, flow.sample(flow.Chain(config, steps, SCALE), heads[0], eps0, keys, k, level, heads[1])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10])
@@ -263,8 +263,8 @@ def test_the_density_integrates_to_one_and_is_that_of_the_samples(mode):
         return jnp.full(n, k, jnp.int32)
 
     eps0 = jnp.full((draws, 1, 1), 0.3)
-    key = jax.random.PRNGKey(3)
-    chunk = flow.sample(chain, predict, eps0, key, steps_k(draws), log_multiplier=spread)
+    keys = jax.random.split(jax.random.PRNGKey(3), draws)
+    chunk = flow.sample(chain, predict, eps0, keys, steps_k(draws), log_multiplier=spread)
     outcomes = np.asarray(chunk.latents[:, -M:, 0, 0], np.float64)
     points = draws if M == 1 else 500
     axes = [np.linspace(x.mean() - 9 * x.std(), x.mean() + 9 * x.std(), points) for x in outcomes.T]

@@ -124,9 +124,9 @@ def test_gradient_of_the_whole_density_equals_central_differences(replay):
     config, k = dataclasses.replace(BERNOULLI, level=0.3, replay=replay), jnp.ones(6, jnp.int32)
     chain = flow.Chain(config, 5, SCALE, CHANNELS)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (6, 4, A))
-    key = jax.random.PRNGKey(1)
+    keys = jax.random.split(jax.random.PRNGKey(1), 6)
     head = make_predict(to_jax(weights()), jnp)
-    chunk = flow.sample(chain, head, eps0, key, k)
+    chunk = flow.sample(chain, head, eps0, keys, k)
     with jax.enable_x64(True):
         latents = jnp.asarray(np.asarray(chunk.latents), jnp.float64)
         params, direction = (to_jax(weights(seed), jnp.float64) for seed in (5, 6))
@@ -179,10 +179,10 @@ def test_kl_and_entropy_have_the_prefixes_own_as_their_mean(H):
 
 def test_sampling_in_jax_scores_what_it_drew_and_leaves_the_rest_alone():
     config, k = dataclasses.replace(BERNOULLI, level=0.3), jnp.ones(500, jnp.int32)
-    head, key = make_predict(to_jax(weights()), jnp), jax.random.PRNGKey(1)
+    head, keys = make_predict(to_jax(weights()), jnp), jax.random.split(jax.random.PRNGKey(1), 500)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (500, 4, A))
-    plain = flow.sample(flow.Chain(config, 5, SCALE), head, eps0, key, k)
-    drawn = flow.sample(flow.Chain(config, 5, SCALE, CHANNELS), head, eps0, key, k)
+    plain = flow.sample(flow.Chain(config, 5, SCALE), head, eps0, keys, k)
+    drawn = flow.sample(flow.Chain(config, 5, SCALE, CHANNELS), head, eps0, keys, k)
     others = [channel for channel in range(A) if channel not in CHANNELS]
     np.testing.assert_array_equal(drawn.action[..., others], plain.action[..., others])
     np.testing.assert_array_equal(drawn.latents[:, 2], drawn.action)
@@ -221,8 +221,8 @@ def played(config, seed=3):
     def head(x_t, t):
         return predict(params, batch.features, x_t, t, batch.proprio, batch.domain_id)
 
-    key = jax.random.PRNGKey(seed)
-    chunk = flow.sample(chain_of(config), head, batch.latents[:, 0], key, batch.denoise_step)
+    keys = jax.random.split(jax.random.PRNGKey(seed), CAPACITY)
+    chunk = flow.sample(chain_of(config), head, batch.latents[:, 0], keys, batch.denoise_step)
     return batch.replace(latents=chunk.latents, old_log_prob=chunk.log_prob)
 
 

@@ -140,7 +140,9 @@ def test_log_prob_equals_the_float64_reference(mode, replay):
     chain, params = chain_of(config, K), to_jax(weights())
     head, spread = make_predict(params, jnp), make_spread(params, jnp)
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (B, H, A))
-    chunk = flow.sample(chain, head, eps0, jax.random.PRNGKey(1), k, log_multiplier=spread)
+    chunk = flow.sample(
+        chain, head, eps0, jax.random.split(jax.random.PRNGKey(1), B), k, log_multiplier=spread
+    )
     own = flow.log_prob(chain, head, chunk.latents, k, log_multiplier=spread)
     np.testing.assert_allclose(own, chunk.log_prob, rtol=1e-6, atol=5e-5)
     executed = flow.finish(chain, head, chunk.latents, k)
@@ -173,7 +175,7 @@ def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(repl
 
         keys, k = jax.random.split(jax.random.PRNGKey(seed)), jnp.ones(3, jnp.int32)
         eps0 = jax.random.normal(keys[0], (3, 3, 2))
-        chunk = flow.sample(chain, head, eps0, keys[1], k)
+        chunk = flow.sample(chain, head, eps0, jax.random.split(keys[1], 3), k)
         arrays = {"latents": np.asarray(chunk.latents), "log_prob": np.asarray(chunk.log_prob)}
         item = dataclasses.replace(item, observations=observations, **arrays)
         collected.append(score(item, Behaviour(PARAMS, 0, recipe.noise.level)))

@@ -83,7 +83,7 @@ def sample(params: Any, proprio: Any, eps0: Any, key: Any) -> flow.Chunk:
     """What an actor does."""
     stochastic = StochasticPolicy.of(LinearVelocityPolicy(), RECIPE.noise)
     head = stochastic.head(params, Observed(jnp.zeros((1, 3)), proprio, jnp.zeros(1, jnp.int32)))
-    return flow.sample(stochastic.chain, head, eps0, key, jnp.ones(1, jnp.int32))
+    return flow.sample(stochastic.chain, head, eps0, key[None], jnp.ones(1, jnp.int32))
 
 
 def play(behaviour: Behaviour, version: int, seed: int) -> Episode:

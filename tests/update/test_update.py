@@ -376,7 +376,7 @@ def test_ppo_improves_a_task_whose_optimum_is_known():
             return predict(params, features, x_t, t, proprio, k)
 
         eps0 = jax.random.normal(keys[1], (256, H, A))
-        chunk = flow.sample(flow.Chain(config.noise, K, SCALE), head, eps0, keys[2], k)
+        chunk = flow.sample(flow.Chain(config.noise, K, SCALE), head, eps0, jax.random.split(keys[2], 256), k)
         reward = -jnp.mean(jnp.sum((chunk.action - (proprio @ target)[:, None]) ** 2, -1), -1)
         zeros, everything = jnp.zeros(256), jnp.ones((256, H), bool)
         batch = Batch(
