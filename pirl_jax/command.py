@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from pirl_jax.ending import end_on_signal, fail, write_traceback
 from pirl_jax.recipe.renamed import refuse_old_names
-from pirl_jax.run_folder.lock import set_aside
+from pirl_jax.run_folder.lock import set_aside, was_ours
 from pirl_jax.run_folder.manifest import whole
-
-logger = logging.getLogger(__name__)
 
 QUIET = {
     "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
@@ -26,12 +22,17 @@ QUIET = {
 """Loggers whose lines look like trouble and are none → the level from which they are heard."""
 
 
-def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
+def run_command(
+    run: Callable[[Any], None], load_config_class: Callable[[], type], keeps_output_dir: bool = True
+) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
+
+    The traceback of what ``run`` raises goes to ``output_dir``.
 
     Args:
         run: takes the validated config.
         load_config_class: imports LeRobot and returns one of its training configs, or an extension of one.
+        keeps_output_dir: False: nobody looks into ``output_dir``, and Python prints what was not foreseen.
     """
     shorten_import_warnings()
     from draccus.utils import DraccusException
@@ -39,8 +40,10 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
     from lerobot.utils.utils import init_logging
 
     stderr, unsaid = sys.stderr, io.StringIO()
+    folder: Path | None = None  # once it is this run's
 
     def parsed(cfg: Any) -> None:
+        nonlocal folder
         sys.stderr = stderr
         stderr.write(unsaid.getvalue())
         unsaid.seek(0)
@@ -51,11 +54,11 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         init_logging()
         for name, level in QUIET.items():
             logging.getLogger(name).setLevel(level)
+        folder = Path(cfg.output_dir) if keeps_output_dir else None
         run(cfg)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop)  # until there is something to save (`ending.Stop`)
+        end_on_signal(" before there was anything to save")  # until there is (`ending.Stop`)
         if "--resume=true" in sys.argv:
             sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
@@ -63,20 +66,30 @@ def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type
         sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, ArgumentError, DraccusException) as error:
-        logger.debug("details", exc_info=True)
+        if folder is not None and not _is_ours(error):
+            fail(error, folder)
+        if folder is not None and was_ours(folder):
+            write_traceback(error, folder)
         sys.exit(f"error: {reason(error)}")
     except SystemExit as stop:
         if stop.code and (text := unsaid.getvalue().strip()):
             sys.exit("error: " + text.rsplit("error: ", 1)[-1])
         raise
+    except Exception as error:
+        fail(error, folder)
     finally:
         sys.stderr = stderr
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    line = f"stopped by {signal.Signals(number).name} before there was anything to save\n"
-    os.write(2, line.encode())  # `sys.stderr` may be held back
-    sys.exit(128 + number)
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether an error's words are for users: a ValueError of somebody else's code explains nothing."""
+    if not isinstance(error, ValueError):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return raised_in.partition(".")[0] in ("pirl_jax", "bridge", "__main__")
 
 
 def _whole(argument: str) -> str:

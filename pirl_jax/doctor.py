@@ -189,7 +189,7 @@ def main() -> None:
             nonlocal well
             well = examine(cfg, options.episodes, rest, folder, options.patience)
 
-        command(run)
+        command(run, keeps_output_dir=False)
     sys.exit(0 if well else 1)
 
 

@@ -8,12 +8,19 @@ import shlex
 import signal
 import sys
 import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, TRAIN_CONFIG, last_policy, read_step
+from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, TRACEBACK, TRAIN_CONFIG, last_policy, read_step
 
 logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(threading.Event):
@@ -29,7 +36,7 @@ class Stop(threading.Event):
         super().__init__()
         self._what = what
         self.signal: signal.Signals | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -84,3 +91,70 @@ def resume_command(output_dir: Path, module: str) -> list[str]:
     """Return the command line that goes on from a run's last checkpoint."""
     config = last_policy(output_dir) / TRAIN_CONFIG
     return ["python", "-m", module, f"--config_path={config}", "--resume=true"]
+
+
+def end_on_signal(what: str) -> None:
+    """Have SIGINT (Ctrl-C) or SIGTERM end the process with one line, once its ``with`` blocks are left.
+
+    The second ends it at once.
+
+    Args:
+        what: What becomes of what was done, for people; follows the signal's name.
+    """
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        # Not by `sys.stderr`, which may be held back.
+        os.write(2, f"stopped by {signal.Signals(number).name}{what}\n".encode())
+        sys.exit(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, on_signal)
+
+
+@contextmanager
+def in_one_line(folder: Path | None, foreseen: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within it an error that nobody has foreseen ends the process as :func:`fail` does.
+
+    Args:
+        folder: See there.
+        foreseen: What the caller has words for.
+    """
+    try:
+        yield
+    except foreseen:
+        raise
+    except Exception as error:
+        fail(error, folder)
+
+
+def fail(error: Exception, folder: Path | None) -> NoReturn:
+    """End the process after an error that nobody has foreseen: one line, and the traceback in a file.
+
+    Args:
+        error: What was raised.
+        folder: Where the file goes; None: there is none.
+
+    Raises:
+        SystemExit: 1, with the line.
+        Exception: The error itself where no file can be written: Python prints it.
+    """
+    file = None if folder is None else write_traceback(error, folder)
+    if file is None:
+        raise error
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no words")
+    sys.exit(f"error: {type(error).__name__}: {said} (not foreseen; the traceback is in {file})")
+
+
+def write_traceback(error: BaseException, folder: Path) -> Path | None:
+    """Add an error's traceback to a folder's file of them; None if it cannot be written."""
+    file = folder / TRACEBACK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.argv)}\n")
+            log.writelines([*traceback.format_exception(error), "\n"])
+    except OSError:
+        return None
+    return file

@@ -351,8 +351,8 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     return {f"actor/{name}": n for name, n in totals.items()}
 
 
-def command(run: Callable[[Any], None]) -> None:
-    """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
+def command(run: Callable[[Any], None], keeps_output_dir: bool = True) -> None:
+    """Parse the command line as an RL run with this plugin and ``run`` it; see ``run_command``."""
 
     def config_class() -> type:
         from bridge import plugin
@@ -363,7 +363,7 @@ def command(run: Callable[[Any], None]) -> None:
         prepare()
         return LearnerConfig
 
-    run_command(run, config_class)
+    run_command(run, config_class, keeps_output_dir)
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ import sys
 from bridge.launch.board import board
 from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 
 
 def main() -> None:
@@ -27,21 +26,20 @@ def main() -> None:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
-    for number in _SIGNALS:
-        signal.signal(number, _stop_before_the_start)
+    end_on_signal(": nothing was started; go on with the same command")
     try:
         plan = prepare(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     told: list[int] = []
-    with board() as shown:
+    with in_one_line(plan.folder), board() as shown:
         supervisor = Supervisor(plan, shown.say)
 
         def ask_to_stop(number: int, _: object) -> None:
             told.append(number)
             supervisor.ask_to_stop()
 
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, ask_to_stop)
         outcome = supervisor.run(shown.show)
     if outcome.end == "failed":
@@ -49,8 +47,3 @@ def main() -> None:
     print(outcome.line)
     if outcome.end == "stopped":
         sys.exit(128 + (told[0] if told else signal.SIGTERM))  # none: someone told the learner itself
-
-
-def _stop_before_the_start(number: int, _: object) -> None:
-    print("stopped: nothing was started; go on with the same command")
-    sys.exit(128 + number)

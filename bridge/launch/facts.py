@@ -46,7 +46,10 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     command = [sys.executable, "-m", "bridge.launch.facts", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise ValueError(last_line(done.stderr).removeprefix("error: "))
+        line = last_line(done.stderr)
+        if not line.startswith("error: "):  # not foreseen, and told by Python
+            sys.stderr.write(done.stderr)
+        raise ValueError(line.removeprefix("error: "))
     for line in done.stderr.splitlines():
         if not line.startswith("WARNING:lerobot."):  # what was set aside, or warned of
             print(line, file=sys.stderr)
@@ -95,4 +98,4 @@ def _config_class() -> type:
 
 
 if __name__ == "__main__":
-    run_command(_print, _config_class)
+    run_command(_print, _config_class, keeps_output_dir=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bridge.libero import installation
 from bridge.libero.installation import LiberoError
+from pirl_jax.ending import end_on_signal
 
 RENDERERS = ("egl", "osmesa")
 _TIMEOUT = 300.0  # seconds for a frame; the first import of LIBERO compiles for a while
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--assets", type=Path, help="a local folder of LIBERO's assets; without it they are downloaded once"
     )
     options = parser.parse_args(arguments)
+    end_on_signal("; the same command goes on")
     try:
         assets = configure(options.assets)
     except (LiberoError, OSError) as error:

@@ -12,6 +12,7 @@ from typing import Any
 from pirl_jax.files import flush
 
 METRICS = "metrics.jsonl"
+TRACEBACK = "traceback.log"
 CHECKPOINTS = "checkpoints"
 LAST = "last"
 BEST = "best"

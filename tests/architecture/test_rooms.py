@@ -13,8 +13,8 @@ LEARNER = {
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
-    "command": {"recipe", "run_folder"},
     "ending": {"run_folder"},
+    "command": {"ending", "recipe", "run_folder"},
     "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},
@@ -29,7 +29,7 @@ BRIDGE = {
     "processes": {"pirl_jax/files"},
     "wire": {"pirl_jax/rollout"},
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
-    "libero": {"bridge/datasets"},
+    "libero": {"bridge/datasets", "bridge/processes", "pirl_jax/ending"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
@@ -53,13 +53,15 @@ BRIDGE = {
     },
     "launch": {
         *(f"bridge/{room}" for room in ("plugin", "processes", "weights", "wire")),
-        *(f"pirl_jax/{room}" for room in ("command", "files", "recipe", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
-    "evaluate": {"bridge/figures", "bridge/libero", "pirl_jax/files", "pirl_jax/training"},
+    "evaluate": {
+        *("bridge/figures", "bridge/libero", "pirl_jax/ending", "pirl_jax/files", "pirl_jax/training"),
+    },
     "demo": {
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
-        *(f"pirl_jax/{room}" for room in ("command", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""
