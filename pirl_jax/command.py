@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from argparse import ArgumentError
@@ -39,15 +38,10 @@ def run_command(
     from lerobot.configs import parser
     from lerobot.utils.utils import init_logging
 
-    stderr, unsaid = sys.stderr, io.StringIO()
     folder: Path | None = None  # once it is this run's
 
     def parsed(cfg: Any) -> None:
         nonlocal folder
-        sys.stderr = stderr
-        stderr.write(unsaid.getvalue())
-        unsaid.seek(0)
-        unsaid.truncate()
         if cfg.output_dir and not cfg.resume:
             set_aside(Path(cfg.output_dir))
         cfg.validate()
@@ -63,22 +57,15 @@ def run_command(
             sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
-        sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, ArgumentError, DraccusException) as error:
         if folder is not None and not _is_ours(error):
             fail(error, folder)
         if folder is not None and was_ours(folder):
             write_traceback(error, folder)
-        sys.exit(f"error: {reason(error)}")
-    except SystemExit as stop:
-        if stop.code and (text := unsaid.getvalue().strip()):
-            sys.exit("error: " + text.rsplit("error: ", 1)[-1])
-        raise
+        sys.exit(f"error: {error}")
     except Exception as error:
         fail(error, folder)
-    finally:
-        sys.stderr = stderr
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -110,11 +97,3 @@ def shorten_import_warnings() -> None:
         return new
 
     logging.getLogger("lerobot.utils.import_utils").addFilter(last_line)
-
-
-def reason(error: BaseException) -> str:
-    """Return an error's text with that of what caused it first, which LeRobot's parser leaves out."""
-    first = error
-    while first.__cause__ is not None:
-        first = first.__cause__
-    return str(error) if str(first) in str(error) else f"{str(error).strip()} {first}"

@@ -92,8 +92,10 @@ def _config_class() -> type:
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
     from bridge import plugin
+    from bridge.plugin.command_line import prepare
 
     plugin.register()
+    prepare()
     return TrainRLServerPipelineConfig
 
 

@@ -14,13 +14,16 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
 
+from bridge.plugin import parsing
+
 log = logging.getLogger(__name__)
 
 _POLICY = "policy"
 
 
 def prepare() -> None:
-    """Make all count that stands beside a config file's ``policy.path``; call before the parser.
+    """Make all count that stands beside a config file's ``policy.path``, and errors one line; call before the
+    parser.
 
     LeRobot reads the file after the command line. Until it knows of the path it takes ``--policy.x=y`` for an
     option of some policy type and refuses it; and of what the file says beside the path it drops lists,
@@ -29,6 +32,7 @@ def prepare() -> None:
     Raises:
         ValueError: There is no such file, or no such checkpoint.
     """
+    parsing.say_in_one_line()
     _check_file(parser.parse_arg("config_path"))
     section = of_file()
     check_folder(parser.parse_arg(f"{_POLICY}.{parser.PATH_KEY}") or section.get(parser.PATH_KEY))

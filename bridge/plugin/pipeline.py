@@ -14,6 +14,7 @@ from bridge.plugin.command_line import nothing_is_pushed, prepare
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
+from pirl_jax.command import shorten_import_warnings
 from pirl_jax.recipe.renamed import refuse_old_names
 
 
@@ -22,8 +23,18 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
 
     Raises:
         ValueError: Policy, environment and recipe do not fit each other.
-        bridge.plugin.seams.SeamError: This is LeRobot's actor, and it is not what the plugin knows.
+        SystemExit: Likewise, or LeRobot is not what the plugin knows, in LeRobot's actor: with one line, as
+            it would print a traceback.
     """
+    if not transport.is_actor():
+        return _validate(cfg)
+    try:
+        _validate(cfg)
+    except (ValueError, OSError, seams.SeamError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def _validate(cfg: TrainRLServerPipelineConfig) -> None:
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
         _stock_validate(cfg)
@@ -66,4 +77,5 @@ def _prepare() -> None:
 
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
+    shorten_import_warnings()
     _prepare()

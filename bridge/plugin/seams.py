@@ -20,6 +20,7 @@ from typing import Any
 
 _WRITTEN_FOR = {
     "lerobot": ("LeRobot", "lerobot==0.6.1"),
+    "draccus": ("draccus", "draccus==0.11.6"),
     "grpc": ("grpcio", "grpcio==1.85.1"),
     "robosuite": ("robosuite", "robosuite==1.4.0"),
 }
@@ -98,6 +99,20 @@ VALIDATE = Seam(
     instead="`pipeline.validate`: LeRobot's, then environment, noise and channel are bound to the run",
     without="the environment does not know the policy, and nothing intercepts the actor's channel",
     attribute="validate",
+)
+PARSE = Seam(
+    name="parse",
+    expected={
+        "lerobot.configs.parser:wrap": ("draccus.parse(config_class=argtype", "except DecodingError"),
+        "lerobot.configs.train:TrainPipelineConfig.from_pretrained": ("draccus.parse(cls, config_file",),
+        "lerobot.configs.policies:PreTrainedConfig.from_pretrained": (
+            "draccus.parse(config_cls, config_file",
+        ),
+        "draccus.argparsing:parse(config_class, config_path, args, prog, exit_on_error, preferred_help)": (),
+    },
+    instead="`parsing.parse`: draccus's own; what it refuses is one line, once `prepare` has been called",
+    without="a wrong setting ends in a thousand lines of usage, or in a traceback",
+    attribute="parse",
 )
 GET_ALGORITHM_CLASS = Seam(
     name="get_algorithm_class",
@@ -216,6 +231,7 @@ SEAMS = (
     CHANNEL,
     SIGNAL_HANDLER,
     VALIDATE,
+    PARSE,
     GET_ALGORITHM_CLASS,
     PROCESSOR_FACTORY,
     LIBERO_ENTRY,

@@ -33,7 +33,7 @@ BRIDGE = {
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
-        *("pirl_jax/trees", "pirl_jax/xvla"),
+        *("pirl_jax/command", "pirl_jax/trees", "pirl_jax/xvla"),
     },
     "weights": {
         "bridge/plugin",

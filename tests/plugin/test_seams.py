@@ -86,6 +86,7 @@ def refusal(caplog, call):
 def opening(seam, package="lerobot"):
     name, distribution = {
         "lerobot": ("LeRobot", "lerobot"),
+        "draccus": ("draccus", "draccus"),
         "grpc": ("grpcio", "grpcio"),
         "robosuite": ("robosuite", "robosuite"),
     }[package]
@@ -175,7 +176,10 @@ def test_a_moved_lerobot_stops_the_actor_before_it_acts(tmp_path, monkeypatch, c
     with draccus.config_type("json"):
         cfg = draccus.parse(TrainRLServerPipelineConfig, str(write_run_config(tmp_path, 1)), args=[])
     edited(monkeypatch, "lerobot.rl.actor", lambda tree: empty(definition(tree, "act_with_policy")))
-    assert refusal(caplog, cfg.validate).startswith(opening(seams.GET_ALGORITHM_CLASS))
+    caplog.clear()
+    with pytest.raises(SystemExit) as ended, caplog.at_level(logging.ERROR):
+        cfg.validate()
+    assert ended.value.code.startswith(f"error: {opening(seams.GET_ALGORITHM_CLASS)}")
 
 
 def test_a_moved_robosuite_is_refused_where_libero_is_made(monkeypatch, caplog):

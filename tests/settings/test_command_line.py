@@ -75,6 +75,12 @@ def test_the_warm_start_obeys_it_too(config, parsed, tmp_path):
     assert parsed(path, "--policy.dtype=bfloat16", command=sft).policy.dtype == "bfloat16"
 
 
+def test_a_launch_reads_it_as_the_learner_does(config):
+    command = [sys.executable, "-m", "bridge.launch.facts", f"--config_path={config()}"]
+    done = subprocess.run([*command, "--policy.dtype=bfloat16"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.startswith("facts: ")) == (0, True), done.stderr
+
+
 def test_lists_objects_and_nulls_of_the_file_are_obeyed(config, parsed):
     """LeRobot hands on what is neither."""
     path = config(
