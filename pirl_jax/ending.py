@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,7 +27,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stop(threading.Event):
     """Set by the first SIGINT (Ctrl-C) or SIGTERM; the second ends the process at once.
 
-    Nothing is damaged by that: files appear complete or not at all.
+    Nothing is damaged by that: files appear complete or not at all. Signals are heard on a thread: Python's
+    own handlers run once the main thread comes back from what it computes, which may take minutes.
 
     Args:
         what: What is done before the process ends, for people.
@@ -36,17 +38,37 @@ class Stop(threading.Event):
         super().__init__()
         self._what = what
         self.signal: signal.Signals | None = None
+        self._heard, told = socket.socketpair()
+        told.setblocking(False)
+        self._told = told  # closed, it could not be written to
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, _leave_to_thread)
+        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_hear_nothing)
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _listen(self) -> None:
+        while True:
+            number = self._heard.recv(1)[0]
+            if number in SIGNALS:
+                self._on_signal(signal.Signals(number))
+
+    def _on_signal(self, number: signal.Signals) -> None:
         if self.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.signal = signal.Signals(number)
+            os._exit(128 + number)
+        self.signal = number
         self.set()
-        # Not by `logging`, whose locks the interrupted thread may hold.
-        os.write(sys.stderr.fileno(), f"{self.signal.name}: {self._what}; once more ends at once\n".encode())
+        os.write(sys.stderr.fileno(), f"{number.name}: {self._what}; once more ends at once\n".encode())
+
+
+def _leave_to_thread(number: int, frame: FrameType | None) -> None:
+    """Take the place of the default, which ends the process: a wakeup file wants a handler."""
+
+
+def _hear_nothing() -> None:
+    """In a forked child: a terminal's Ctrl-C is its parent's, too, which would count it twice."""
+    if signal.getsignal(signal.SIGINT) is _leave_to_thread:
+        signal.set_wakeup_fd(-1)
 
 
 def end(stop: Stop, output_dir: Path, done: int, total: int, module: str) -> None:

@@ -4,6 +4,7 @@ Puts the parts together; imports ``bridge`` inside functions only. LeRobot's
 config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -148,10 +149,14 @@ def fitted(
         beside = {**beside, **stored.memory}
     logger.info("compiling what the run will do, to see what it takes")
     plan, needs = fit(plan_of, recipe, memory, beside)
+    parts, device = plan.parts, 0
+    if on_cpu:
+        device = needs.device - sum(beside.values())
+        stored, recipe = storage.settled(stored, plan, device, recipe.launch.actors * needs.actor)
+        parts = dataclasses.replace(parts, recipe=recipe)
     logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored, shared)]))
-    device = needs.device - sum(beside.values()) if on_cpu else 0
     storage.check(stored, Path(cfg.output_dir), device)
-    return plan.parts, Shelf(bound)
+    return parts, Shelf(bound)
 
 
 def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
@@ -305,10 +310,10 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
     on_cpu = jax.default_backend() == "cpu"
-    kept = Kept() if keeps(recipe.watchdog, size_of(train_state), on_cpu) else None
-    what = "the update that runs is " + (
-        "finished and saved" if kept is None else "given up, those before saved"
-    )
+    kept = Kept() if keeps(parts.recipe.watchdog, size_of(train_state), on_cpu) else None
+    what = "those before the update that runs are saved, and it is given up"
+    if kept is None:
+        what += " unless it has begun to change the policy: then it is finished first"
     with serve(run, assignments, cfg.steps, recipe.rollout.episodes_per_update) as server:
         stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
@@ -333,6 +338,8 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 kept=kept,
             )
             saves = Saves(writer, cadence_of(cfg), export, run.about, kept)
+            if kept is not None:
+                saves.at_once(stop)
             try:
                 for update in updates:
                     done = update.number

@@ -87,7 +87,7 @@ def run(
         ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
         shelf: where encoded observations lie; None: in memory, all of them.
         kept: keeps the state before an update: one that is rejected is taken back, one that ``stop`` meets
-            is given up. None: it stays, and is finished.
+            is given up. None: it stays, and is finished if it has taken a step; before, its state is whole.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
@@ -108,7 +108,7 @@ def run(
         return state
 
     watchdog = Watchdog(recipe.watchdog, kept is not None)
-    interrupted = stop.is_set if kept else lambda: False
+    interrupted = partial(_gives_up, stop, kept)
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
     with pushes:
         state = push(state)
@@ -139,6 +139,11 @@ def run(
             }
             yield Update(int(state.updates), state, metrics)
             watchdog.check()
+
+
+def _gives_up(stop: threading.Event, kept: Kept | None, steps: int) -> bool:
+    """Tell whether an update that has taken so many steps is to be given up."""
+    return stop.is_set() and (kept is not None or steps == 0)
 
 
 def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours, kept: Kept | None) -> None:
@@ -188,7 +193,7 @@ def _update(
     state: TrainState,
     collected: Sequence[Collected],
     demonstrations: Demonstrations | None,
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[int], bool],
 ) -> tuple[TrainState, dict[str, float], int]:
     """Return the state after an update, its metrics, and how many points it learned from."""
     batch, n_valid = parts.batch(state, [item.episode for item in collected])

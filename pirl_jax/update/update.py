@@ -31,7 +31,7 @@ LR_RANGE = 10.0
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing has failed
-    """An update was given up; the state that it was given is gone."""
+    """An update was given up; the state that it was given is gone once a step was taken."""
 
 
 class _Progress(NamedTuple):
@@ -54,8 +54,8 @@ class _Progress(NamedTuple):
 def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid, demonstrations=None, interrupted=…) -> (state, metrics)``.
 
-    ``state`` is donated. The update raises ``Interrupted`` between two parts of a minibatch once
-    ``interrupted()`` is true.
+    ``state`` is donated to the first step. ``Interrupted`` is raised between two parts of a minibatch once
+    ``interrupted(steps taken)`` is true.
 
     The rows stay in host memory. A minibatch reaches the device while the one before it is worked on, and
     nothing is waited for: whether the KL has passed its target is known on the device alone.
@@ -86,7 +86,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         batch: Batch,
         n_valid: int,
         demonstrations: Demonstrations | None = None,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[int], bool] = lambda steps: False,
     ) -> tuple[TrainState, Metrics]:
         n, batch = int(n_valid), on_host(batch)
         capacity = method.capacity or len(batch.old_log_prob)
@@ -96,7 +96,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         without_signal = demonstrations is None and not np.any(batch.advantages[:n])
         idle = warming_up or without_signal
 
-        at_a_time = method.microbatch_size or size
+        at_a_time, minibatches = method.microbatch_size or size, -(-n // size)
         fixed = programs.fixed_policies(state, batch, n, at_a_time)
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.sample(state.params)
@@ -104,7 +104,6 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         sums = jax.eval_shape(programs.no_sums, state.params, any_row)
         progress = progress_of(state, metric_names(method, sums), idle)
         running = deque[Array]()
-        minibatches = -(-n // size)
         for index in range(method.optimizer.num_epochs * minibatches):
             epoch, i = divmod(index, minibatches)
             start, stop = (j * n // minibatches for j in (i, i + 1))
@@ -115,20 +114,21 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
             total = programs.total(batch.step_mask[chosen], weight)
             sums = programs.no_sums(progress.state.params, any_row)
             for first in range(0, 0 if idle else len(chosen), at_a_time):
-                if interrupted():
+                if interrupted(index):
                     raise Interrupted
                 part = slice(first, first + at_a_time)
                 rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
                 sums, done = programs.add(progress.state.params, sums, rows, total, progress.stopped)
                 running.append(done)
                 _wait_for_all_but_one(running)
-            seen = _critic_rows(batch, chosen, weight)
-            numbers = np.int32(index), np.bool_(i == 0)
+            if interrupted(index):  # the step is given the state's memory
+                raise Interrupted
+            seen, numbers = _critic_rows(batch, chosen, weight), (np.int32(index), np.bool_(i == 0))
             progress = programs.step(progress, sums, seen, demonstrations, *numbers)
             del sums  # the next ones take its room
         estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
-        reasons = np.bool_(idle), np.bool_(idle and not warming_up)
-        return programs.finish(progress, before, *estimates, np.int32(n), *reasons)
+        counted = np.int32(n), np.bool_(idle), np.bool_(idle and not warming_up)
+        return programs.finish(progress, before, *estimates, *counted)
 
     return update
 

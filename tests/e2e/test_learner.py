@@ -155,7 +155,10 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     last = tmp_path / "output" / "checkpoints" / "last"
     assert "error: another run writes to" in (tmp_path / "log3").read_text().splitlines()[-1]
     log = (tmp_path / "log").read_text()
-    assert "SIGTERM: the update that runs is given up, those before saved; once more ends at once" in log
+    assert (
+        "SIGTERM: those before the update that runs are saved, and it is given up; once more ends at once"
+        in log
+    )
     command = (
         f"python -m pirl_jax.learner --config_path={last}/pretrained_model/train_config.json --resume=true"
     )
