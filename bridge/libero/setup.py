@@ -54,6 +54,7 @@ def link_assets(folder: Path) -> Path:
         LiberoError: There are other assets already.
     """
     link = installation.cached_assets()
+    installation.clear_remains(link)
     if link.is_symlink():
         link.unlink()
     elif link.exists():
@@ -120,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     end_on_signal("; the same command goes on")
+    if options.assets is None and installation.missing_assets(installation.cached_assets()):
+        print("LIBERO looks for its assets, and downloads them where there are none", flush=True)
     try:
         assets = configure(options.assets)
     except (LiberoError, OSError) as error:
