@@ -92,14 +92,14 @@ def end(stop: Stop, output_dir: Path, done: int, total: int, module: str) -> Non
         return
     if saved is None:
         logger.info(
-            "stopped by %s after %d of %d, before anything was saved. The same command starts it anew.",
+            "asked to stop (%s) after %d of %d, before anything was saved. The same command starts it anew.",
             stop.signal.name,
             done,
             total,
         )
     else:
         logger.info(
-            "stopped by %s after %d of %d; %d are saved. To go on: %s",
+            "asked to stop (%s) after %d of %d; %d are saved. To go on: %s",
             stop.signal.name,
             done,
             total,

@@ -110,6 +110,16 @@ def test_the_best_is_chosen_anew_when_its_place_is_taken(tmp_path):
     assert best_of(tmp_path / "nowhere") is None
 
 
+def test_a_run_killed_before_it_had_a_link_to_its_first_checkpoint_has_one_when_it_is_looked_for(tmp_path):
+    folder = checkpoint(tmp_path, 10)
+    policy = folder.parent / "last" / PRETRAINED_MODEL
+    mend(policy)
+    assert policy.exists()
+    assert os.readlink(folder.parent / "last") == "000010"
+    mend(tmp_path / "nowhere/checkpoints/last")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_sweep_leaves_what_no_run_has_made_alone(tmp_path):
     folder = checkpoint(tmp_path, 10).parent
     names = ("notes.old", "000010.old", "mine.displaced", "mine.tmp", "mine.removed")

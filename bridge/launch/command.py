@@ -26,7 +26,7 @@ def main() -> None:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
-    end_on_signal(": nothing was started; go on with the same command")
+    end_on_signal(": nothing was started, the same command begins")
     try:
         plan = prepare(arguments)
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
 from pirl_jax.recipe import LaunchConfig
-from pirl_jax.run_folder.layout import CHECKPOINTS, PRETRAINED_MODEL, TRAIN_CONFIG, last_policy, mend, steps
+from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend
 
 AUTO = "--resume=auto"
 _PORT_KEY = "algorithm.actor_learner_config.learner_port"
@@ -86,11 +86,7 @@ def saved_config(output_dir: Path) -> Path | None:
     """Return the config in a run's last checkpoint; None where there is no checkpoint."""
     last = last_policy(output_dir) / TRAIN_CONFIG
     mend(last)
-    if last.exists():
-        return last
-    # Killed before there was a link to its first.
-    newest = max(steps(output_dir / CHECKPOINTS), default=None)
-    return None if newest is None else newest[1] / PRETRAINED_MODEL / TRAIN_CONFIG
+    return last if last.exists() else None
 
 
 def _resumed(given: Iterable[str], config: Path, output_dir: Path) -> tuple[str, ...]:

@@ -196,5 +196,7 @@ class Supervisor:
         rest = [text for text in self.plan.given if not text.startswith(("--output_dir=", "--resume="))]
         command = shlex.join(["pirl-launch", *rest, output, AUTO])
         config = saved_config(self.plan.output_dir)
-        saved = "nothing is saved" if config is None else f"update {read_step(config.parents[1])} is saved"
-        return Outcome("stopped", f"{word}: {saved}; go on with: {command}")
+        if config is None:
+            return Outcome("stopped", f"{word}: nothing is saved; begin anew with: {command}")
+        saved = read_step(config.parents[1])
+        return Outcome("stopped", f"{word}: update {saved} is saved; go on with: {command}")

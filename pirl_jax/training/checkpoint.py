@@ -27,6 +27,7 @@ from pirl_jax.run_folder.layout import (
     PRETRAINED_MODEL,
     TRAINING_STATE,
     checkpoint_folder,
+    mend_last,
     point,
     put_in_place,
     sweep,
@@ -88,7 +89,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, output_dir: Path | str, total_steps: int, retention: Retention):
-        """Sweep leftovers of a killed run.
+        """Sweep leftovers of a killed run, and make the links that it was killed before it made.
 
         Args:
             output_dir: The run's folder.
@@ -107,7 +108,11 @@ class CheckpointWriter:
         self.saved: int | None = None
         self.seconds = 0.0
         self._output_dir.mkdir(parents=True, exist_ok=True)
-        sweep(self._output_dir / CHECKPOINTS)
+        checkpoints = self._output_dir / CHECKPOINTS
+        sweep(checkpoints)
+        mend_last(checkpoints)
+        if best := best_of(checkpoints):
+            point(BEST, best)
 
     def save(
         self, step: int, state: Any, export: Export, about: Mapping[str, Any] = MappingProxyType({})

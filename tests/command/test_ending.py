@@ -43,7 +43,7 @@ def test_stopped_says_how_to_go_on(saved, caplog):
     assert caught.value.code == 130
     config = f"{saved}/checkpoints/last/pretrained_model/train_config.json"
     assert caplog.messages == [
-        "stopped by SIGINT after 3 of 4; 3 are saved. To go on: "
+        "asked to stop (SIGINT) after 3 of 4; 3 are saved. To go on: "
         f"python -m pirl_jax.sft --config_path={config} --resume=true"
     ]
 

@@ -162,7 +162,7 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     command = (
         f"python -m pirl_jax.learner --config_path={last}/pretrained_model/train_config.json --resume=true"
     )
-    assert f"stopped by SIGTERM after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
+    assert f"asked to stop (SIGTERM) after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
     assert last.readlink() == Path("000001")
     assert (last / "pretrained_model" / "model.safetensors").exists()
     exported = json.loads((last / "pretrained_model" / "config.json").read_text())

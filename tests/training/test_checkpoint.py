@@ -43,6 +43,17 @@ def test_writer_makes_lerobots_layout(tmp_path):
     np.testing.assert_array_equal(checkpoint.restore(last, state(0.0))["w"], 2.0)
 
 
+def test_a_run_killed_before_its_links_were_made_has_them_once_it_goes_on(tmp_path):
+    """Also if it is stopped before its next checkpoint."""
+    with checkpoint.CheckpointWriter(tmp_path, 1000, Retention()) as writer:
+        writer.save(10, state(1.0), no_export, {"score": 0.5})
+    links = [tmp_path / "checkpoints" / name for name in ("last", "best")]
+    for link in links:
+        link.unlink()
+    checkpoint.CheckpointWriter(tmp_path, 1000, Retention()).close()
+    assert [os.readlink(link) for link in links] == ["000010", "000010"]
+
+
 def test_folder_names_are_padded_as_lerobot_pads_them():
     assert checkpoint_folder("o", 7, 1000).name == "000007"
     assert checkpoint_folder("o", 7, 12_345_678).name == "00000007"
