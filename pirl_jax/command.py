@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pirl_jax.ending import end_on_signal, fail, write_traceback
+from pirl_jax.ending import end_on_signal, end_quickly, fail, write_traceback
 from pirl_jax.recipe.renamed import refuse_old_names
 from pirl_jax.run_folder.lock import set_aside, was_ours
 from pirl_jax.run_folder.manifest import whole
@@ -33,6 +33,7 @@ def run_command(
         load_config_class: imports LeRobot and returns one of its training configs, or an extension of one.
         keeps_output_dir: False: nobody looks into ``output_dir``, and Python prints what was not foreseen.
     """
+    end_quickly()
     shorten_import_warnings()
     from draccus.utils import DraccusException
     from lerobot.configs import parser

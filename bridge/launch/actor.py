@@ -27,6 +27,7 @@ class Actor:
         episodes: Of its own that learners have taken.
         version: Of the parameters that its newest episode is played with.
         heard: When the learner has last heard of it, on the caller's clock, or when it was started.
+        ending: It was asked to end, and none follows it.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Actor:
         self.version: int | None = None
         self._run = 0
         self._earlier = self._of_this = 0
-        self.registered = False
+        self.registered = self.ending = False
 
     @property
     def name(self) -> str:
@@ -71,6 +72,13 @@ class Actor:
             self._listen(now, status)
         elif self.slot.lost is None and status is not None and now >= self.slot.due:
             self._begin(now)
+
+    def end(self) -> None:
+        """Ask the process to end, once; no other follows it."""
+        self.slot.ended()
+        if not self.ending and self.slot.process is not None:
+            self.slot.process.terminate()
+        self.ending = True
 
     def _begin(self, now: float) -> None:
         folder = self.slot.fresh()

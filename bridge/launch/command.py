@@ -15,7 +15,8 @@ import signal
 import sys
 
 from bridge.launch.board import board
-from bridge.launch.plan import prepare
+from bridge.launch.farewell import all_done
+from bridge.launch.plan import prepare, updates_done
 from bridge.launch.supervisor import Supervisor
 from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 
@@ -28,11 +29,16 @@ def main() -> None:
         return
     end_on_signal(": nothing was started, the same command begins")
     try:
+        if (done := updates_done(arguments)) is not None:
+            print(all_done(*done))
+            return
         plan = prepare(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     told: list[int] = []
     with in_one_line(plan.folder), board() as shown:
+        if plan.begun is not None:
+            shown.say(f"goes on from update {plan.begun} of {plan.updates}")
         supervisor = Supervisor(plan, shown.say)
 
         def ask_to_stop(number: int, _: object) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridge.launch.actor import Actor
+from bridge.launch.farewell import farewell
 from bridge.launch.pace import Metrics, Pace
 from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
-from pirl_jax.run_folder.layout import last_policy, read_step
+from pirl_jax.run_folder.layout import read_step
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -47,6 +48,7 @@ class Supervisor:
 
     Attributes:
         status: The learner's last word; None while it does not listen.
+        learned: All updates are done: the learner saves the last, and ends.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Supervisor:
         self._answered: float | None = None
         self._asked = self._obeyed = 0
         self._failure: str | None = None
+        self.learned = False
 
     @property
     def pace(self) -> Pace:
@@ -98,7 +101,7 @@ class Supervisor:
                 time.sleep(self._poll_s)
             return outcome
         finally:
-            self.close()
+            self.close(show)
 
     def step(self, now: float) -> Outcome | None:
         """Look once; return how the launch has ended, if it has."""
@@ -107,25 +110,45 @@ class Supervisor:
             if (outcome := self._stop()) is not None:
                 return outcome
         self.status = None if self.learner.process is None else self._line.ask()
-        if (outcome := self._look_after_learner(now)) is not None or self.stopping:
+        self.learned = self.learned or self._has_learned()
+        if (outcome := self._look_after_learner(now)) is not None:
             return outcome
+        if self.stopping or self.learned:
+            for actor in self.actors:  # what they play would not be learned from
+                actor.end()
+            return None
         for actor in self.actors:
             actor.step(now, self.status)
         if all(actor.slot.lost is not None for actor in self.actors):
             return self._give_up()
         return None
 
-    def close(self) -> None:
-        """End what still runs: ask, wait for a while, insist."""
-        processes = self._processes
-        for process in processes:
-            process.terminate()
+    def close(self, show: Callable[[Supervisor], None] = lambda supervisor: None) -> None:
+        """End what still runs: ask, wait for a while, insist.
+
+        Args:
+            show: Called now and then meanwhile.
+        """
+        if self.learner.process is not None:
+            self.learner.process.terminate()
         deadline = time.monotonic() + _PATIENCE_S
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        while self._still_there() and time.monotonic() < deadline:
+            show(self)
             time.sleep(0.05)
-        for process in processes:
+        for process in self._processes:
             process.kill()
         self._line.close()
+
+    def _still_there(self) -> bool:
+        """Ask the actors to end, once, and tell whether any process of the run has not ended."""
+        for actor in self.actors:
+            actor.end()
+        return any(process.poll() is None for process in self._processes)
+
+    def _has_learned(self) -> bool:
+        if self.status is not None:
+            return self.status.update >= self.plan.updates
+        return self._answered is not None and self.pace.update >= self.plan.updates
 
     @property
     def _processes(self) -> list[Process]:
@@ -158,6 +181,9 @@ class Supervisor:
         if slot.process is None:
             if now >= slot.due:
                 again = slot.restarts > 0
+                self.learned = False
+                for actor in self.actors:
+                    actor.ending = False  # the learner was killed before it had saved the last update
                 slot.start(self.plan.learner_again() if again else self.plan.learner, slot.fresh(), now)
                 self._answered = None
                 self._say(f"the learner starts{' again' if again else ''}: {slot.log}")
@@ -176,9 +202,7 @@ class Supervisor:
     def _note_end(self, status: int, now: float) -> Outcome | None:
         words, said = self.learner.last_words(), f"the learner {how(status)}"
         if status == 0:
-            last = last_policy(self.plan.output_dir)
-            where = last if last.exists() else self.plan.output_dir
-            return Outcome("finished", f"finished: all {self.plan.updates} updates; the policy is in {where}")
+            return Outcome("finished", farewell(self.plan.output_dir, self.plan.updates))
         if status > 0 and status not in _STOPPED:
             return Outcome("failed", f"{words.removeprefix('error: ')} ({self.learner.log})")
         if self._failure is not None:

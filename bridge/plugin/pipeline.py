@@ -15,6 +15,7 @@ from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
 from pirl_jax.command import shorten_import_warnings
+from pirl_jax.ending import end_quickly
 from pirl_jax.recipe.renamed import refuse_old_names
 
 
@@ -77,5 +78,6 @@ def _prepare() -> None:
 
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
+    end_quickly()
     shorten_import_warnings()
     _prepare()

@@ -111,3 +111,13 @@ def test_ctrl_c_that_a_forked_child_hears_too_counts_once(stopping):
     time.sleep(0.5)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_process_that_ends_quickly_still_does_what_is_to_be_done_at_its_end():
+    code = (
+        "import atexit, gc\nfrom pirl_jax.ending import end_quickly\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 1000))\nend_quickly()\n"
+        "atexit.register(lambda: print('trackers finish', gc.get_freeze_count() > 1000))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["trackers finish False", "frozen True"]

@@ -28,6 +28,7 @@ class Stage:
     Attributes:
         started: (name, arguments) of every process.
         processes: The newest of each name.
+        done: Updates that the learner says are done.
     """
 
     def __init__(self, folder: Path, behaviours: Mapping[str, Sequence[str]]) -> None:
@@ -35,6 +36,7 @@ class Stage:
         self.behaviours = {"learner": ["run"], **behaviours}
         self.started: list[tuple[str, tuple[str, ...]]] = []
         self.processes: dict[str, Command] = {}
+        self.done = 0
         self._starts: Counter[str] = Counter()
 
     def start(
@@ -60,7 +62,7 @@ class Stage:
         if learner is None or learner.poll() is not None or silent.pop("learner", 99) > 1:
             return None
         actors = [ActorStatus(name, round(1000 * max(0, s)), 2, 1) for name, s in silent.items()]
-        return Status(1, 0, 10, 1, 0, 4, 0, 0, actors)
+        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors)
 
     def close(self) -> None:
         """Hang up."""

@@ -42,7 +42,7 @@ def test_the_pace_is_of_the_last_updates_and_a_pause_does_not_count():
 
 def test_the_runs_line_says_what_is_done_and_what_is_waited_for(house):
     launch = house.supervisor
-    rows = metrics(0.25, 0.5)
+    rows = metrics(0.25, 0.25, 0.25, 0.5)
     (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     launch.status = Status(1, 2, 10, 3, 37, 64, 49, 12, [ActorStatus("0", 0, 0, 3)])
     assert run_line(launch) == (
@@ -52,8 +52,26 @@ def test_the_runs_line_says_what_is_done_and_what_is_waited_for(house):
     launch.status = Status(1, 2, 10, 3, 64, 64, 64, 0, [])
     assert "learning from 64 episodes" in run_line(launch)
     launch.status = None
-    assert "update 2 of 10" in run_line(launch)
+    assert "update 4 of 10" in run_line(launch)
     assert "waiting for the learner to listen" in run_line(launch)
+
+
+def test_no_time_left_is_said_before_it_can_be_known(house):
+    launch = house.supervisor
+    launch.status = Status(1, 2, 10, 3, 37, 64, 49, 12, [])
+    for n, said in ((2, False), (3, False), (4, True)):
+        rows = metrics(*[0.5] * n)
+        (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert run_line(launch).endswith(" left") == said
+
+
+def test_without_a_terminal_there_is_a_line_after_each_update(house, capsys):
+    rows, shown = metrics(0.25, 0.5, 0.75), Lines()
+    for n in (1, 1, 2, 3):  # the first was there before this launch
+        (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:n]))
+        shown.show(house.supervisor)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("success ")[2].partition(",")[0] for line in lines] == ["50%", "75%"]
 
 
 def test_the_screen_has_a_row_an_actor_and_what_happened_above_it(house):

@@ -1,11 +1,14 @@
 """The rules by which a launch starts, watches and ends its processes; the processes are stand-ins."""
 
+import json
 import signal
 import time
 
 import pytest
 from house import House
 from stand_in import save
+
+from bridge.launch.board import run_line, state
 
 REFUSED = "error: the learner refused this actor: it is another's."
 
@@ -30,10 +33,11 @@ def test_actors_are_started_once_the_learner_listens_each_in_a_folder_of_its_own
     assert [name for name, _ in launch.started] == ["learner"]
     launch.until(lambda: launch.beats("0", "1"))
     outcome = launch.end()
-    assert (outcome.end, outcome.line) == (
-        "finished",
+    assert outcome.end == "finished"
+    assert outcome.line.splitlines() == [
         f"finished: all 10 updates; the policy is in {launch.output_dir}/checkpoints/last/pretrained_model",
-    )
+        f"metrics, a line an update: {launch.output_dir}/metrics.jsonl",
+    ]
     folders = {arguments[-1] for _, arguments in launch.started}
     assert folders == {
         f"--output_dir={launch.output_dir}",
@@ -153,6 +157,46 @@ def test_asked_to_stop_the_learner_saves_and_the_last_line_says_how_to_go_on(hou
     assert not any(process.running for process in launch.processes.values())
 
 
+def test_actors_end_as_soon_as_the_launch_is_asked_to_stop_while_the_learner_saves(house):
+    """What they play would not be learned from, and their end takes a while, too."""
+    launch = house({"learner": ["slow"], "0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    launch.supervisor.ask_to_stop()
+    (actor,) = launch.supervisor.actors
+    launch.until(lambda: actor.slot.process is None)
+    assert launch.processes["learner"].running
+    assert state(actor, time.monotonic()) == "ended"
+    assert run_line(launch.supervisor).endswith("the learner saves")
+    assert launch.end().line.startswith("stopped: update 3 is saved; ")
+    assert launch.starts("0") == 1
+
+
+def test_actors_end_once_all_updates_are_done_and_come_back_if_the_last_was_not_saved(house):
+    launch = house({"0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    launch.done = launch.plan.updates
+    (actor,) = launch.supervisor.actors
+    launch.until(lambda: actor.slot.process is None)
+    assert run_line(launch.supervisor) == "update 10 of 10, the learner saves"
+    save(launch.output_dir, 8)
+    launch.done = 8
+    launch.signal("learner", signal.SIGKILL)
+    launch.until(lambda: launch.starts("0") == 2 and actor.registered)
+    assert not launch.supervisor.learned
+
+
+def test_a_learner_that_listens_no_more_after_its_last_update_is_not_waited_for(house):
+    launch = house({"0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    row = {"step": 10, "time": 1.0, "train/episodes": 4, "train/success_rate": 0.5}
+    (launch.output_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert launch.supervisor.step(time.monotonic()) is None
+    assert not launch.supervisor.learned  # a resumed run's metrics may be ahead of it, until it listens
+    launch.signal("learner", signal.SIGSTOP)
+    launch.until(lambda: launch.supervisor.status is None)
+    assert run_line(launch.supervisor) == "update 10 of 10, success 50%, the learner saves"
+
+
 def test_asked_twice_everything_is_killed_at_once(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
@@ -165,7 +209,8 @@ def test_asked_twice_everything_is_killed_at_once(house):
     assert time.monotonic() - started < 5
     assert outcome.end == "stopped"
     assert outcome.line.startswith("killed: nothing is saved; begin anew with: pirl-launch ")
-    assert [process.poll() for process in launch.processes.values()] == [-signal.SIGKILL] * 2
+    assert launch.processes["learner"].poll() == -signal.SIGKILL
+    assert not launch.processes["0"].running
 
 
 def test_episodes_are_counted_over_restarts(house):
