@@ -136,7 +136,12 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     (row,) = read(tmp_path / "second" / "metrics.jsonl")
     assert row["train/moved/head"] > 0.5
     assert 0 < row["train/update_ratio/vlm"] < 1
-    assert "trained: head: " in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "trained: head: " in told
+    assert f"metrics: {tmp_path / 'second'}/metrics.jsonl" in told
+    assert "step 1 of 1 | loss " in told
+    assert "step 1: " in told
+    assert (tmp_path / "second" / "learning_curve.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
