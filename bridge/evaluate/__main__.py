@@ -16,6 +16,7 @@ from bridge.evaluate import report as reporting
 from bridge.evaluate.benchmark import MATRIX, check_configured
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
+from bridge.evaluate.trained import unlike_training
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
 from pirl_jax.ending import in_one_line
@@ -82,6 +83,8 @@ def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Seque
     output_dir: Path = options.output_dir or default
     tasks = sum(len(group.task_ids) for group in groups)
     print(f"{settings.checkpoint.path}: {tasks * n_episodes} episodes, {n_episodes} of each task")
+    for differs in unlike_training(settings, suites):
+        print(f"not as the run that made this policy: {differs}")
     print(f"results go to {output_dir}/", flush=True)
     # `last` may have moved by then, and a default folder may depend on what is installed.
     again = [str(settings.checkpoint.path) if word == options.checkpoint else word for word in argv]

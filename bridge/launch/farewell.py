@@ -49,6 +49,8 @@ def _evaluation(output_dir: Path) -> str | None:
             return None
         tasks = [f"--tasks={','.join(map(str, env['task_ids']))}"] if env.get("task_ids") else []
         suites = f"--suites={env['task']}"
+        names = ("episode_length", "control_mode")
+        tasks += [f"--{name}={env[name]}" for name in names if env.get(name) is not None]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return shlex.join(["pirl-eval", str(last), suites, *tasks, f"--n_episodes={_EPISODES}"])

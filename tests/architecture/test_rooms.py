@@ -33,7 +33,7 @@ BRIDGE = {
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
-        *("pirl_jax/command", "pirl_jax/trees", "pirl_jax/xvla"),
+        *("pirl_jax/command", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
     },
     "weights": {
         "bridge/plugin",
@@ -57,7 +57,8 @@ BRIDGE = {
     },
     "figures": set(),
     "evaluate": {
-        *("bridge/figures", "bridge/libero", "pirl_jax/ending", "pirl_jax/files", "pirl_jax/training"),
+        *("bridge/figures", "bridge/libero"),
+        *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
     },
     "demo": {
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),

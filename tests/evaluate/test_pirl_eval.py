@@ -77,3 +77,13 @@ def test_options_that_a_comparison_does_not_read_are_refused(capsys):
         command.main(["a", "--compare", "x", "y", "--suites=libero_goal", "--", "--policy.device=cuda"]) == 1
     )
     assert "checkpoint, --suites, --policy.device=cuda would do nothing" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_which_a_run_keeps_what_changes_is_named_with_what_writes_it(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "000005"
+    (folder / "training_state").mkdir(parents=True)
+    (folder / "pretrained_model").mkdir()
+    for name in ("config.json", "policy_preprocessor.json", "policy_postprocessor.json"):
+        (folder / "pretrained_model" / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"pirl-convert {tmp_path}/run NEW_FOLDER --step=5"):
+        Checkpoint.read(folder)

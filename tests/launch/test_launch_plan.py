@@ -127,12 +127,12 @@ def test_a_run_that_is_done_is_told_without_asking_lerobot(tmp_path, capsys, mon
     run = tmp_path / "run"
     save(run, 10)
     config = run / "checkpoints/last/pretrained_model/train_config.json"
-    env = {"type": "libero", "task": "libero_object", "task_ids": [0, 3]}
+    env = {"type": "libero", "task": "libero_object", "task_ids": [0, 3], "episode_length": 280}
     config.write_text(json.dumps({"steps": 10, "output_dir": str(run), "env": env}))
     monkeypatch.setattr(plan, "read_facts", lambda _: pytest.fail("it takes long"))
     for again in ([f"--output_dir={run}", "--resume=auto"], [f"--config_path={config}", "--resume=true"]):
         monkeypatch.setattr("sys.argv", ["pirl-launch", *again])
-        tasks = "--suites=libero_object --tasks=0,3 --n_episodes=50"
+        tasks = "--suites=libero_object --tasks=0,3 --episode_length=280 --n_episodes=50"
         command.main()
         assert capsys.readouterr().out.splitlines() == [
             f"finished: all 10 updates; the policy is in {config.parent}",
