@@ -17,6 +17,7 @@ from pirl_jax.run_folder.manifest import whole
 QUIET = {
     "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
     "jax._src.xla_bridge": logging.WARNING,  # which kinds of device this machine does not have
+    "OpenGL.acceleratesupport": logging.WARNING,  # that a package is not there which nobody needs
 }
 """Loggers whose lines look like trouble and are none → the level from which they are heard."""
 

@@ -12,7 +12,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import jax
 import numpy as np
 
 from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
-from pirl_jax.diagnosis.finding import Finding
+from pirl_jax.diagnosis.finding import Finding, verdict
 from pirl_jax.diagnosis.trial import Trial, size_of_step
+from pirl_jax.ending import first_is_noted
 from pirl_jax.files import tail
 from pirl_jax.learner import assignments_of, command, fitted, load, publish, serve
 from pirl_jax.policy import FlowPolicy
@@ -36,6 +37,8 @@ from pirl_jax.update.critic import ValueFunction, value_function
 from pirl_jax.update.state import TrainState
 
 logger = logging.getLogger("doctor")
+
+_TELL_EVERY_S = 60.0
 
 
 def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, patience: float) -> bool:
@@ -58,32 +61,28 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     state = run.start(trainable)
     del trainable
     behaviour = behaviour_of(state, recipe)
-    received = []
+    received: list[Episode] = []
     arguments = [
         *actor_arguments,
         "--env.discover_packages_path=bridge.plugin",
         f"--output_dir={folder}/actor",
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
-    with serve(run, assignments, 1, episodes) as server:
+    with serve(run, assignments, 0, 0) as server:
         publish(server, 1, as_pushed(behaviour))
         assignments.publish(1, 0)
-        with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
-            deadline = time.monotonic() + patience
-            while len(received) < episodes:
-                episode = server.get(1.0)
-                try:
-                    actor.check(must_run=True)
-                except RuntimeError as error:
-                    raise ValueError(str(error)) from error
-                if episode is not None and episode.version == 1:
-                    received.append(episode)
-                    logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
-                elif time.monotonic() > deadline:
-                    raise ValueError(
-                        f"{len(received)} of {episodes} episodes within {patience:.0f} s; {actor.log} ends:\n"
-                        f"{tail(actor.log)}"
-                    )
+        logger.info(
+            "a stock actor plays %d episodes (--episodes=N for others; Ctrl-C looks at those that are there)",
+            episodes,
+        )
+        with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor, first_is_noted() as asked:
+            for episode in played(server.get, actor, episodes, patience, asked):
+                received.append(episode)
+                logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
+    if len(received) < episodes:
+        logger.warning(
+            "looking at %d episodes instead of %d, in which rare outcomes may lack", len(received), episodes
+        )
     logger.info("looking at them, and at a trial update")
     unnormalize = action_unnormalizer(cfg.policy, run.recipe)
     channels = policy_config(cfg.policy).real_action_dim
@@ -98,7 +97,54 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
     )
     print(*findings, sep="\n")
+    print(f"\n{verdict(findings, len(received))}")
     return all(finding.ok for finding in findings)
+
+
+def played(
+    receive: Callable[[float], Episode | None],
+    actor: Any,
+    episodes: int,
+    patience: float,
+    asked: Sequence[int],
+) -> Iterator[Episode]:
+    """Yield episodes as they arrive: all that are wanted, or those that are there when time is up.
+
+    Args:
+        receive: ``timeout in seconds -> `` an episode, or None.
+        actor: whose command plays them (``bridge.processes.Command``).
+        episodes: how many are wanted.
+        patience: seconds to wait for all of them.
+        asked: no longer empty once the user would rather look at those that are there.
+
+    Raises:
+        ValueError: The actor failed, or time is up before the first episode.
+        SystemExit: The user asked before the first.
+    """
+    started = told = time.monotonic()
+    count = 0
+    while count < episodes:
+        episode, now = receive(1.0), time.monotonic()
+        try:
+            actor.check(must_run=True)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        if episode is not None and episode.version == 1:
+            count, told = count + 1, now
+            yield episode
+        elif asked:
+            if not count:
+                logger.info("asked to stop before there was an episode to look at")
+                sys.exit(128 + asked[0])
+            return
+        elif now - started > patience:
+            if count:
+                logger.warning("%.0f s are over (--patience)", patience)
+                return
+            raise ValueError(f"no episode within {patience:.0f} s; {actor.log} ends:\n{tail(actor.log)}")
+        elif now - told > _TELL_EVERY_S:
+            told = now
+            logger.info("%d of %d episodes after %.0f s", count, episodes, now - started)
 
 
 def diagnose(
@@ -145,7 +191,7 @@ def diagnose(
         signal(scored),
         trial.advantages(),
         *trial.gradients(),
-        size_of_step(metrics, log_weights, recipe.optimizer.lr),
+        size_of_step(metrics, log_weights, recipe.optimizer),
     ]
 
 
@@ -173,10 +219,23 @@ def main() -> None:
     """Parse the command line: the doctor's own options, the rest in LeRobot's dialect."""
     from bridge.processes import free_port
 
-    parser = argparse.ArgumentParser(prog="python -m pirl_jax.doctor", description=__doc__, add_help=False)
-    parser.add_argument("--episodes", type=int, default=16, help="to look at")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for them")
+    parser = argparse.ArgumentParser(
+        prog="python -m pirl_jax.doctor", description=__doc__, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--config_path", help="the run's, as for the learner; so are --policy.path, --a.b=c")
+    parser.add_argument("--episodes", type=int, default=16, help="to look at (default: 16)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        help="seconds after which it looks at those that are there (default: 600)",
+    )
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        parser.print_help()
+        print("\nAll other settings are a run's: python -m pirl_jax.learner --help lists LeRobot's.")
+        return
     options, rest = parser.parse_known_args()
+    rest += [] if options.config_path is None else [f"--config_path={options.config_path}"]
     if options.episodes < 1:
         sys.exit("error: --episodes must be at least 1.")
     rest.append(f"--algorithm.actor_learner_config.learner_port={free_port()}")

@@ -146,6 +146,28 @@ def end_on_signal(what: str) -> None:
 
 
 @contextmanager
+def first_is_noted() -> Iterator[list[int]]:
+    """Note the first signal in the list that it yields; the second does what the first did before."""
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+        give_back()
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        give_back()
+
+
+@contextmanager
 def in_one_line(folder: Path | None, foreseen: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Within it an error that nobody has foreseen ends the process as :func:`fail` does.
 

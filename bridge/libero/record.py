@@ -29,6 +29,7 @@ from bridge.datasets.tokenizer import build_tokenizer
 from bridge.libero.schedule import Schedule
 from bridge.libero.suites import SUITES, TaskId, select_tasks
 from bridge.processes import pool
+from pirl_jax.command import QUIET, shorten_import_warnings
 from pirl_jax.ending import end_on_signal, in_one_line
 
 logger = logging.getLogger("record")
@@ -122,8 +123,16 @@ def _aimed_at(simulator: Any, closing: bool) -> np.ndarray:
     return action
 
 
+def _quiet() -> None:
+    """Leave of what imports report what means something, in a worker as in the command itself."""
+    shorten_import_warnings()
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+
+
 @lru_cache(maxsize=1)
 def _environment(task: TaskId, image_size: int) -> Any:
+    _quiet()
     # Slow to import, and in the workers only.
     from bridge.libero.tasks import LiberoTasks, make_env
 
@@ -268,6 +277,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/libero_small"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    _quiet()
     end_on_signal(f"; what was recorded is in {arguments.output_dir}, without an end")
     try:
         with in_one_line(arguments.output_dir, _FORESEEN):

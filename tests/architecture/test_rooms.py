@@ -29,7 +29,7 @@ BRIDGE = {
     "processes": {"pirl_jax/files"},
     "wire": {"pirl_jax/rollout"},
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
-    "libero": {"bridge/datasets", "bridge/processes", "pirl_jax/ending"},
+    "libero": {"bridge/datasets", "bridge/processes", "pirl_jax/command", "pirl_jax/ending"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),

@@ -30,6 +30,9 @@ def test_the_doctor_examines_a_run_and_leaves_nothing_behind(tmp_path):
     assert any(line.startswith("ok  the ratio is one before the first step") for line in lines)
     # An untrained policy never succeeds, and the doctor says so.
     assert any(line.startswith("!!  episodes differ in return") for line in lines)
+    assert lines[-1].startswith("In 3 episodes ")
+    assert "episodes differ in return" in lines[-1]
+    assert not any("update 1 waits" in line for line in lines)
     assert status == 1
     assert not (tmp_path / "output").exists()
 
