@@ -87,3 +87,15 @@ def test_a_checkpoint_of_which_a_run_keeps_what_changes_is_named_with_what_write
         (folder / "pretrained_model" / name).write_text("{}")
     with pytest.raises(ValueError, match=f"pirl-convert {tmp_path}/run NEW_FOLDER --step=5"):
         Checkpoint.read(folder)
+
+
+def test_what_is_not_as_in_training_is_said_before_anything_is_played(monkeypatch, tmp_path, capsys):
+    said = []
+
+    def outcome(*_):
+        said.append(capsys.readouterr().out)
+        return results(settings(n_episodes=2), {"libero_goal": [[True, False]]})
+
+    monkeypatch.setattr(command, "unlike_training", lambda of, suites: [f"{suites} {of.episode_length}"])
+    assert run(monkeypatch, tmp_path, outcome) == 0
+    assert "not as the run that made this policy: ('libero_goal',) 800\n" in said[0]
