@@ -2,7 +2,7 @@
 
 ``python -m stand_in ROLE BEHAVIOUR FOLDER OUTPUT_DIR``. A role that lives touches ``FOLDER/ROLE.beat``.
 Behaviours: ``run`` until SIGTERM, at which the learner saves; ``exit STATUS WORDS``; ``finish`` after a
-moment.
+moment; ``silent WORDS``, which says them and never comes to life.
 """
 
 import json
@@ -34,6 +34,9 @@ def main() -> None:
     if word == "exit":
         print(rest[1])
         sys.exit(int(rest[0]))
+    if word == "silent":
+        print(*rest, flush=True)
+        time.sleep(600)
     if role == "learner":
         signal.signal(signal.SIGTERM, lambda *_: (save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)))
     started = time.monotonic()
