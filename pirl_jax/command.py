@@ -23,7 +23,7 @@ QUIET = {
 
 
 def run_command(
-    run: Callable[[Any], None], load_config_class: Callable[[], type], keeps_output_dir: bool = True
+    run: Callable[[Any], None], load_config_class: Callable[[], type], only_looks: bool = False
 ) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
 
@@ -32,7 +32,8 @@ def run_command(
     Args:
         run: takes the validated config.
         load_config_class: imports LeRobot and returns one of its training configs, or an extension of one.
-        keeps_output_dir: False: nobody looks into ``output_dir``, and Python prints what was not foreseen.
+        only_looks: ``run`` leaves nothing in ``output_dir``, so that Python prints what was not foreseen, and
+            reads no weights of a checkpoint to go on from, so that those are not verified.
     """
     end_quickly()
     shorten_import_warnings()
@@ -50,13 +51,13 @@ def run_command(
         init_logging()
         for name, level in QUIET.items():
             logging.getLogger(name).setLevel(level)
-        folder = Path(cfg.output_dir) if keeps_output_dir else None
+        folder = None if only_looks else Path(cfg.output_dir)
         run(cfg)
 
     try:
         end_on_signal(" before there was anything to save")  # until there is (`ending.Stop`)
         if "--resume=true" in sys.argv:
-            sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
+            sys.argv[1:] = [_whole(argument, only_looks) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
@@ -81,10 +82,10 @@ def _is_ours(error: BaseException) -> bool:
     return raised_in.partition(".")[0] in ("pirl_jax", "bridge", "__main__")
 
 
-def _whole(argument: str) -> str:
+def _whole(argument: str, quick: bool) -> str:
     """Return ``--config_path=…`` with the checkpoint that a run may go on from, and other arguments as is."""
     name, _, value = argument.partition("=")
-    return f"{name}={whole(Path(value))}" if name == "--config_path" and value else argument
+    return f"{name}={whole(Path(value), quick)}" if name == "--config_path" and value else argument
 
 
 def shorten_import_warnings() -> None:

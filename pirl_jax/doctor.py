@@ -248,7 +248,7 @@ def main() -> None:
             nonlocal well
             well = examine(cfg, options.episodes, rest, folder, options.patience)
 
-        command(run, keeps_output_dir=False)
+        command(run, only_looks=True)
     sys.exit(0 if well else 1)
 
 

@@ -358,7 +358,7 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     return {f"actor/{name}": n for name, n in totals.items()}
 
 
-def command(run: Callable[[Any], None], keeps_output_dir: bool = True) -> None:
+def command(run: Callable[[Any], None], only_looks: bool = False) -> None:
     """Parse the command line as an RL run with this plugin and ``run`` it; see ``run_command``."""
 
     def config_class() -> type:
@@ -370,7 +370,7 @@ def command(run: Callable[[Any], None], keeps_output_dir: bool = True) -> None:
         prepare()
         return LearnerConfig
 
-    run_command(run, config_class, keeps_output_dir)
+    run_command(run, config_class, only_looks)
 
 
 def main() -> None:

@@ -11,6 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bridge.launch.pace import duration
+from bridge.wire.reminder import doing
+
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor
     from bridge.launch.supervisor import Supervisor
@@ -92,11 +95,7 @@ def run_line(supervisor: Supervisor) -> str:
     elif status is None:
         parts.append("waiting for the learner to listen")
     else:
-        what = "learning from" if status.arrived >= status.awaited else "waiting for"
-        parts.append(
-            f"{what} {status.awaited} episodes: {status.arrived} there, {status.open} open, "
-            f"{len(status.actors)} actors"
-        )
+        parts.append(doing(status))
     if pace.update_s is not None and pace.steady and not supervisor.stopping and done < plan.updates:
         parts.append(f"{duration((plan.updates - done) * pace.update_s)} left")
     return ", ".join(parts)
@@ -131,14 +130,6 @@ def state(actor: Actor, now: float) -> str:
     if slot.process is None:
         return f"starts in {slot.due - now:.0f} s" if slot.due > now else "waits for the learner"
     return "plays" if actor.registered else "loads"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _behind(newest: int | None, version: int | None) -> str:

@@ -100,4 +100,4 @@ def _config_class() -> type:
 
 
 if __name__ == "__main__":
-    run_command(_print, _config_class, keeps_output_dir=False)
+    run_command(_print, _config_class, only_looks=True)

@@ -11,16 +11,18 @@ from typing import Literal
 
 from bridge.launch.actor import Actor
 from bridge.launch.farewell import farewell
-from bridge.launch.pace import Metrics, Pace
+from bridge.launch.pace import Metrics, Pace, duration
 from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
+from pirl_jax.files import tail
 from pirl_jax.run_folder.layout import read_step
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """A learner's status once it was told to stop, and has saved."""
+_SAY_EVERY_S = 60.0
 _PATIENCE_S = 15.0
 """For the actors to end, once they are asked to."""
 
@@ -71,6 +73,8 @@ class Supervisor:
         self._line = line or StatusLine(plan.address)
         self._metrics = Metrics(plan.output_dir)
         self._answered: float | None = None
+        self._told_s = 0.0
+        """How long a learner that does not listen yet had been waited for when that was said last."""
         self._asked = self._obeyed = 0
         self._failure: str | None = None
         self.learned = False
@@ -185,11 +189,13 @@ class Supervisor:
                 for actor in self.actors:
                     actor.ending = False  # the learner was killed before it had saved the last update
                 slot.start(self.plan.learner_again() if again else self.plan.learner, slot.fresh(), now)
-                self._answered = None
+                self._answered, self._told_s = None, 0.0
                 self._say(f"the learner starts{' again' if again else ''}: {slot.log}")
             return None
         if (status := slot.ended()) is not None:
             return self._note_end(status, now)
+        if self._answered is None and self.status is None:
+            return None if self.stopping else self._await_learner(now)
         if self.status is not None:
             if self._answered is None:
                 self._say(f"the learner listens on {self.plan.address}")
@@ -197,6 +203,23 @@ class Supervisor:
         elif self._answered is not None and now - self._answered > self.plan.settings.hang_after_s:
             self._say(f"the learner has not answered for {now - self._answered:.0f} s: killed")
             slot.process.kill()
+        return None
+
+    def _await_learner(self, now: float) -> Outcome | None:
+        """Say each minute what a learner is about that does not listen yet; give it up after its time."""
+        waited, log = now - self.learner.started, self.learner.log
+        limit = self.plan.settings.listen_within_s
+        if waited > limit:
+            return Outcome(
+                "failed",
+                f"the learner has not listened within {limit:.0f} s (algorithm.launch.listen_within_s); "
+                f"{log} ends:\n{tail(log)}",
+            )
+        if waited >= self._told_s + _SAY_EVERY_S:
+            self._told_s = waited
+            self._say(
+                f"the learner does not listen yet, after {duration(waited)}: {self.learner.last_words()}"
+            )
         return None
 
     def _note_end(self, status: int, now: float) -> Outcome | None:

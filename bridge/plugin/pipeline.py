@@ -45,6 +45,12 @@ def _validate(cfg: TrainRLServerPipelineConfig) -> None:
             'the config has no dataset: add "dataset": {"repo_id": "<any name>"}. It is read if '
             "algorithm.demonstrations.coef is above 0."
         )
+    if not isinstance(cfg.env, ActorSettings | None) or (cfg.env is None and transport.is_actor()):
+        raise ValueError(
+            f"env.type={cfg.env and cfg.env.type} cannot be played under algorithm.type=pi_rl, where an "
+            "environment takes whole chunks and is simulated: set env.type=libero, or env.type=chunked_gym "
+            "with env.gym_id of any gym environment."
+        )
     with nothing_is_pushed(cfg):
         _stock_validate(cfg)
     settle_tokenizer(cfg.policy, cfg.env)

@@ -15,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from bridge.plugin.command_line import not_on_hub
 from bridge.weights.beside import CONFIG, carry_along
 from bridge.weights.consumers import Consumer, prepare_for
 from bridge.weights.state_dict import (
@@ -119,6 +120,8 @@ def resolve(source: Path | str, revision: str | None = None) -> Path:
             f"there is no folder {source}; give a checkpoint's folder or a hub id such as org/name."
         )
     try:
+        if reason := not_on_hub(str(source), revision):
+            raise OSError(reason)
         return Path(
             snapshot_download(
                 str(source), revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED

@@ -104,6 +104,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_restarts": NOT_NEGATIVE,
         "restart_window_s": POSITIVE,
         "backoff_s": NOT_NEGATIVE,
+        "listen_within_s": POSITIVE,
         "hang_after_s": POSITIVE,
     },
 }

@@ -2,7 +2,7 @@
 
 ``python -m stand_in ROLE BEHAVIOUR FOLDER OUTPUT_DIR``. A role that lives touches ``FOLDER/ROLE.beat``.
 Behaviours: ``run`` until SIGTERM, at which the learner saves, ``slow``ly if it is to; ``exit STATUS WORDS``;
-``finish`` after a moment.
+``finish`` after a moment; ``silent WORDS``, which says them and never comes to life.
 """
 
 import json
@@ -34,6 +34,9 @@ def main() -> None:
     if word == "exit":
         print(rest[1])
         sys.exit(int(rest[0]))
+    if word == "silent":
+        print(*rest, flush=True)
+        time.sleep(600)
     if role == "learner":
         save_s = 1.0 if word == "slow" else 0.0
         signal.signal(

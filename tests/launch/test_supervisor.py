@@ -144,6 +144,33 @@ def test_a_learner_that_ends_with_an_error_ends_the_launch_with_its_line(house):
     assert launch.starts("0") == 0
 
 
+def test_a_learner_that_never_listens_is_told_of_each_minute_and_given_up_with_its_last_lines(house):
+    launch = house(
+        {"learner": ["silent compiling what the run will do"], "0": ["run"]}, listen_within_s=1800.0
+    )
+    launch.until(lambda: launch.starts("learner"))
+    launch.until(lambda: "compiling" in launch.supervisor.learner.last_words())
+    started = launch.supervisor.learner.started
+    for seconds in (30, 61, 90, 130):
+        assert launch.supervisor.step(started + seconds) is None
+    told = [line for line in launch.said if "does not listen yet" in line]
+    assert told == [
+        f"the learner does not listen yet, after {waited}: compiling what the run will do"
+        for waited in ("61 s", "2 min")
+    ]
+    outcome = launch.supervisor.step(started + 1801)
+    assert outcome is not None
+    assert outcome.end == "failed"
+    log = f"{launch.plan.folder}/learner/01.log"
+    assert outcome.line == (
+        "the learner has not listened within 1800 s (algorithm.launch.listen_within_s); "
+        f"{log} ends:\ncompiling what the run will do"
+    )
+    launch.supervisor.close()
+    assert not launch.processes["learner"].running
+    assert launch.starts("0") == 0
+
+
 def test_asked_to_stop_the_learner_saves_and_the_last_line_says_how_to_go_on(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))

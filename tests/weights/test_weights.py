@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
 from lerobot.policies.xvla import modeling_xvla
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
@@ -359,6 +360,7 @@ def test_a_hub_id_is_downloaded(tmp_path, lerobot_folder, monkeypatch):
         return str(lerobot_folder)
 
     monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(folders, "not_on_hub", lambda *_: None)
     to, _ = convert.convert("lerobot/xvla-base", tmp_path / "out", revision="v1")
     assert to == "orbax"
     assert asked["repo_id"] == "lerobot/xvla-base"
@@ -366,10 +368,13 @@ def test_a_hub_id_is_downloaded(tmp_path, lerobot_folder, monkeypatch):
 
 
 def test_without_a_network_a_hub_id_gives_one_clear_line(tmp_path, capsys, monkeypatch):
-    def snapshot_download(*args, **kwargs):
+    def model_info(*args, **kwargs):
         raise LocalEntryNotFoundError("Cannot reach the hub.\nAnd more.")
 
-    monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    monkeypatch.setattr(
+        folders, "snapshot_download", lambda *_, **__: pytest.fail("it tries for half a minute")
+    )
     status, _, err = run("lerobot/xvla-base", tmp_path / "out", capsys=capsys)
     assert status == 1
     assert "the Hugging Face hub cannot provide it (Cannot reach the hub)" in err
