@@ -50,6 +50,7 @@ def test_a_run_outlives_its_processes_is_stopped_and_goes_on(tmp_path, launch):
     run.until(lambda: (tmp_path / "output/checkpoints/last").exists())
     run.supervisor.learner.process.kill()
     run.until(lambda: run.supervisor.learner.restarts == 1 and run.supervisor.status is not None)
+    run.until(lambda: run.supervisor.status and run.supervisor.status.version)  # it listens before it says
     done = run.supervisor.status.update
     assert done >= 1
 
