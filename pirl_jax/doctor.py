@@ -37,6 +37,9 @@ from pirl_jax.update.state import TrainState
 
 logger = logging.getLogger("doctor")
 
+_VERSION = 1
+"""Of the parameters that are looked at, which are never updated."""
+
 
 def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, patience: float) -> bool:
     """Play, diagnose and print; returns whether all is well.
@@ -66,8 +69,8 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
     with serve(run, assignments, 1, episodes) as server:
-        publish(server, 1, as_pushed(behaviour))
-        assignments.publish(1, 0)
+        publish(server, _VERSION, as_pushed(behaviour))
+        assignments.publish(_VERSION, 0)
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
             deadline = time.monotonic() + patience
             while len(received) < episodes:
@@ -76,7 +79,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
                     actor.check(must_run=True)
                 except RuntimeError as error:
                     raise ValueError(str(error)) from error
-                if episode is not None and episode.version == 1:
+                if episode is not None and (episode.version == _VERSION).all():
                     received.append(episode)
                     logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
                 elif time.monotonic() > deadline:
@@ -119,12 +122,12 @@ def diagnose(
         frozen: the encoder's parameters.
         recipe: every number of the method.
         state: before the first update; copied, not donated.
-        episodes: at least one.
+        episodes: at least one, played with what was pushed first.
         behaviour: as pushed.
         unnormalize: takes actions [N, A] to the environment's units, channel by channel.
     """
     parts = _trial_parts(policy, value, recipe, len(episodes))
-    scored = [parts.score(frozen, episode, behaviour) for episode in episodes]
+    scored = [parts.score(frozen, episode, {_VERSION: behaviour}) for episode in episodes]
     method = dataclasses.replace(parts.method, supervised_loss=None)
     trial = Trial(method, state, *parts.batch(state, scored))
     updated, metrics = trial.update()
@@ -132,7 +135,7 @@ def diagnose(
     del updated  # its moments take memory
     log_weights = np.concatenate(
         [
-            (parts.score(frozen, episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
+            (parts.score(frozen, episode, {_VERSION: moved}).old_log_prob - before.old_log_prob).sum(axis=1)
             for episode, before in zip(episodes, scored, strict=True)
         ]
     )

@@ -53,7 +53,9 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
     transitions = load_transitions(message, spec)
     chunks = [_decode_chunk(transition, i, spec) for i, transition in enumerate(transitions)]
     terminated, truncated = _decode_end(transitions)
-    version = _one_value("version", "Policy version", [chunk.record.version for chunk in chunks])
+    version = np.array([chunk.record.version for chunk in chunks], np.int64)
+    if (np.diff(version) < 0).any():
+        raise TransitionError("version", f"Policy versions fall within the episode: {version.tolist()}.")
     number = _one_value("number", "Episode number", [chunk.record.number for chunk in chunks])
     run = _one_value("number", "Run", [chunk.record.run for chunk in chunks])
     task = _one_value("task", "Task", [chunk.task for chunk in chunks])

@@ -154,7 +154,7 @@ def _collector(
     recipe: Recipe,
     actors: Actors,
     pushes: Pushes,
-    score: Callable[[Episode, Behaviour], ScoredEpisode],
+    score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
     behaviours: Behaviours,
     first: int,
     stop: threading.Event,
@@ -177,9 +177,9 @@ def _collector(
 
 
 def _scored(
-    parts: Parts, frozen: Params, shelf: Shelf | None, episode: Episode, behaviour: Behaviour
+    parts: Parts, frozen: Params, shelf: Shelf | None, episode: Episode, played: Mapping[int, Behaviour]
 ) -> ScoredEpisode:
-    scored = parts.score(frozen, episode, behaviour)
+    scored = parts.score(frozen, episode, played)
     return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
 
 
@@ -260,6 +260,8 @@ def _episode_metrics(
 ) -> dict[str, float]:
     episodes = [item.episode for item in collected]
     tasks = {episode.task for episode in episodes if episode.task}
+    counts = np.concatenate([episode.counts for episode in episodes])
+    levels = np.concatenate([episode.level for episode in episodes])
     return {
         "train/success_rate": float(np.mean([episode.success for episode in episodes])),
         **{
@@ -270,8 +272,9 @@ def _episode_metrics(
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),
-        "train/noise_level": float(np.mean([episode.level for episode in episodes])),
-        "train/stale_fraction": float(np.mean([item.update < update for item in collected])),
+        "train/noise_level": float(np.mean(levels[counts])),
+        "train/stale_fraction": float(np.mean(np.concatenate([item.update for item in collected]) < update)),
         "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
+        "dropped/stale_chunks": int((~counts).sum()),
         **{f"dropped/{reason}": dropped[reason] for reason in DROPPED},
     }

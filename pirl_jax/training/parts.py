@@ -36,8 +36,8 @@ class Parts:
     recipe: Recipe
     policy: FlowPolicy
     score: Scorer
-    """``(frozen, episode, the policy that acted) -> `` its observations encoded and its log-densities
-    recomputed."""
+    """``(frozen, episode, who chose its chunks, by version) -> `` its observations encoded and its
+    log-densities recomputed."""
     evaluate: Evaluate
     """The critic, see ``critic.make_evaluate``."""
     programs: Programs

@@ -18,6 +18,7 @@ from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic import Evaluate
 from pirl_jax.update.state import TrainState
 
+_OF_CHUNKS = ("latents", "denoise_step", "level", "step_mask", "old_log_prob")
 _compiled_gae = jax.jit(advantage.gae, static_argnames=("gamma", "gae_lambda"))
 _normalize = jax.jit(advantage.normalize, static_argnames="min_std")
 
@@ -50,7 +51,7 @@ def make_batch(
     lengths = np.array([len(episode) for episode in episodes])
     # Where the decision points of [E, T] arrays lie, in the order of the rows.
     points = np.nonzero(np.arange(T) < lengths[:, None])
-    rows = _rows(episodes, lengths)
+    rows = _rows(episodes)
     if objective.behaviour_log_prob == "actor":
         rows["old_log_prob"] = _acted(episodes, "actor_log_prob")
     rewards = np.zeros((E, T), np.float32)
@@ -93,7 +94,7 @@ def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig)
     return np.concatenate(steps).astype(np.float32)
 
 
-def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, Any]:
+def _rows(episodes: Sequence[ScoredEpisode]) -> dict[str, Any]:
     """Concatenate what comes from the episodes themselves."""
 
     def observed(*arrays: np.ndarray) -> Joined:
@@ -103,8 +104,7 @@ def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, A
         "features": jax.tree.map(observed, *(episode.features for episode in episodes)),
         "proprio": observed(*(episode.proprio for episode in episodes)),
         "domain_id": observed(*(episode.domain_id for episode in episodes)),
-        **{name: _acted(episodes, name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
-        "level": np.repeat(np.array([episode.level for episode in episodes], np.float32), lengths),
+        **{name: _acted(episodes, name) for name in _OF_CHUNKS},
     }
 
 

@@ -119,7 +119,7 @@ def play(actor: XVLAPolicy, observations: Observations, noise: NoiseConfig) -> E
         log_prob=drawn.log_prob.numpy(),
         executed=np.full(chunks, actor.config.chunk_size, np.int32),
         reward=np.zeros(chunks, np.float32),
-        version=1,
+        version=np.ones(chunks, np.int32),
         terminated=False,
         truncated=True,
         success=False,

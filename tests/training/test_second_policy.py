@@ -105,7 +105,7 @@ def play(behaviour: Behaviour, version: int, seed: int) -> Episode:
         log_prob=np.asarray(chunk.log_prob),
         executed=np.full(1, 2, np.int32),
         reward=np.float32([-(distance**2).mean()]),
-        version=version,
+        version=np.array([version]),
         terminated=True,
         truncated=False,
         success=bool((distance**2).mean() < 0.5),

@@ -14,7 +14,6 @@ from toy_run import RECIPE, A, H, evaluate, fresh_state
 from toy_update import CAPACITY, assert_same, collect, critic, new_state, recipe, update_of
 
 from pirl_jax.recipe import ObjectiveConfig
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.scoring import ScoredEpisode
 from pirl_jax.update import losses
 from pirl_jax.update.critic_steps import CriticBatch
@@ -36,7 +35,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
         step_mask=mask,
         old_log_prob=old_log_prob,
         actor_log_prob=old_log_prob,
-        level=0.1,
+        level=np.full(length, 0.1, np.float32),
         reward=rng.normal(size=length).astype(np.float32),
         terminated=bool(rng.random() < 0.5),
         success=False,
@@ -45,7 +44,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
 
 def batches(episodes, aggregation, advantage="gae", normalize=False):
     """The batch under either weighting, and which episode each point belongs to."""
-    collected = [Collected(episode, 0) for episode in episodes]
+    collected = [by_recipe.collected(episode) for episode in episodes]
     made = {}
     for weighting in ("chunk", "episode"):
         config = make_recipe(

@@ -50,7 +50,8 @@ def test_an_episode_arrives_bit_for_bit():
     np.testing.assert_array_equal(episode.denoise_step, [1, 1, 1])
     np.testing.assert_array_equal(episode.executed, [3, 3, 1])
     np.testing.assert_array_equal(episode.reward, [0, 0, 1])
-    assert (episode.version, episode.terminated, episode.truncated, episode.success) == (7, True, False, True)
+    np.testing.assert_array_equal(episode.version, [7, 7, 7])
+    assert (episode.terminated, episode.truncated, episode.success) == (True, False, True)
     for v, key in enumerate(SPEC.image_keys):
         np.testing.assert_array_equal(episode.observations.images[:, v], torch.cat([s[key] for s in states]))
     np.testing.assert_array_equal(
@@ -129,7 +130,8 @@ BAD = {
     "step beyond K": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=6))),
     "a step never noised": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=3))),
     "step zero": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=0))),
-    "version changes": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
+    "version falls": ("version", lambda t: t[1].update(action=repacked(t[1], version=6))),
+    "version rises and falls": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
     "nothing executed": ("executed", lambda t: set_penalty(t, 0, 0, 0, 0, 0, -1)),
     "too much executed": ("executed", lambda t: set_penalty(t, 4, 0, 0, 0, 0, -1, 0, 0, 0)),
     "half a step executed": ("executed", lambda t: set_penalty(t, 1.5, 0, 0, 0, 0, -1, 0)),
