@@ -86,6 +86,7 @@ def episode(seed: int, T: int, *, terminated: bool, version: int | Sequence[int]
         executed=rng.integers(1, H + 1, T).astype(np.int32),
         reward=rng.standard_normal(T).astype(np.float32),
         version=np.full(T, version),
+        feature_key=np.zeros(T, np.int64),
         terminated=terminated,
         truncated=not terminated,
         success=terminated,

@@ -70,6 +70,7 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
         executed=np.array([chunk.executed for chunk in chunks], np.int32),
         reward=np.array([chunk.reward for chunk in chunks], np.float32),
         version=version,
+        feature_key=np.array([chunk.record.feature_key for chunk in chunks], np.int64),
         terminated=terminated,
         truncated=truncated,
         success=chunks[-1].success,

@@ -43,6 +43,8 @@ class Episode:
     """Reward summed over the chunk."""
     version: Int[np.ndarray, " T"]
     """Of the policy that chose each chunk; it never falls within an episode."""
+    feature_key: Int[np.ndarray, " T"]
+    """Of what each chunk's observation was encoded to, in ``rollout.encoded``; 0 if nobody has kept that."""
     terminated: bool
     truncated: bool
     success: bool

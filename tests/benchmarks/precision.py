@@ -120,6 +120,7 @@ def play(actor: XVLAPolicy, observations: Observations, noise: NoiseConfig) -> E
         executed=np.full(chunks, actor.config.chunk_size, np.int32),
         reward=np.zeros(chunks, np.float32),
         version=np.ones(chunks, np.int32),
+        feature_key=np.zeros(chunks, np.int64),
         terminated=False,
         truncated=True,
         success=False,

@@ -106,6 +106,7 @@ def play(behaviour: Behaviour, version: int, seed: int) -> Episode:
         executed=np.full(1, 2, np.int32),
         reward=np.float32([-(distance**2).mean()]),
         version=np.array([version]),
+        feature_key=np.zeros(1, np.int64),
         terminated=True,
         truncated=False,
         success=bool((distance**2).mean() < 0.5),

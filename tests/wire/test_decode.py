@@ -51,6 +51,7 @@ def test_an_episode_arrives_bit_for_bit():
     np.testing.assert_array_equal(episode.executed, [3, 3, 1])
     np.testing.assert_array_equal(episode.reward, [0, 0, 1])
     np.testing.assert_array_equal(episode.version, [7, 7, 7])
+    np.testing.assert_array_equal(episode.feature_key, [0, 0, 0])
     assert (episode.terminated, episode.truncated, episode.success) == (True, False, True)
     for v, key in enumerate(SPEC.image_keys):
         np.testing.assert_array_equal(episode.observations.images[:, v], torch.cat([s[key] for s in states]))
@@ -110,6 +111,15 @@ def flip_a_bit(t: list) -> None:
 
 def poison_row(t: list) -> None:
     t[1]["action"][0, 40] = float("nan")
+
+
+def test_versions_and_feature_keys_of_the_chunks_are_kept():
+    sent = transitions(3)
+    for transition, version, key in zip(sent, (7, 7, 9), (0, (1 << 32) - 1, 5)):
+        transition["action"] = repacked(transition, version=version, feature_key=key)
+    episode = decode_episode(transitions_to_bytes(sent), SPEC)
+    np.testing.assert_array_equal(episode.version, [7, 7, 9])
+    np.testing.assert_array_equal(episode.feature_key, [0, (1 << 32) - 1, 5])
 
 
 IMAGE, STATE, TOKENS = "observation.images.front", "observation.state", "observation.language.tokens"
