@@ -71,24 +71,31 @@ def make_batch(
             weight = np.zeros((E, T), np.float32)
             weight[points] = _loss_weights(episodes, objective)
             advantages = _normalize(advantages, jnp.asarray(weight), min_std=config.min_std)
+    counts = _acted(episodes, "counts")
     estimates: dict[str, Any] = {
-        "advantages": np.asarray(advantages)[points],
+        "advantages": np.where(counts, np.asarray(advantages)[points], np.float32(0)),
         "value_targets": np.asarray(targets)[points],
     }
     if objective.loss_weighting == "episode":
+        chunks = np.array([episode.counts.sum() for episode in episodes])
         executed = np.array([episode.step_mask.sum() for episode in episodes])
-        ratios = executed if objective.aggregation == "action" else lengths
+        ratios = executed if objective.aggregation == "action" else chunks
         estimates["advantages"] *= np.repeat(losses.equal_shares(ratios), lengths)
         estimates["share"] = np.repeat(losses.equal_shares(lengths), lengths)
+        estimates["policy_share"] = np.repeat(losses.equal_shares(chunks), lengths)
     estimates |= {"old_values": row_values, "critic_input": inputs}
     return Batch(**rows, **estimates), int(lengths.sum())
 
 
 def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig) -> np.ndarray:
-    """Return how much each decision point counts in the policy's loss, up to a factor of all."""
+    """Return how much each decision point counts in the policy's loss, up to a factor of all.
+
+    Nothing if its policy is not known any more: such points are no part of the mean and the standard
+    deviation that advantages are normalised with, though GAE goes through them.
+    """
     steps = [episode.step_mask.sum(1) for episode in episodes]
     if objective.aggregation == "chunk":
-        steps = [np.ones(len(each)) for each in steps]
+        steps = [episode.counts.astype(float) for episode in episodes]
     if objective.loss_weighting == "episode":
         steps = [each / each.sum() for each in steps]
     return np.concatenate(steps).astype(np.float32)

@@ -103,8 +103,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         any_row = _rows_of(batch, fixed, np.zeros(1, int), np.ones(1, np.float32))
         sums = jax.eval_shape(programs.no_sums, state.params, any_row)
         progress = progress_of(state, metric_names(method, sums), idle)
-        running = deque[Array]()
-        minibatches = -(-n // size)
+        running, minibatches = deque[Array](), -(-n // size)
         for index in range(method.optimizer.num_epochs * minibatches):
             epoch, i = divmod(index, minibatches)
             start, stop = (j * n // minibatches for j in (i, i + 1))
@@ -114,7 +113,8 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
             weight = (np.arange(len(chosen)) < stop - start).astype(np.float32)
             total = programs.total(batch.step_mask[chosen], weight)
             sums = programs.no_sums(progress.state.params, any_row)
-            for first in range(0, 0 if idle else len(chosen), at_a_time):
+            counts = np.any(batch.step_mask[chosen[: stop - start]])  # else all their policies are forgotten
+            for first in range(0, len(chosen) if counts and not idle else 0, at_a_time):
                 if interrupted():
                     raise Interrupted
                 part = slice(first, first + at_a_time)
@@ -123,7 +123,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
                 running.append(done)
                 _wait_for_all_but_one(running)
             seen = _critic_rows(batch, chosen, weight)
-            numbers = np.int32(index), np.bool_(i == 0)
+            numbers = np.int32(index), np.bool_(i == 0), counts
             progress = programs.step(progress, sums, seen, demonstrations, *numbers)
             del sums  # the next ones take its room
         estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
@@ -249,15 +249,17 @@ def _step(
     demonstrations: Demonstrations | None,
     index: Int[Array, ""],
     begins_epoch: Bool[Array, ""],
+    counts: Bool[Array, ""],
 ) -> _Progress:
-    """Take the step that a minibatch's parts add up to."""
+    """Take the step that a minibatch's parts add up to; of the policy only if any of its points counts."""
     forget = begins_epoch & ~progress.stopped
     progress = progress._replace(
         kl_sum=jnp.where(forget, 0.0, progress.kl_sum), kl_n=jnp.where(forget, 0, progress.kl_n)
     )
     draw = _draw(method, progress.state, demonstrations, index)
-    state, report = minibatch_step(method, progress.state, sums, rows, draw, ~progress.stopped)
-    return _recorded(progress, state, report)
+    learns = ~progress.stopped & counts
+    state, report = minibatch_step(method, progress.state, sums, rows, draw, learns)
+    return _recorded(progress, state, report, learns)
 
 
 def _finish(
@@ -293,11 +295,11 @@ def _finish(
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
 
 
-def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progress:
-    """Return the progress after a step."""
+def _recorded(progress: _Progress, state: TrainState, report: Report, learned: Bool[Array, ""]) -> _Progress:
+    """Return the progress after a step, in which the policy has learned or rested."""
     policy, critic = report
     kl = jnp.where(policy.finite, policy.metrics["approx_kl"], 0.0)
-    skipped = progress.skipped_steps + (~progress.stopped & ~policy.finite)
+    skipped = progress.skipped_steps + (learned & ~policy.finite)
     critic_sums = progress.critic_sums
     if critic is not None:
         critic_sums = metric_means.add_if(critic.finite, critic_sums, critic.metrics)
