@@ -157,6 +157,7 @@ def run(
     stop: Any,
     demonstrations: Any = None,
     kept: Any = None,
+    encoded: Any = None,
 ) -> Iterator[loop.Update]:
     """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
     assembled = parts.assemble(policy, critic, recipe)
@@ -192,5 +193,6 @@ def run(
         stop=stop,
         demonstrations=demonstrations,
         kept=kept,
+        encoded=encoded,
         ahead=False,  # the order in which a test's episodes arrive does not hang on how long an update takes
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from pirl_jax.linear import Precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, rounded
+from pirl_jax.rollout.blocks import NOT_SCORED, Results, Rows, rows_of, taken, turns
+from pirl_jax.rollout.encoded import Encoded
 from pirl_jax.rollout.episode import Episode
-from pirl_jax.rows import Joined, cut
-from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, PyTree, typed
+from pirl_jax.rows import cut
+from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, typed
 
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
@@ -64,6 +66,8 @@ class ScoredEpisode:
     task: str = ""
     head_precision: Precision = "highest"
     """In which log π_behaviour was recomputed."""
+    encoder_calls: int = 0
+    """Observations that the encoder was applied to, by whoever acted and here, one that both did twice."""
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -105,7 +109,8 @@ class Scorer:
     Rows are the episodes' observations: those at which a chunk was chosen, by the version that chose it, then
     those that are encoded only. They are worked off in blocks of few static sizes, so that a short episode
     costs little and nothing is compiled anew. A block in which the version changes is scored once for each of
-    its versions.
+    its versions. Observations whose features are there already are in blocks of their own, which are scored
+    only.
 
     Args:
         policy: whose episodes.
@@ -137,12 +142,22 @@ class Scorer:
         self.encode = jax.jit(policy.encode)
         self.log_prob = jax.jit(log_prob, static_argnames="dtype")
 
-    def __call__(self, frozen: Params, episode: Episode, played: Mapping[int, Behaviour]) -> ScoredEpisode:
+    def __call__(
+        self,
+        frozen: Params,
+        episode: Episode,
+        played: Mapping[int, Behaviour],
+        encoded: Encoded | None = None,
+    ) -> ScoredEpisode:
         """Encode and score an episode."""
-        return self.together(frozen, [episode], played)[0]
+        return self.together(frozen, [episode], played, encoded)[0]
 
     def together(
-        self, frozen: Params, episodes: Sequence[Episode], played: Mapping[int, Behaviour]
+        self,
+        frozen: Params,
+        episodes: Sequence[Episode],
+        played: Mapping[int, Behaviour],
+        encoded: Encoded | None = None,
     ) -> list[ScoredEpisode]:
         """Encode and score episodes.
 
@@ -150,31 +165,30 @@ class Scorer:
             frozen: the encoder's parameters, on the device.
             episodes: at least one.
             played: who chose their chunks, by version. Chunks of other versions are encoded and masked.
+            encoded: where features of the observations may be, which are then taken from it; None: nowhere.
         """
-        rows = _rows(self._policy, episodes)
-        rows.version[~np.isin(rows.version, list(played))] = _NOT_SCORED
-        order = _by_version(rows.version)
-        features, waiting = [], None
-        per_step = np.zeros((len(rows.latents), self._policy.chunk_size), np.float32)
-        for start, size in blocks(len(order), self.sizes):
-            chosen = order[np.minimum(np.arange(start, start + size), len(order) - 1)]
+        rows = rows_of(self._policy, episodes)
+        rows.version[~np.isin(rows.version, list(played))] = NOT_SCORED
+        there: Mapping[int, Features] = {}
+        if encoded is not None:
+            there = taken(rows, encoded)
+            encoded.count_encoded(len(rows.version) - len(there))
+        results = Results(rows.version, there, self._policy.chunk_size)
+        for chosen, features in turns(rows.version, there, self.sizes):
             block = cut(rows, chosen)
-            encoded = self.encode(frozen, block.images, block.tokens)
-            running = encoded, chosen, self._scores(encoded, block, played)
-            if waiting is not None:  # fetched while the next one runs
-                features.append(_fetch(*waiting, rows.version, per_step))
-            waiting = running
-        assert waiting is not None
-        features.append(_fetch(*waiting, rows.version, per_step))
-        joined: Any = jax.tree.map(lambda *each: Joined(each), *features)
-        return self._scored(episodes, played, rows, joined, np.argsort(order), per_step)
+            running = None
+            if features is None:
+                features = running = self.encode(frozen, block.images, block.tokens)
+            results.add(chosen, running, self._scores(features, block, played))
+        results.finish()
+        return self._scored(episodes, played, rows, there, results)
 
-    def _scores(self, features: Features, block: _Rows, played: Mapping[int, Behaviour]) -> dict[int, Array]:
+    def _scores(self, features: Features, block: Rows, played: Mapping[int, Behaviour]) -> dict[int, Array]:
         """Start to score a block under each of its versions."""
         seen: Any = features, block.proprio, block.domain_id
         observed, scores = Observed(*seen), {}
         for version in map(int, np.unique(block.version)):
-            if version != _NOT_SCORED:
+            if version != NOT_SCORED:
                 behaviour = played[version]
                 chunks = block.latents, block.denoise_step, jnp.float32(behaviour.level)
                 scores[version] = self.log_prob(behaviour.params, observed, *chunks, dtype=behaviour.dtype)
@@ -184,10 +198,9 @@ class Scorer:
         self,
         episodes: Sequence[Episode],
         played: Mapping[int, Behaviour],
-        rows: _Rows,
-        features: PyTree,
-        place: np.ndarray,
-        per_step: np.ndarray,
+        rows: Rows,
+        there: Mapping[int, Features],
+        results: Results,
     ) -> list[ScoredEpisode]:
         scored, start, final = [], 0, sum(len(episode) for episode in episodes)
         levels = {version: behaviour.level for version, behaviour in played.items()}
@@ -197,18 +210,18 @@ class Scorer:
             start, final = start + len(episode), final + 1
             version = rows.version[chosen]
             step_mask = modes.scored_steps(episode.denoise_step, episode.executed, self._policy.chunk_size)
-            step_mask &= (version != _NOT_SCORED)[:, None]
+            step_mask &= (version != NOT_SCORED)[:, None]
             level = [levels.get(int(each), self._noise.level) for each in version]
             scored.append(
                 ScoredEpisode(
-                    features=cut(features, place[observed]),
+                    features=results.features(observed),
                     proprio=rows.proprio[observed],
                     domain_id=rows.domain_id[observed],
                     latents=episode.latents,
                     denoise_step=episode.denoise_step,
                     executed=episode.executed,
                     step_mask=step_mask,
-                    old_log_prob=np.where(step_mask, per_step[chosen], np.float32(0)),
+                    old_log_prob=np.where(step_mask, results.log_prob[chosen], np.float32(0)),
                     actor_log_prob=np.where(step_mask, episode.log_prob, np.float32(0)),
                     level=np.array(level, np.float32),
                     reward=episode.reward,
@@ -217,74 +230,8 @@ class Scorer:
                     seed=episode.seed,
                     task=episode.task,
                     head_precision=self._policy.head_precision,
+                    encoder_calls=np.count_nonzero(episode.feature_key)
+                    + sum(int(row) not in there for row in observed),
                 )
             )
         return scored
-
-
-def blocks(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield start and size of blocks that cover ``count`` rows, the last of which may reach beyond.
-
-    They have the first size while they are full, then the last.
-    """
-    start = 0
-    while start < count:
-        size = sizes[0] if count - start >= sizes[0] else sizes[-1]
-        yield start, size
-        start += size
-
-
-_NOT_SCORED = -1
-
-
-class _Rows(NamedTuple):
-    """Observations of several episodes: those at which chunks were chosen, then the final ones."""
-
-    images: Joined
-    tokens: np.ndarray
-    proprio: np.ndarray
-    domain_id: np.ndarray
-    version: np.ndarray
-    """Of the policy that chose; ``_NOT_SCORED`` of final ones."""
-    latents: Joined
-    """Of what was chosen; some chunk's at final ones."""
-    denoise_step: np.ndarray
-
-
-def _rows(policy: FlowPolicy, episodes: Sequence[Episode]) -> _Rows:
-    observations = [episode.observations for episode in episodes]
-    finals = len(episodes)
-
-    def in_order(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return [array[:-1] for array in arrays] + [array[-1:] for array in arrays]
-
-    return _Rows(
-        Joined(in_order([each.images for each in observations])),
-        np.concatenate(in_order([each.tokens for each in observations])).astype(np.int32),
-        policy.prepare_proprio(np.concatenate(in_order([each.proprio for each in observations]))),
-        np.concatenate(in_order([each.domain_id for each in observations])).astype(np.int32),
-        np.concatenate([*(each.version for each in episodes), np.full(finals, _NOT_SCORED)]),
-        Joined([*(each.latents for each in episodes), *finals * [episodes[-1].latents[-1:]]]),
-        np.concatenate(
-            [*(each.denoise_step for each in episodes), *finals * [episodes[-1].denoise_step[-1:]]]
-        ),
-    )
-
-
-def _by_version(version: np.ndarray) -> np.ndarray:
-    """Return rows in the order in which they are worked off: those that are not scored come last."""
-    return np.lexsort((version, version == _NOT_SCORED))
-
-
-def _fetch(
-    encoded: PyTree,
-    chosen: np.ndarray,
-    scores: Mapping[int, Array],
-    version: np.ndarray,
-    per_step: np.ndarray,
-) -> PyTree:
-    """Put a block's scores where they belong, and return its features; both in host memory."""
-    for each, scored in scores.items():
-        rows = version[chosen] == each  # a row that fills the block has the same score again
-        per_step[chosen[rows]] = np.asarray(scored)[rows]
-    return jax.device_get(encoded)

@@ -19,6 +19,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
+from pirl_jax.rollout.encoded import Encoded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
 from pirl_jax.rollout.scoring import ScoredEpisode
@@ -71,6 +72,7 @@ def run(
     demonstrations: Demonstrations | None = None,
     release: Callable[[], None] = lambda: None,
     shelf: Shelf | None = None,
+    encoded: Encoded | None = None,
     kept: Kept | None = None,
     ahead: bool = True,
 ) -> Iterator[Update]:
@@ -86,6 +88,7 @@ def run(
         demonstrations: for ``recipe.demonstrations``, on the device.
         ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
         shelf: where encoded observations lie; None: in memory, all of them.
+        encoded: where observations are kept that were encoded to act on; None: nowhere.
         kept: keeps the state before an update: one that is rejected is taken back, one that ``stop`` meets
             is given up. None: it stays, and is finished.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
@@ -93,20 +96,10 @@ def run(
     recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
     pushes = Pushes(actors.publish, behaviours)
-    score = partial(_scored, parts, frozen, shelf)
+    score = partial(_scored, parts, frozen, shelf, encoded)
     collector = _collector(recipe, actors, pushes, score, behaviours, int(state.episodes), stop)
 
-    def push(state: TrainState) -> TrainState:
-        # Unique within a process, and an episode says which process it was assigned by.
-        version = int(state.updates) + 1
-        pushes.start(version, behaviour_of(state, recipe))
-        # An actor that is assigned an episode waits for the version to play it with.
-        actors.assignments.publish(version, collector.position)
-        state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
-        if kept:
-            kept.keep(state)
-        return state
-
+    push = partial(_push, recipe, pushes, actors.assignments, collector, kept)
     watchdog = Watchdog(recipe.watchdog, kept is not None)
     interrupted = stop.is_set if kept else lambda: False
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
@@ -131,6 +124,7 @@ def run(
             finished = time.monotonic()
             metrics |= _episode_metrics(episodes, dropped, collector.task_rates, int(state.updates) - 1)
             metrics |= {
+                **({} if encoded is None else _encoder_calls(episodes)),
                 **_seconds(started, scoring, collected, released, finished, pushes),
                 "train/score_s": collector.scoring_s - scored,
                 "train/samples_per_s": n_valid / (finished - started),
@@ -139,6 +133,26 @@ def run(
             }
             yield Update(int(state.updates), state, metrics)
             watchdog.check()
+
+
+def _push(
+    recipe: Recipe,
+    pushes: Pushes,
+    assignments: Assignments,
+    collector: Collector,
+    kept: Kept | None,
+    state: TrainState,
+) -> TrainState:
+    """Start to push the state's policy, and note in the state up to where episodes are settled."""
+    # Unique within a process, and an episode says which process it was assigned by.
+    version = int(state.updates) + 1
+    pushes.start(version, behaviour_of(state, recipe))
+    # An actor that is assigned an episode waits for the version to play it with.
+    assignments.publish(version, collector.position)
+    state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
+    if kept:
+        kept.keep(state)
+    return state
 
 
 def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours, kept: Kept | None) -> None:
@@ -177,9 +191,14 @@ def _collector(
 
 
 def _scored(
-    parts: Parts, frozen: Params, shelf: Shelf | None, episode: Episode, played: Mapping[int, Behaviour]
+    parts: Parts,
+    frozen: Params,
+    shelf: Shelf | None,
+    encoded: Encoded | None,
+    episode: Episode,
+    played: Mapping[int, Behaviour],
 ) -> ScoredEpisode:
-    scored = parts.score(frozen, episode, played)
+    scored = parts.score(frozen, episode, played, encoded)
     return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
 
 
@@ -240,6 +259,12 @@ def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     """Return the policy that acts once the state's parameters are pushed."""
     done = int(state.updates)
     return Behaviour(state.params, done, level_at(recipe.noise, done), recipe.push.dtype)
+
+
+def _encoder_calls(collected: Sequence[Collected]) -> dict[str, float]:
+    """Return how often the encoder was applied to an observation of these episodes, on average."""
+    calls = sum(item.episode.encoder_calls for item in collected)
+    return {"train/encoder_calls": calls / sum(len(item.episode.domain_id) for item in collected)}
 
 
 def _seconds(

@@ -7,7 +7,8 @@ import pytest
 import toy_run
 
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.scoring import Scorer, blocks
+from pirl_jax.rollout.blocks import blocks
+from pirl_jax.rollout.scoring import Scorer
 
 
 @pytest.mark.parametrize(
