@@ -71,7 +71,7 @@ def evaluate(recipe: Recipe) -> Evaluate:
     return make_evaluate(toy_policy(), critic, recipe)
 
 
-def episode(seed: int, T: int, *, terminated: bool, version: int | Sequence[int] = 1) -> Episode:
+def episode(seed: int, T: int, *, terminated: bool, version: int | Sequence[int] | np.ndarray = 1) -> Episode:
     rng = np.random.default_rng(seed)
     return Episode(
         observations=Observations(

@@ -155,6 +155,39 @@ def test_neither_length_nor_success_selects_what_is_learned_from(max_staleness, 
     assert actors == 1 or oldest == max_staleness
 
 
+@pytest.mark.parametrize("failures_last", [10.0, 0.1])
+@pytest.mark.parametrize("actors", [1, 4, 16])
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+def test_nothing_is_selected_where_the_version_changes_within_episodes(max_staleness, actors, failures_last):
+    """A server acts: each chunk is of the newest version. A failure has ten chunks, a success four."""
+    learner = Learner(max_staleness, scored=lambda number: Scored(number, succeeds(number)), size=8)
+    playing = SimulatedActors(
+        learner.assignments,
+        actors,
+        lambda number: 1.0 if succeeds(number) else failures_last,
+        lambda number: 4 if succeeds(number) else 10,
+    )
+    learner.collector._receive = playing.receive
+    outcomes, oldest, changed = [], 0, 0
+    for update in range(100):
+        collected, dropped = learner.collector.collect()
+        assert not +dropped
+        ages = [update - item.update for item in collected]
+        assert min(age.min() for age in ages) >= 0
+        oldest = max(oldest, *(age.max() for age in ages))
+        changed += sum(age.max() > age.min() for age in ages)
+        outcomes += [item.episode.success for item in collected]
+        playing.learner_updates(0.4)
+        learner.push()
+        playing.served.append(playing.now)
+    assert outcomes == [succeeds(number) for number in range(800)]
+    low, high = wilson(sum(outcomes), len(outcomes))
+    assert low < 0.5 < high
+    # What is admitted at its start is learned from in time, so no chunk is too old to count.
+    assert oldest <= max_staleness
+    assert (changed > 0) == (max_staleness > 0)
+
+
 def test_a_wrong_episode_is_played_again_and_counted():
     bad = {2: {"gap": 0.2}, 1: {"finite": False}}
     learner = Learner(scored=lambda number: Scored(number, **bad.pop(number, {})))

@@ -256,3 +256,35 @@ def test_nothing_is_compiled_once_the_first_update_is_done():
     compiled = [update.metrics["train/compilations"] for update in updates]
     assert compiled[0] > 0
     assert compiled[1:] == [0, 0, 0]
+
+
+def test_the_loop_learns_from_episodes_whose_versions_change_and_masks_what_is_too_old():
+    """Each has a chunk of every version that was ever pushed, as if its actor had played since the start."""
+    pushed: list[int] = []
+    numbers = itertools.count()
+
+    def receive(timeout: float) -> Episode:
+        return episode(next(numbers), len(pushed), terminated=True, version=list(pushed))
+
+    config = make_recipe(RECIPE, max_staleness=1, loss_weighting="episode", lr=1e-3)
+    start = fresh_state(config)
+    updates = by_recipe.run(
+        toy_policy(),
+        critic,
+        {"scale": jnp.float32(0.01)},  # features of about 1, so that ratios stay near 1
+        config,
+        start,
+        total_steps=4,
+        receive=receive,
+        publish=lambda version, behaviour: pushed.append(version),
+        stop=threading.Event(),
+    )
+    rows = [update.metrics for update in updates]
+    assert [row["dropped/stale_chunks"] for row in rows] == [0, 0, 3, 6]
+    assert [row["train/stale_fraction"] for row in rows] == pytest.approx([0, 1 / 2, 2 / 3, 3 / 4])
+    assert all(row["dropped/unknown_version"] == 0 for row in rows)
+    assert all(row["train/actor_learner_logprob_gap"] < 1e-3 for row in rows)
+    # Ratios are taken before the first step moves the policy: chunks of the newest version have 1.
+    assert rows[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert all(row["train/policy_steps"] > 0 for row in rows)
+    assert not any(row["train/skipped_steps"] for row in rows)
