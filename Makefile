@@ -50,17 +50,18 @@ bench-algorithms: install
 	$(PY) tests/benchmarks/bench_algorithms.py
 
 install: system-packages $(VENV)/.installed
+	@echo "installed: $(VENV) has pirl-jax, LeRobot, LIBERO and what the tests need. To use it: source $(VENV)/bin/activate"
 
-# uv where it works, else python3.12's own venv and pip.
+# uv where it works, else python3.12's own venv and pip; with pip inside either, for what is added later.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): torch and jax take a few minutes the first time."
 	@if uv --version >/dev/null 2>&1; then \
-		[ -x $(PY) ] || uv venv --quiet --python 3.12 $(VENV); \
+		[ -x $(PY) ] || uv venv --quiet --seed --python 3.12 $(VENV); \
 		uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable ".[dev]"; \
 	else \
 		[ -x $(PY) ] || $$(command -v python3.12 || echo python3) -m venv $(VENV); \
 		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 			{ rm -rf $(VENV); echo "Python >= 3.12 is needed: install python3.12 (or uv) and run again." >&2; exit 1; }; \
-		echo "Installing into $(VENV): torch and jax take a few minutes the first time."; \
 		$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"; \
 	fi
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -114,6 +116,18 @@ class Command:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def pool(workers: int) -> Pool:
+    """Return new processes that work for this one; a terminal's Ctrl-C is for this one alone.
+
+    Spawned: locks of this process's threads, and OpenGL, do not survive a fork.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which they inherit, before they import anything
+    try:
+        return multiprocessing.get_context("spawn").Pool(workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def free_port() -> int:

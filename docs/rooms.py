@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: made by docs/rooms.py -->\n", "<!-- /rooms -->\n"
 
-COMMANDS = ("pirl_jax/learner", "pirl_jax/sft", "pirl_jax/doctor")
+COMMANDS = ("pirl_jax/learner", "pirl_jax/sft", "pirl_jax/doctor", "pirl_jax/serve")
 """They put the parts together, import from everywhere, and are left out of the picture."""
 GROUND = (
-    *("pirl_jax/typing", "pirl_jax/files", "pirl_jax/trees", "pirl_jax/tree_store", "pirl_jax/run_folder"),
+    *("pirl_jax/typing", "pirl_jax/files", "pirl_jax/trees", "pirl_jax/run_folder"),
     *("pirl_jax/rows", "pirl_jax/linear", "pirl_jax/optim", "pirl_jax/command", "pirl_jax/ending"),
 )
 """Small files that anything may stand on; left out of the picture as well."""

@@ -2,87 +2,90 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from pirl_jax.ending import end_on_signal, end_quickly, fail, write_traceback
 from pirl_jax.recipe.renamed import refuse_old_names
-from pirl_jax.run_folder.lock import set_aside
+from pirl_jax.run_folder.lock import set_aside, was_ours
 from pirl_jax.run_folder.manifest import whole
-
-logger = logging.getLogger(__name__)
 
 QUIET = {
     "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
     "jax._src.xla_bridge": logging.WARNING,  # which kinds of device this machine does not have
+    "OpenGL.acceleratesupport": logging.WARNING,  # that a package is not there which nobody needs
 }
 """Loggers whose lines look like trouble and are none → the level from which they are heard."""
 
 
-def run_command(run: Callable[[Any], None], load_config_class: Callable[[], type]) -> None:
+def run_command(
+    run: Callable[[Any], None], load_config_class: Callable[[], type], only_looks: bool = False
+) -> None:
     """Parse the command line as a config and ``run`` it; an error ends the process with one line.
+
+    The traceback of what ``run`` raises goes to ``output_dir``.
 
     Args:
         run: takes the validated config.
         load_config_class: imports LeRobot and returns one of its training configs, or an extension of one.
+        only_looks: ``run`` leaves nothing in ``output_dir``, so that Python prints what was not foreseen, and
+            reads no weights of a checkpoint to go on from, so that those are not verified.
     """
+    end_quickly()
     shorten_import_warnings()
     from draccus.utils import DraccusException
     from lerobot.configs import parser
     from lerobot.utils.utils import init_logging
 
-    stderr, unsaid = sys.stderr, io.StringIO()
+    folder: Path | None = None  # once it is this run's
 
     def parsed(cfg: Any) -> None:
-        sys.stderr = stderr
-        stderr.write(unsaid.getvalue())
-        unsaid.seek(0)
-        unsaid.truncate()
+        nonlocal folder
         if cfg.output_dir and not cfg.resume:
             set_aside(Path(cfg.output_dir))
         cfg.validate()
         init_logging()
         for name, level in QUIET.items():
             logging.getLogger(name).setLevel(level)
+        folder = None if only_looks else Path(cfg.output_dir)
         run(cfg)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop)  # until there is something to save (`ending.Stop`)
+        end_on_signal(" before there was anything to save")  # until there is (`ending.Stop`)
         if "--resume=true" in sys.argv:
-            sys.argv[1:] = [_whole(argument) for argument in sys.argv[1:]]
+            sys.argv[1:] = [_whole(argument, only_looks) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by
-        sys.stderr = unsaid  # argparse prints every option of every config before it says what is wrong
         parser.wrap()(parsed)()  # pyright: ignore[reportCallIssue] - it gets its argument from the parser
     except (ValueError, OSError, FloatingPointError, ArgumentError, DraccusException) as error:
-        logger.debug("details", exc_info=True)
-        sys.exit(f"error: {reason(error)}")
-    except SystemExit as stop:
-        if stop.code and (text := unsaid.getvalue().strip()):
-            sys.exit("error: " + text.rsplit("error: ", 1)[-1])
-        raise
-    finally:
-        sys.stderr = stderr
+        if folder is not None and not _is_ours(error):
+            fail(error, folder)
+        if folder is not None and was_ours(folder):
+            write_traceback(error, folder)
+        sys.exit(f"error: {error}")
+    except Exception as error:
+        fail(error, folder)
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    line = f"stopped by {signal.Signals(number).name} before there was anything to save\n"
-    os.write(2, line.encode())  # `sys.stderr` may be held back
-    sys.exit(128 + number)
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether an error's words are for users: a ValueError of somebody else's code explains nothing."""
+    if not isinstance(error, ValueError):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return raised_in.partition(".")[0] in ("pirl_jax", "bridge", "__main__")
 
 
-def _whole(argument: str) -> str:
+def _whole(argument: str, quick: bool) -> str:
     """Return ``--config_path=…`` with the checkpoint that a run may go on from, and other arguments as is."""
     name, _, value = argument.partition("=")
-    return f"{name}={whole(Path(value))}" if name == "--config_path" and value else argument
+    return f"{name}={whole(Path(value), quick)}" if name == "--config_path" and value else argument
 
 
 def shorten_import_warnings() -> None:
@@ -97,11 +100,3 @@ def shorten_import_warnings() -> None:
         return new
 
     logging.getLogger("lerobot.utils.import_utils").addFilter(last_line)
-
-
-def reason(error: BaseException) -> str:
-    """Return an error's text with that of what caused it first, which LeRobot's parser leaves out."""
-    first = error
-    while first.__cause__ is not None:
-        first = first.__cause__
-    return str(error) if str(first) in str(error) else f"{str(error).strip()} {first}"

@@ -12,7 +12,8 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ import jax
 import numpy as np
 
 from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
-from pirl_jax.diagnosis.finding import Finding
+from pirl_jax.diagnosis.finding import Finding, verdict
+from pirl_jax.diagnosis.serving import actors_served, between_chunks, supply
 from pirl_jax.diagnosis.trial import Trial, size_of_step
+from pirl_jax.ending import first_is_noted
 from pirl_jax.files import tail
-from pirl_jax.learner import assignments_of, command, fitted, load, publish, serve
+from pirl_jax.learner import command, fitted, load, policy_service
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour, as_pushed, rounded
 from pirl_jax.rollout.episode import Episode
+from pirl_jax.serving.acting import Asked
+from pirl_jax.serving.service import PolicyService
 from pirl_jax.training.loop import behaviour_of
 from pirl_jax.training.parts import Parts, assemble, block_of
 from pirl_jax.training.plan import size_of
@@ -36,6 +41,10 @@ from pirl_jax.update.critic import ValueFunction, value_function
 from pirl_jax.update.state import TrainState
 
 logger = logging.getLogger("doctor")
+
+_VERSION = 1
+"""Of the parameters that are looked at, which are never updated."""
+_TELL_EVERY_S = 60.0
 
 
 def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, patience: float) -> bool:
@@ -46,44 +55,45 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     """
     import torch
 
+    from bridge.actors import Port, assignments_of
     from bridge.plugin.processors import action_unnormalizer
     from bridge.processes import Command
     from bridge.weights.export import policy_config
 
     run, trainable, frozen = load(cfg)
     beside = {"a copy for the trial update": size_of(run.shapes)}
-    recipe = fitted(run, cfg, beside, saves=False)[0].recipe
+    service, served = policy_service(run, lambda: assignments.playing)
+    recipe = fitted(run, cfg, beside | served, saves=False)[0].recipe
     encoder = jax.device_put(frozen)
+    if service:
+        service.begin(encoder)
     del frozen  # one copy is enough, and what is free can be taken by the next
     state = run.start(trainable)
     del trainable
     behaviour = behaviour_of(state, recipe)
-    received = []
+    received: list[Episode] = []
     arguments = [
         *actor_arguments,
         "--env.discover_packages_path=bridge.plugin",
         f"--output_dir={folder}/actor",
     ]
     assignments, _ = assignments_of(cfg, episodes, 0)
-    with serve(run, assignments, 1, episodes) as server:
-        publish(server, 1, as_pushed(behaviour))
-        assignments.publish(1, 0)
-        with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor:
-            deadline = time.monotonic() + patience
-            while len(received) < episodes:
-                episode = server.get(1.0)
-                try:
-                    actor.check(must_run=True)
-                except RuntimeError as error:
-                    raise ValueError(str(error)) from error
-                if episode is not None and episode.version == 1:
-                    received.append(episode)
-                    logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
-                elif time.monotonic() > deadline:
-                    raise ValueError(
-                        f"{len(received)} of {episodes} episodes within {patience:.0f} s; {actor.log} ends:\n"
-                        f"{tail(actor.log)}"
-                    )
+    port = Port(run.recipe, run.spec, run.agreement, service)
+    with service or nullcontext(), port.open(assignments, 0, 0) as server:
+        port.publish(server, _VERSION, as_pushed(behaviour))
+        assignments.publish(_VERSION, 0)
+        logger.info(
+            "a stock actor plays %d episodes (--episodes=N for others; Ctrl-C looks at those that are there)",
+            episodes,
+        )
+        with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor, first_is_noted() as asked:
+            for episode in played(server.get, actor, episodes, patience, asked):
+                received.append(episode)
+                logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
+    if len(received) < episodes:
+        logger.warning(
+            "looking at %d episodes instead of %d, in which rare outcomes may lack", len(received), episodes
+        )
     logger.info("looking at them, and at a trial update")
     unnormalize = action_unnormalizer(cfg.policy, run.recipe)
     channels = policy_config(cfg.policy).real_action_dim
@@ -97,8 +107,66 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         behaviour,
         lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
     )
+    if service:
+        findings.append(_actors_served(service, received[0]))
     print(*findings, sep="\n")
+    print(f"\n{verdict(findings, len(received))}")
     return all(finding.ok for finding in findings)
+
+
+def _actors_served(service: PolicyService, episode: Episode) -> Finding:
+    """Ask the server for chunks at an episode's first observation, in batches of every size."""
+    seen = episode.observations
+    asked = Asked(seen.images[0], seen.tokens[0], seen.proprio[0], int(seen.domain_id[0]), 0, 0)
+    seconds = between_chunks(service.batcher.totals)
+    rates = supply(lambda size: service.acting([asked] * size), service.acting.sizes)
+    return actors_served(rates, seconds)
+
+
+def played(
+    receive: Callable[[float], Episode | None],
+    actor: Any,
+    episodes: int,
+    patience: float,
+    asked: Sequence[int],
+) -> Iterator[Episode]:
+    """Yield episodes as they arrive: all that are wanted, or those that are there when time is up.
+
+    Args:
+        receive: ``timeout in seconds -> `` an episode, or None.
+        actor: whose command plays them (``bridge.processes.Command``).
+        episodes: how many are wanted.
+        patience: seconds to wait for all of them.
+        asked: no longer empty once the user would rather look at those that are there.
+
+    Raises:
+        ValueError: The actor failed, or time is up before the first episode.
+        SystemExit: The user asked before the first.
+    """
+    started = told = time.monotonic()
+    count = 0
+    while count < episodes:
+        episode, now = receive(1.0), time.monotonic()
+        try:
+            actor.check(must_run=True)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        if episode is not None and (episode.version == _VERSION).all():
+            count, told = count + 1, now
+            yield episode
+        elif asked:
+            if not count:
+                logger.info("asked to stop before there was an episode to look at")
+                sys.exit(128 + asked[0])
+            return
+        elif now - started > patience:
+            if count:
+                logger.warning("%.0f s are over (--patience)", patience)
+                return
+            raise ValueError(f"no episode within {patience:.0f} s; {actor.log} ends:\n{tail(actor.log)}")
+        elif now - told > _TELL_EVERY_S:
+            told = now
+            logger.info("%d of %d episodes after %.0f s", count, episodes, now - started)
 
 
 def diagnose(
@@ -119,12 +187,12 @@ def diagnose(
         frozen: the encoder's parameters.
         recipe: every number of the method.
         state: before the first update; copied, not donated.
-        episodes: at least one.
+        episodes: at least one, played with what was pushed first.
         behaviour: as pushed.
         unnormalize: takes actions [N, A] to the environment's units, channel by channel.
     """
     parts = _trial_parts(policy, value, recipe, len(episodes))
-    scored = [parts.score(frozen, episode, behaviour) for episode in episodes]
+    scored = [parts.score(frozen, episode, {_VERSION: behaviour}) for episode in episodes]
     method = dataclasses.replace(parts.method, supervised_loss=None)
     trial = Trial(method, state, *parts.batch(state, scored))
     updated, metrics = trial.update()
@@ -132,7 +200,7 @@ def diagnose(
     del updated  # its moments take memory
     log_weights = np.concatenate(
         [
-            (parts.score(frozen, episode, moved).old_log_prob - before.old_log_prob).sum(axis=1)
+            (parts.score(frozen, episode, {_VERSION: moved}).old_log_prob - before.old_log_prob).sum(axis=1)
             for episode, before in zip(episodes, scored, strict=True)
         ]
     )
@@ -145,7 +213,7 @@ def diagnose(
         signal(scored),
         trial.advantages(),
         *trial.gradients(),
-        size_of_step(metrics, log_weights, recipe.optimizer.lr),
+        size_of_step(metrics, log_weights, recipe.optimizer),
     ]
 
 
@@ -173,10 +241,23 @@ def main() -> None:
     """Parse the command line: the doctor's own options, the rest in LeRobot's dialect."""
     from bridge.processes import free_port
 
-    parser = argparse.ArgumentParser(prog="python -m pirl_jax.doctor", description=__doc__, add_help=False)
-    parser.add_argument("--episodes", type=int, default=16, help="to look at")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for them")
+    parser = argparse.ArgumentParser(
+        prog="python -m pirl_jax.doctor", description=__doc__, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--config_path", help="the run's, as for the learner; so are --policy.path, --a.b=c")
+    parser.add_argument("--episodes", type=int, default=16, help="to look at (default: 16)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        help="seconds after which it looks at those that are there (default: 600)",
+    )
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        parser.print_help()
+        print("\nAll other settings are a run's: python -m pirl_jax.learner --help lists LeRobot's.")
+        return
     options, rest = parser.parse_known_args()
+    rest += [] if options.config_path is None else [f"--config_path={options.config_path}"]
     if options.episodes < 1:
         sys.exit("error: --episodes must be at least 1.")
     rest.append(f"--algorithm.actor_learner_config.learner_port={free_port()}")
@@ -189,7 +270,7 @@ def main() -> None:
             nonlocal well
             well = examine(cfg, options.episodes, rest, folder, options.patience)
 
-        command(run)
+        command(run, only_looks=True)
     sys.exit(0 if well else 1)
 
 

@@ -4,8 +4,10 @@ Puts the parts together; imports ``bridge`` inside functions only. LeRobot's
 config dialect (``--a.b=c`` overrides, ``--policy.path``, ``--resume=true``); the same JSON starts the actors.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -18,11 +20,10 @@ from pirl_jax.ending import Stop, end
 from pirl_jax.linear import check_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
-from pirl_jax.rollout.assignments import Assignments
-from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.run_folder.layout import read_step
 from pirl_jax.run_folder.lock import occupied
+from pirl_jax.serving.service import PolicyService
 from pirl_jax.training import checkpoint, compilations, loop, storage
 from pirl_jax.training.budget import budget, give_back_what_is_freed
 from pirl_jax.training.fit import fit
@@ -61,7 +62,7 @@ class Run(NamedTuple):
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
     agreement: dict[str, Any]
-    """What actors must have in common with this learner."""
+    """What whoever acts must have in common with this learner: actors, or policy servers."""
     about: dict[str, Any]
     """What a checkpoint has to say beside the step."""
 
@@ -75,7 +76,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     Raises:
         ValueError: A setting, checkpoint or weight does not fit; says which and what to do.
     """
-    from bridge.plugin.agreement import fingerprint
+    from bridge.plugin.agreement import FROZEN, fingerprint
     from bridge.settings.learner_config import check, episode_spec
     from bridge.weights.announced import agreed_domain, announced, check_action_stats, check_policy
     from bridge.weights.export import policy_config
@@ -103,7 +104,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     known = about(frozen, begun_with(start.parent) if cfg.resume else start)
     if cfg.resume:
         check_frozen(start.parent, base, known)
-    agreement = {**recipe.agreement(), "frozen tensors": fingerprint(to_torch_state(frozen))}
+    agreement = {**recipe.agreement(), FROZEN: fingerprint(to_torch_state(frozen))}
     images = (len(spec.image_keys), *spec.image_shape)
     observation = Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
     kept = jax.eval_shape(lambda tree: tree, frozen)
@@ -148,10 +149,14 @@ def fitted(
         beside = {**beside, **stored.memory}
     logger.info("compiling what the run will do, to see what it takes")
     plan, needs = fit(plan_of, recipe, memory, beside)
+    parts, device = plan.parts, 0
+    if on_cpu:
+        device = needs.device - sum(beside.values())
+        stored, recipe = storage.settled(stored, plan, device, recipe.launch.actors * needs.actor)
+        parts = dataclasses.replace(parts, recipe=recipe)
     logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored, shared)]))
-    device = needs.device - sum(beside.values()) if on_cpu else 0
     storage.check(stored, Path(cfg.output_dir), device)
-    return plan.parts, Shelf(bound)
+    return parts, Shelf(bound)
 
 
 def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
@@ -211,59 +216,19 @@ def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | N
     return encode(run.policy, encoder, frames)
 
 
-def assignments_of(cfg: Any, window: int, settled: int) -> tuple[Assignments, Callable[[str, bool], None]]:
-    """Return what the run's actors play, and whom to tell how each episode ended.
+def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService | None, dict[str, int]]:
+    """Return the policy server of a served run, compiled, and what it takes of the device, by name.
 
     Args:
-        cfg: the run's config.
-        window: episodes that may be open at a time.
-        settled: episodes of the run that need not be played any more.
+        run: not started.
+        playing: how many episodes are played at the moment.
     """
-    from bridge.libero.schedule import Schedule
-    from bridge.plugin.actor_settings import ActorSettings
-
-    env = cfg.env if isinstance(cfg.env, ActorSettings) else None
-    schedule = env.schedule() if env else Schedule(1)
-    numbers = {name: number for number, name in enumerate(env.task_names if env else ())}
-    group_size = cfg.algorithm.rollout.group_size
-    assignments = Assignments(window, cfg.seed, group_size, schedule.choose, settled)
-    return assignments, lambda task, success: schedule.report(numbers.get(task, 0), success)
-
-
-def serve(run: Run, assignments: Assignments, updates: int, episodes: int) -> Any:
-    """Listen for the run's actors; a context manager.
-
-    Args:
-        run: whose actors.
-        assignments: what they play.
-        updates: of the whole run, for whoever asks how it stands.
-        episodes: of an update, likewise.
-
-    Raises:
-        OSError: The port is taken.
-    """
-    from bridge.wire.assignment_service import Goal
-    from bridge.wire.decode import decoder
-    from bridge.wire.server import LearnerServer
-
-    address = run.recipe.actor_learner_config
-    return LearnerServer(
-        address.learner_host,
-        address.learner_port,
-        decode=decoder(run.spec),
-        assignments=assignments,
-        agreement=run.agreement,
-        max_actors=run.recipe.max_actors,
-        max_message_bytes=run.spec.max_message_bytes,
-        goal=Goal(updates, episodes),
-    )
-
-
-def publish(server: Any, version: int, behaviour: Behaviour) -> None:
-    """Push a policy's parameters, which are ``as_pushed``, and its noise level to every actor."""
-    from bridge.weights.state_dict import to_push
-
-    server.publish(version, behaviour.level, to_push(behaviour.params))
+    if run.recipe.inference == "local":
+        return None, {}
+    service, seen = PolicyService(run.policy, run.recipe.noise, run.recipe.serve, playing), run.observation
+    logger.info("compiling what the policy server will do")
+    sizes = seen.images, seen.num_tokens, seen.dim_proprio
+    return service, {"the policy server": service.compile(run.frozen, run.shapes.params, *sizes)}
 
 
 def learn(cfg: Any) -> None:
@@ -285,13 +250,19 @@ def learn(cfg: Any) -> None:
 
 def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     """Return what may have stopped the run, and the updates that are done."""
+    from bridge.actors import Port, assignments_of
     from bridge.weights.export import export_pretrained
 
     give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
     recipe = run.recipe
-    parts, shelf = fitted(run, cfg)
+    service, beside = None, {}
+    if recipe.serve.mode == "learner":
+        service, beside = policy_service(run, lambda: assignments.playing)
+    parts, shelf = fitted(run, cfg, beside)
     encoder = jax.device_put(frozen)
+    if service:
+        service.begin(encoder)
     del frozen  # one copy is enough, and what is free can be taken by the next
     trainable = {} if cfg.resume else trainable
     train_state = run.start(trainable) if trainable else resumed(cfg, run.shapes)
@@ -305,11 +276,15 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
     on_cpu = jax.default_backend() == "cpu"
-    kept = Kept() if keeps(recipe.watchdog, size_of(train_state), on_cpu) else None
-    what = "the update that runs is " + (
-        "finished and saved" if kept is None else "given up, those before saved"
-    )
-    with serve(run, assignments, cfg.steps, recipe.rollout.episodes_per_update) as server:
+    kept = Kept() if keeps(parts.recipe.watchdog, size_of(train_state), on_cpu) else None
+    what = "those before the update that runs are saved, and it is given up"
+    if kept is None:
+        what += " unless it has begun to change the policy: then it is finished first"
+    port = Port(recipe, run.spec, run.agreement, service)
+    with (
+        service or nullcontext(),
+        port.open(assignments, cfg.steps, recipe.rollout.episodes_per_update) as server,
+    ):
         stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
@@ -324,20 +299,23 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(server.get, partial(publish, server), assignments, report),
+                loop.Actors(server.get, partial(port.publish, server), assignments, report),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
                 release=writer.release,
                 shelf=shelf,
                 kept=kept,
+                encoded=service and service.encoded,
             )
             saves = Saves(writer, cadence_of(cfg), export, run.about, kept)
+            if kept is not None:
+                saves.at_once(stop)
             try:
                 for update in updates:
                     done = update.number
-                    saving = {"train/save_s": writer.seconds}
-                    log.write(done, update.metrics | saving | service_metrics(server.stats()))
+                    more = {"train/save_s": writer.seconds} | (service.metrics() if service else {})
+                    log.write(done, update.metrics | more | service_metrics(server.stats()))
                     saves.after(done, update.state, update.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
@@ -351,8 +329,8 @@ def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
     return {f"actor/{name}": n for name, n in totals.items()}
 
 
-def command(run: Callable[[Any], None]) -> None:
-    """Parse the command line as an RL run with this plugin and ``run`` it; an error ends the process."""
+def command(run: Callable[[Any], None], only_looks: bool = False) -> None:
+    """Parse the command line as an RL run with this plugin and ``run`` it; see ``run_command``."""
 
     def config_class() -> type:
         from bridge import plugin
@@ -363,7 +341,7 @@ def command(run: Callable[[Any], None]) -> None:
         prepare()
         return LearnerConfig
 
-    run_command(run, config_class)
+    run_command(run, config_class, only_looks)
 
 
 def main() -> None:

@@ -20,13 +20,15 @@ import optax
 
 from pirl_jax.command import run_command
 from pirl_jax.ending import Stop, end
+from pirl_jax.files import write_file
+from pirl_jax.run_folder.layout import METRICS
 from pirl_jax.run_folder.lock import occupied
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
 from pirl_jax.training import checkpoint, compilations
 from pirl_jax.training.budget import allowed, budget, give_back_what_is_freed, in_words
-from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.training.metrics import UPDATE_S, MetricsWriter, read, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.saves import Cadence, Saves
 from pirl_jax.training.trained import summary
@@ -37,6 +39,9 @@ from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.trainable import trained_part
 
 logger = logging.getLogger(__name__)
+
+CONSOLE_KEYS = ("train/loss", "train/grad_norm", "train/lr", UPDATE_S)
+CURVE = "learning_curve.png"
 
 
 def train(cfg: Any) -> None:
@@ -51,6 +56,7 @@ def train(cfg: Any) -> None:
     output_dir = Path(cfg.output_dir)
     with occupied(output_dir):
         stop, done = _train(cfg, output_dir)
+        _draw(output_dir)
     end(stop, output_dir, done, cfg.steps, "pirl_jax.sft")
 
 
@@ -89,7 +95,9 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     stop = Stop("the step that runs is finished and saved")
     with (
         checkpoint.CheckpointWriter(output_dir, cfg.steps, cfg.checkpoint) as writer,
-        MetricsWriter(output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)) as metrics_file,
+        MetricsWriter(
+            output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir), cfg.steps, CONSOLE_KEYS
+        ) as metrics_file,
     ):
         schedule = recipe.schedule(cfg.steps)
         done = logged = start
@@ -102,7 +110,7 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                     seconds = (time.perf_counter() - since) / (done - logged)
                     rates = {
                         "train/lr": recipe.lr * schedule(jnp.asarray(done - 1)),
-                        "train/update_s": seconds,
+                        UPDATE_S: seconds,
                         "train/samples_per_s": cfg.batch_size / seconds,
                         "train/epoch": done * cfg.batch_size / dataset.num_frames,
                     }
@@ -113,6 +121,25 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
         finally:
             saves.last()
     return stop, done
+
+
+def _draw(output_dir: Path) -> None:
+    """Leave a picture of the loss beside the metrics; one that cannot be written costs the run nothing."""
+    from bridge.figures.warm_start import warm_start_curve
+
+    rows = [row for row in read(output_dir / METRICS) if row.get("train/loss") is not None]
+    if not rows:
+        return
+    try:
+        write_file(output_dir / CURVE, lambda path: warm_start_curve(rows, path, str(output_dir)))
+    except OSError as error:
+        logger.warning("%s could not be drawn: %s", output_dir / CURVE, error)
+    else:
+        first, last = rows[0], rows[-1]
+        logger.info(
+            "loss %.3g at step %d, %.3g at step %d: %s",
+            *(first["train/loss"], first["step"], last["train/loss"], last["step"], output_dir / CURVE),
+        )
 
 
 def fitted(

@@ -273,13 +273,13 @@ class Case:
                     step_mask=counted[i : i + 1],
                     old_log_prob=chunk.log_prob[i : i + 1],
                     actor_log_prob=chunk.log_prob[i : i + 1],
-                    level=LEVELS[self.mode],
+                    level=np.full(1, LEVELS[self.mode], np.float32),
                     reward=reward[i : i + 1],
                     terminated=True,
                     success=bool(reward[i] > -(RADIUS**2)),
                     seed=i // group,
                 ),
-                update=0,
+                update=np.zeros(1, int),
             )
             for i in range(EPISODES)
         ]

@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +21,9 @@ from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout import scoring
 from pirl_jax.rollout.assignments import Assignments, Verdict
+from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
+from pirl_jax.rollout.episode import Episode
 from pirl_jax.training import loop, parts
 from pirl_jax.update import critic as critics
 from pirl_jax.update import critic_steps, estimate, state, update
@@ -119,8 +120,19 @@ def make_evaluate(policy: FlowPolicy, critic: critics.ValueFunction, recipe: Rec
 
 
 def make_scorer(policy: FlowPolicy, frozen: Any, recipe: Recipe) -> Callable[..., Any]:
-    """``scoring.Scorer`` with its encoder."""
-    return partial(scoring.Scorer(policy, recipe.noise, parts.scoring_blocks(recipe.rollout)), frozen)
+    """``scoring.Scorer`` with its encoder, for episodes that one policy has played."""
+    score = scoring.Scorer(policy, recipe.noise, parts.scoring_blocks(recipe.rollout))
+    return lambda episode, behaviour: score(frozen, episode, played_by(behaviour, episode))
+
+
+def played_by(behaviour: Behaviour, *episodes: Episode) -> dict[int, Behaviour]:
+    """Return who has chosen the episodes' chunks: one policy, whatever versions they name."""
+    return {int(version): behaviour for episode in episodes for version in episode.version}
+
+
+def collected(episode: scoring.ScoredEpisode, update: int = 0) -> Collected:
+    """Return an episode of policies that were all pushed after so many updates."""
+    return Collected(episode, np.full(len(episode), update))
 
 
 def make_batch(
@@ -145,6 +157,7 @@ def run(
     stop: Any,
     demonstrations: Any = None,
     kept: Any = None,
+    encoded: Any = None,
 ) -> Iterator[loop.Update]:
     """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
     assembled = parts.assemble(policy, critic, recipe)
@@ -166,8 +179,8 @@ def run(
             assignments.keep("toy", ())
             return None
         assert assignments.deliver(assigned.number, assigned.seed) is Verdict.WANTED
-        if episode.version in behaviours:
-            scored = assembled.score(frozen, episode, behaviours[episode.version])
+        if played := {v: behaviours[v] for v in map(int, episode.version) if v in behaviours}:
+            scored = assembled.score(frozen, episode, played)
             episode = dataclasses.replace(episode, log_prob=scored.old_log_prob)
         return dataclasses.replace(episode, number=assigned.number)
 
@@ -180,5 +193,6 @@ def run(
         stop=stop,
         demonstrations=demonstrations,
         kept=kept,
+        encoded=encoded,
         ahead=False,  # the order in which a test's episodes arrive does not hang on how long an update takes
     )

@@ -97,7 +97,7 @@ class FakeActor:
         """Return what the learner wants played, waiting for it."""
         if not self._registered:
             self.channel.episodes.register("fake", self._agreement)
-            self.algorithm._channel = self.channel
+            self.algorithm.acting.channel = self.channel
             self._registered = True
         return self.channel.episodes.next()
 
@@ -143,15 +143,15 @@ class FakeActor:
         for _ in range(count):
             self.send(self.play(self.next()))
 
-    def wait_for_version(self, version: int) -> PiRLAlgorithm:
-        """Return the algorithm with parameters of this version."""
+    def wait_for_version(self, version: int) -> Any:
+        """Return who acts, with parameters of this version."""
         deadline = time.monotonic() + 120
-        while self.algorithm.version < version:
-            assert time.monotonic() < deadline, f"still {self.algorithm.version}"
+        while self.algorithm.acting.version < version:
+            assert time.monotonic() < deadline, f"still {self.algorithm.acting.version}"
             message = self.channel.parameters.take(1)
             if message is not None:
                 self.algorithm.load_weights(bytes_to_state_dict(message))
-        return self.algorithm
+        return self.algorithm.acting
 
     def close(self) -> None:
         """End all threads."""

@@ -6,6 +6,7 @@ import dataclasses
 import heapq
 from collections.abc import Callable
 
+import numpy as np
 from toy_run import episode
 
 from pirl_jax.rollout.assignments import Assignment, Assignments, Verdict
@@ -19,12 +20,24 @@ class SimulatedActors:
         assignments: The learner's.
         count: Of actors.
         duration: Number of an episode → how long it takes.
+        chunks: Number of an episode → how many chunks it has, at equal distances in time.
+
+    Attributes:
+        served: When the learner has made each version from the second on: a chunk is chosen by the newest, as
+            by a policy server. While there is none, by the version of the assignment, as by an actor's own.
     """
 
-    def __init__(self, assignments: Assignments, count: int, duration: Callable[[int], float]) -> None:
-        self._assignments, self._duration = assignments, duration
+    def __init__(
+        self,
+        assignments: Assignments,
+        count: int,
+        duration: Callable[[int], float],
+        chunks: Callable[[int], int] = lambda number: 1,
+    ) -> None:
+        self._assignments, self._duration, self._chunks = assignments, duration, chunks
+        self.served: list[float] = []
         self._idle = [f"actor {i}" for i in range(count)]
-        self._busy: list[tuple[float, int, str, Assignment]] = []
+        self._busy: list[tuple[float, int, float, str, Assignment]] = []
         self._arrived: list[Episode] = []
         self.now = 0.0
 
@@ -50,15 +63,18 @@ class SimulatedActors:
             actor = self._idle.pop()
             heapq.heappush(
                 self._busy,
-                (self.now + self._duration(assigned.number), assigned.number, actor, assigned),
+                (self.now + self._duration(assigned.number), assigned.number, self.now, actor, assigned),
             )
 
     def _finish(self) -> None:
-        self.now, number, actor, assigned = heapq.heappop(self._busy)
+        self.now, number, started, actor, assigned = heapq.heappop(self._busy)
+        chosen = np.linspace(started, self.now, self._chunks(number), endpoint=False)
+        newest = 1 + np.searchsorted(self.served, chosen, side="right")
+        version = np.maximum(newest, assigned.version)
         assert self._assignments.deliver(number, assigned.seed) is Verdict.WANTED
         self._arrived.append(
             dataclasses.replace(
-                episode(0, 1, terminated=True, version=assigned.version), number=assigned.number
+                episode(0, len(version), terminated=True, version=version), number=assigned.number
             )
         )
         self._idle.append(actor)

@@ -38,6 +38,26 @@ def files(folder):
 CONFIG = "checkpoints/last/pretrained_model/train_config.json"
 
 
+def test_who_reads_but_the_config_does_not_read_the_weights(tmp_path, monkeypatch):
+    """A launch looks at its checkpoint before the learner does, which reads all of it."""
+    folder = tmp_path / "checkpoints" / "000001"
+    for name in ("pretrained_model/model.safetensors", "training_state/training_step.json"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(bytes(2**20 + 1 if name.endswith("safetensors") else 10))
+    manifest.seal(folder)
+    hashed = []
+    digest = manifest.digest
+    monkeypatch.setattr(manifest, "digest", lambda path: hashed.append(path.name) or digest(path))
+    assert manifest.damage(folder, quick=True) is None
+    assert hashed == ["training_step.json"]
+    assert manifest.damage(folder) is None
+    assert sorted(hashed[1:]) == ["model.safetensors", "training_step.json"]
+    (folder / "training_state/training_step.json").write_bytes(b"123456789.")
+    assert "training_step.json has other content" in str(manifest.damage(folder, quick=True))
+    (folder / "pretrained_model/model.safetensors").write_bytes(b"")
+    assert "model.safetensors has 0 bytes" in str(manifest.damage(folder, quick=True))
+
+
 def test_what_is_as_it_was_written_is_gone_on_from(tmp_path):
     checkpoint(tmp_path, 10)
     assert manifest.whole(tmp_path / CONFIG) == tmp_path / CONFIG

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from lerobot.common.train_utils import get_step_checkpoint_dir
 
 from pirl_jax.run_folder.layout import (
     MODEL,
@@ -110,6 +111,16 @@ def test_the_best_is_chosen_anew_when_its_place_is_taken(tmp_path):
     assert best_of(tmp_path / "nowhere") is None
 
 
+def test_a_run_killed_before_it_had_a_link_to_its_first_checkpoint_has_one_when_it_is_looked_for(tmp_path):
+    folder = checkpoint(tmp_path, 10)
+    policy = folder.parent / "last" / PRETRAINED_MODEL
+    mend(policy)
+    assert policy.exists()
+    assert os.readlink(folder.parent / "last") == "000010"
+    mend(tmp_path / "nowhere/checkpoints/last")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_sweep_leaves_what_no_run_has_made_alone(tmp_path):
     folder = checkpoint(tmp_path, 10).parent
     names = ("notes.old", "000010.old", "mine.displaced", "mine.tmp", "mine.removed")
@@ -143,3 +154,10 @@ def test_what_was_killed_between_two_renames_can_be_resumed_from(tmp_path):
     (folder / "000030.tmp").mkdir()
     mend(config)  # of a run that may be writing
     assert (folder / "000030.tmp").exists()
+
+
+@pytest.mark.parametrize("step", [1, 10, 123_456, 1_234_567])
+@pytest.mark.parametrize("total", [4, 999_999, 1_000_000, 12_345_678])
+def test_a_checkpoints_folder_has_the_name_that_lerobot_gives_it(tmp_path, step, total):
+    """A run whose total has more digits than before a resume has folders of two widths, there and here."""
+    assert checkpoint_folder(tmp_path, step, total) == get_step_checkpoint_dir(tmp_path, total, step)

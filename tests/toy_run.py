@@ -1,5 +1,6 @@
 """A policy whose numbers can be worked out by hand, and episodes for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ def evaluate(recipe: Recipe) -> Evaluate:
     return make_evaluate(toy_policy(), critic, recipe)
 
 
-def episode(seed: int, T: int, *, terminated: bool, version: int = 1) -> Episode:
+def episode(seed: int, T: int, *, terminated: bool, version: int | Sequence[int] | np.ndarray = 1) -> Episode:
     rng = np.random.default_rng(seed)
     return Episode(
         observations=Observations(
@@ -84,7 +85,8 @@ def episode(seed: int, T: int, *, terminated: bool, version: int = 1) -> Episode
         log_prob=np.zeros((T, H), np.float32),
         executed=rng.integers(1, H + 1, T).astype(np.int32),
         reward=rng.standard_normal(T).astype(np.float32),
-        version=version,
+        version=np.full(T, version),
+        feature_key=np.zeros(T, np.int64),
         terminated=terminated,
         truncated=not terminated,
         success=terminated,

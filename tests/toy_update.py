@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,11 @@ def new_state(config, seed=0):
     critic_params = {"weight": rng.normal(size=4), "bias": np.zeros(())}
     as_float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, critic_params))
     return create(*as_float32, config, seed)
+
+
+def method_of(config):
+    chain = flow.Chain(config.noise, K, SCALE)
+    return by_recipe.method_of(predict, critic, config, chain, spread)
 
 
 def update_of(config):

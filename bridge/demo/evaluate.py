@@ -6,7 +6,6 @@ Stock ``XVLAPolicy``, stock zero-noise sampler, the processors of the export its
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from bridge.demo.record import IMAGE_KEY, environment
 from bridge.evaluate.statistics import wilson
+from bridge.processes import pool
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Evaluator:
     """
 
     def __init__(self, workers: int = 2):
-        self._pool = multiprocessing.get_context("spawn").Pool(workers) if workers else None
+        self._pool = pool(workers) if workers else None
 
     def __call__(self, pretrained: Path | str, seeds: Sequence[int], noise_seed: int = 0) -> Evaluation:
         """Play one episode a seed with a policy folder (``pretrained_model/``).

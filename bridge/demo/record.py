@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from bridge.demo import expert
 from bridge.plugin.panda import INSTRUCTION, PandaPickCube
+from bridge.processes import pool
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +129,14 @@ def _demonstrations(first_seed: int, image_size: int, workers: int) -> Iterator[
         while True:
             yield demonstrate(first_seed, image_size)
             first_seed += 1
-    # Spawned: a forked child would inherit the locks of this process's threads.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with pool(workers) as processes:
         pending = []
         while True:
             # Two shares in hand for each worker: none waits, and little is thrown away at the end.
             while len(pending) < 2 * workers:
-                pending.append(pool.apply_async(_share, (range(first_seed, first_seed + _SHARE), image_size)))
+                pending.append(
+                    processes.apply_async(_share, (range(first_seed, first_seed + _SHARE), image_size))
+                )
                 first_seed += _SHARE
             yield from pending.pop(0).get()
 

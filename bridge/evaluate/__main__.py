@@ -16,14 +16,18 @@ from bridge.evaluate import report as reporting
 from bridge.evaluate.benchmark import MATRIX, check_configured
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
+from bridge.evaluate.trained import unlike_training
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
+from pirl_jax.ending import in_one_line
 from pirl_jax.training.metrics import read as read_metrics
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"suites": ("libero_object",), "n_episodes": 3},
     "matrix": {"suites": MATRIX, "n_episodes": 50},
 }
+
+_FORESEEN = (ValueError, OSError, RuntimeError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.compare:
             return _compare(options, passed_on)
         return _evaluate(options, passed_on, argv)
-    except (ValueError, OSError, RuntimeError) as error:
+    except _FORESEEN as error:
         print(f"pirl-eval: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -79,24 +83,27 @@ def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Seque
     output_dir: Path = options.output_dir or default
     tasks = sum(len(group.task_ids) for group in groups)
     print(f"{settings.checkpoint.path}: {tasks * n_episodes} episodes, {n_episodes} of each task")
+    for differs in unlike_training(settings, suites):
+        print(f"not as the run that made this policy: {differs}")
     print(f"results go to {output_dir}/", flush=True)
     # `last` may have moved by then, and a default folder may depend on what is installed.
     again = [str(settings.checkpoint.path) if word == options.checkpoint else word for word in argv]
     if options.output_dir is None:
         again.insert(0, f"--output_dir={output_dir}")
     failed = {}
-    try:
-        results = evaluate(settings, identity, groups, output_dir, options.processes)
-    except TasksFailedError as error:
-        print(f"pirl-eval: {error}", file=sys.stderr)
-        results, failed = error.finished, error.failed
-    except KeyboardInterrupt:
-        _say_how_to_continue(output_dir, again)
-        raise
-    if failed:
-        _say_how_to_continue(output_dir, again)
-    if results:
-        _report(reporting.make_report(settings, identity, results, failed), output_dir)
+    with in_one_line(output_dir, _FORESEEN):
+        try:
+            results = evaluate(settings, identity, groups, output_dir, options.processes)
+        except TasksFailedError as error:
+            print(f"pirl-eval: {error}", file=sys.stderr)
+            results, failed = error.finished, error.failed
+        except KeyboardInterrupt:
+            _say_how_to_continue(output_dir, again)
+            raise
+        if failed:
+            _say_how_to_continue(output_dir, again)
+        if results:
+            _report(reporting.make_report(settings, identity, results, failed), output_dir)
     return 1 if failed else 0
 
 

@@ -88,9 +88,9 @@ def write_comparison(
     if not updates:
         return [JSON, MARKDOWN, PICTURE]
     before, after = (comparison[side]["overall"] for side in "ab")
-    title = f"π-RL on {', '.join(comparison['suites'])}"
-    if comparison["notice"]:
-        title += f"\n{comparison['notice']}"
+    unlike = comparison["b"]["unlike_training"]
+    notes = [comparison["notice"], *(differs.partition(": --")[0] for differs in unlike)]
+    title = "\n".join([f"π-RL on {', '.join(comparison['suites'])}", *filter(None, notes)])
     write_file(folder / CURVE, lambda path: learning_curve(updates, before, after, path, title))
     return [JSON, MARKDOWN, PICTURE, CURVE]
 
@@ -170,15 +170,18 @@ def _side(report: Mapping[str, Any], folder: Path, unpaired: int) -> dict[str, A
         "checkpoint": report["settings"]["checkpoint"],
         "unpaired": unpaired,
         "overall": report["overall"],
+        "unlike_training": report.get("unlike_training", []),
     }
 
 
 def _warnings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Return what else differs between the reports than the checkpoint."""
+    """Return what else differs between the reports than the checkpoint, and between B and its training."""
     pairs = [(name, a["settings"].get(name), b["settings"].get(name)) for name in _MUST_MATCH]
     pairs += [("assets", a["assets"]["reason"], b["assets"]["reason"])]
     pairs += [("content of the assets", a["assets"].get("sha256"), b["assets"].get("sha256"))]
     pairs += [
         (f"version of {name}", a["versions"].get(name), b["versions"].get(name)) for name in a["versions"]
     ]
-    return [f"{name} differs: A {mine!r}, B {other!r}" for name, mine, other in pairs if mine != other]
+    differing = [f"{name} differs: A {mine!r}, B {other!r}" for name, mine, other in pairs if mine != other]
+    unlike = b.get("unlike_training", [])
+    return differing + [f"B is not evaluated as it was trained: {differs}" for differs in unlike]

@@ -15,7 +15,9 @@ from typing import TextIO
 
 _MODULE = "lerobot.scripts.lerobot_eval"
 _BAR = re.compile(r"(Running rollout with|Stepping through eval batches)[^\r\n\]]*\]")
-_ROLLOUTS = re.compile(r"Stepping through eval batches:[^\r\n\]]*?(\d+)/(\d+) \[")
+_ROLLOUTS = re.compile(
+    r"Stepping through eval batches:[^\r\n\]]*?(\d+)/\d+ \[(?:[^\r\n\]]*?running_success_rate=([\d.]+)%)?"
+)
 _BREAK = re.compile(r"[\r\n]+|\x1b\[A")
 _PATIENCE = 10.0  # seconds between asking and insisting
 
@@ -36,7 +38,9 @@ class LerobotEval:
         self.log = log
         self.rollouts = 0
         """Batches of episodes it has finished."""
-        self._bar = (0, 0)
+        self.won = 0.0
+        """How many of them were successful, as it says itself: a share of a batch counts as that."""
+        self._bar, self._bar_won = 0, 0.0
         self._process = subprocess.Popen(
             [sys.executable, *self.command[1:]],
             stdin=subprocess.DEVNULL,
@@ -80,10 +84,15 @@ class LerobotEval:
             self._line(rest, log)
 
     def _line(self, line: str, log: TextIO) -> None:
-        for done, total in _ROLLOUTS.findall(line):
-            before = self._bar[0]
-            self._bar = (int(done), int(total))
+        for done, rate in _ROLLOUTS.findall(line):
+            before, self._bar = self._bar, int(done)
             # A bar that starts again belongs to the next task.
-            self.rollouts += self._bar[0] - before if self._bar[0] >= before else self._bar[0]
+            self.rollouts += self._bar - before if self._bar >= before else self._bar
+            if self._bar < before:
+                self._bar_won = 0.0
+            # The rate that a bar has shown for a while may be ahead of its number.
+            if self._bar > before and rate:
+                won = self._bar * float(rate) / 100
+                self.won, self._bar_won = self.won + won - self._bar_won, won
         if text := _BAR.sub("", line).strip():
             log.write(text + "\n")

@@ -24,7 +24,9 @@ class Progress:
     def __init__(self, groups: Sequence[Group], waiting: Sequence[Group], settings: Settings):
         self._rollouts = {group: len(group.task_ids) * settings.rollouts for group in waiting}
         self._total = sum(self._rollouts.values())
-        self._done = 0
+        self._done, self._won = 0, 0
+        self._size, self._of_task = settings.batch_size, settings.n_episodes
+        self._episodes = self._of_task * sum(len(group.task_ids) for group in waiting)
         self._tasks = sum(len(group.task_ids) for group in groups)
         self._finished = self._tasks - sum(len(group.task_ids) for group in waiting)
         self._started = self._shown = time.monotonic()
@@ -38,25 +40,33 @@ class Progress:
         self._done += self._rollouts[group]
         self._finished += len(group.task_ids)
         won = sum(episode.success for episode in episodes)
+        self._won += won
         self._print(f"{group}: {won} of {len(episodes)} episodes successful ({seconds:.0f} s)")
 
     def failed(self, group: Group, why: str) -> None:
         """Tell that a group has failed; the first line of why is shown."""
         self._total -= self._rollouts[group]
+        self._episodes -= self._of_task * len(group.task_ids)
         self._print(f"FAILED: {why.splitlines()[0].rstrip(':')}")
 
-    def show(self, running: Mapping[Group, int]) -> None:
-        """Tell how many batches of episodes the groups at work have finished."""
+    def show(self, running: Mapping[Group, tuple[int, float]]) -> None:
+        """Tell how far the groups at work are.
+
+        Args:
+            running: Group → batches of episodes that it has finished, and how many of them were successful.
+        """
         now = time.monotonic()
         if not self._terminal and now - self._shown < _SECONDS_BETWEEN_LINES:
             return
         self._shown = now
-        done = self._done + sum(running.values())
+        done = self._done + sum(batches for batches, _ in running.values())
+        won = self._won + round(self._size * sum(won for _, won in running.values()))
         elapsed = now - self._started
         left = _duration(elapsed / done * (self._total - done)) if done else "unknown"
         at_work = sum(len(group.task_ids) for group in running)
         line = (
             f"{self._finished} of {self._tasks} tasks finished, {at_work} at work, "
+            f"{min(self._episodes, self._size * done)} of {self._episodes} episodes, {won} successful, "
             f"{_duration(elapsed)} so far, time left {left}"
         )
         if self._terminal:

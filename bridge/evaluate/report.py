@@ -14,6 +14,7 @@ from bridge.evaluate.results import TaskEpisode
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
 from bridge.evaluate.statistics import wilson
+from bridge.evaluate.trained import unlike_training
 from pirl_jax.files import read_json, write_file, write_json, write_text
 
 FORMAT = 1
@@ -56,6 +57,7 @@ def make_report(
         "notice": None if comparable else NOTICE,
         "label": settings.checkpoint.label,
         "failed": dict(failed),
+        "unlike_training": unlike_training(settings, suites),
         "overall": rate(episodes),
         "suite_average": sum(suite["success"] for suite in suites.values()) / len(suites),
         "suites": suites,
@@ -131,6 +133,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += [f"> **{report['notice']}**", ""]
     lines += [f"> **{group} failed** and is not counted: {why}" for group, why in report["failed"].items()]
     lines += [""] * bool(report["failed"])
+    unlike = report.get("unlike_training", [])
+    lines += [f"> Not as the run that made this policy: {differs}." for differs in unlike]
+    lines += [""] * bool(unlike)
     lines += [summary(report), "", "Intervals are Wilson's.", "", "## Tasks", ""]
     lines += [
         f"Outcomes ({_SUCCESS} success, {_FAILURE} failure) are in the order of the initial states, from 0.",

@@ -114,7 +114,9 @@ def evaluate(
                         found[group] = finished = _load(output_dir, group, settings, name)
                         assert finished is not None
                         progress.finished(group, finished.episodes, seconds)
-                progress.show({group: process.rollouts for group, (process, _) in running.items()})
+                progress.show(
+                    {group: (process.rollouts, process.won) for group, (process, _) in running.items()}
+                )
         finally:
             progress.close()
             for process, _ in running.values():

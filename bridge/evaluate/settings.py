@@ -14,13 +14,14 @@ from bridge.evaluate.assets import asset_folder, identify
 from bridge.evaluate.benchmark import INIT_STATES, contents, instructions, versions
 from bridge.libero.suites import MAX_STEPS, SUITES
 from pirl_jax.files import digest_of_folder, read_json
+from pirl_jax.run_folder.layout import MODEL, TRAINING_STATE
 
 CONTROL_MODES = ("absolute", "relative")
 
 _OF_POLICY = {"xvla": ("absolute", 800)}
 """Control mode and episode length that a policy was made for; others get LeRobot's defaults."""
 
-_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+_FILES = ("config.json", MODEL, "policy_preprocessor.json", "policy_postprocessor.json")
 _DONE_BY_LIBERO = {"xvla_image_to_float", "xvla_imagenet_normalize"}
 """Preprocessor steps that LeRobot's LIBERO environment does itself, and that must not be done twice."""
 
@@ -71,6 +72,12 @@ class Checkpoint:
                 "one on the hub has to be downloaded first: hf download <id> --local-dir <folder>."
             )
         if missing := [name for name in _FILES if not (folder / name).is_file()]:
+            if missing == [MODEL] and (folder.parent / TRAINING_STATE).is_dir():
+                raise ValueError(
+                    f"{path} has no {MODEL}: a run keeps the weights of its last checkpoint and its best, of "
+                    "others what changes. Write them, and evaluate that: pirl-convert "
+                    f"{folder.parents[2]} NEW_FOLDER --step={folder.parent.name.lstrip('0')}"
+                )
             raise ValueError(f"{path} is no LeRobot checkpoint: {', '.join(missing)} missing.")
         steps = read_json(folder / "policy_preprocessor.json").get("steps", [])
         if doubled := sorted({step.get("registry_name") for step in steps} & _DONE_BY_LIBERO):

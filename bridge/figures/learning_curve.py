@@ -36,7 +36,7 @@ def learning_curve(
         before: ``success``, ``n`` and ``ci95`` of the policy that training started from.
         after: The same of the policy it ended with.
         path: The image to write.
-        title: Heading.
+        title: Heading; lines after the first are notes.
 
     Raises:
         ValueError: There are no updates to draw.
@@ -49,17 +49,17 @@ def learning_curve(
     try:
         _success(axes[0], rows, before, after)
         for axis, (key, label, colour) in zip(axes[1:], _PANELS):
-            steps, values = _series(rows, key)
+            steps, values = series(rows, key)
             axis.plot(steps, values, color=colour, linewidth=1.4)
             axis.set_title(label, loc="left", fontsize=9)
         for axis in axes:
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(axis="y", color="0.9", linewidth=0.8)
-            axis.set_axisbelow(True)
-            axis.tick_params(labelsize=9)
+            bare(axis)
         axes[-1].set_xlabel("update", fontsize=9)
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        heading, *notes = title.split("\n")
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        if notes:  # a picture travels without its report
+            figure.supxlabel("\n".join(notes), fontsize=8, color="#b00020")
         figure.savefig(path)
     finally:
         plt.close(figure)
@@ -68,9 +68,9 @@ def learning_curve(
 def _success(
     axis: Axes, rows: Sequence[Mapping[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> None:
-    steps, rates = _series(rows, "train/success_rate")
+    steps, rates = series(rows, "train/success_rate")
     axis.plot(steps, rates, color=_TRAIN, alpha=0.35, linewidth=1.2)
-    axis.plot(steps, _smooth(rates), color=_TRAIN, linewidth=2.2, label="exploring policy, training episodes")
+    axis.plot(steps, smooth(rates), color=_TRAIN, linewidth=2.2, label="exploring policy, training episodes")
     ends = (0, int(rows[-1]["step"]))
     label = f"zero-noise policy, {after['n']} evaluation episodes, 95% interval"
     for step, result, name in zip(ends, (before, after), (label, None)):
@@ -100,19 +100,28 @@ def _success(
             fontweight="bold",
             color=_EVAL,
         )
-    axis.set_ylim(0, 1)
+    axis.set_ylim(0, 1.12)  # room for what stands above 100 %
+    axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_title("success", loc="left", fontsize=9)
     axis.legend(loc="lower right", fontsize=8, frameon=False)
 
 
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def bare(axis: Axes) -> None:
+    """Leave of an axis what is needed to read it."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="0.9", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=9)
+
+
+def series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the updates and values of the rows that have a number for ``key``."""
     pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     return np.asarray([step for step, _ in pairs]), np.asarray([value for _, value in pairs], float)
 
 
-def _smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
+def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
     """Centred moving average, over what there is at the ends."""
     half = width // 2
     return np.asarray([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.launch.slot import Slot, Start, how
+from bridge.launch.slot import Slot, Start
 from bridge.wire.protocol import ActorStatus, Status
 from pirl_jax.recipe import LaunchConfig
 
@@ -27,6 +27,7 @@ class Actor:
         episodes: Of its own that learners have taken.
         version: Of the parameters that its newest episode is played with.
         heard: When the learner has last heard of it, on the caller's clock, or when it was started.
+        ending: It was asked to end, and none follows it.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Actor:
         self.version: int | None = None
         self._run = 0
         self._earlier = self._of_this = 0
-        self.registered = False
+        self.registered = self.ending = False
 
     @property
     def name(self) -> str:
@@ -66,11 +67,18 @@ class Actor:
         """
         ended = self.slot.ended()
         if ended is not None:
-            self._note_end(ended, now)
+            self.slot.note_end(ended, now, self._say)
         elif self.slot.process is not None:
             self._listen(now, status)
         elif self.slot.lost is None and status is not None and now >= self.slot.due:
             self._begin(now)
+
+    def end(self) -> None:
+        """Ask the process to end, once; no other follows it."""
+        self.slot.ended()
+        if not self.ending and self.slot.process is not None:
+            self.slot.process.terminate()
+        self.ending = True
 
     def _begin(self, now: float) -> None:
         folder = self.slot.fresh()
@@ -98,22 +106,6 @@ class Actor:
             self._earlier, self._of_this = self.episodes, 0
         self._run, self.registered = run, True
         self.heard, self._of_this, self.version = max(self.heard, heard), said.episodes, said.version
-
-    def _note_end(self, status: int, now: float) -> None:
-        words, name = self.slot.last_words(), self.slot.name
-        if status > 0 and words.startswith("error: "):
-            # Our own words for what another start would meet again.
-            self.slot.lost = words
-            self._say(f"{name} is not started again: {words}")
-            return
-        wait = self.slot.again(now)
-        if wait is None:
-            self.slot.lost = words
-            self._say(
-                f"{name} {how(status)}, once too often: it is not started again; {self.slot.log}: {words}"
-            )
-        else:
-            self._say(f"{name} {how(status)} and is started again in {wait:.0f} s; {self.slot.log}: {words}")
 
 
 def environment(settings: LaunchConfig, number: int) -> dict[str, str]:

@@ -11,6 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bridge.launch.pace import duration
+from bridge.wire.reminder import doing
+
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor
     from bridge.launch.supervisor import Supervisor
@@ -20,18 +23,22 @@ _TABLE_EVERY_S = 1.0
 
 
 class Lines:
-    """A line at each event, and one a minute on the run."""
+    """A line at each event, and one on the run after each update and each minute."""
 
     def __init__(self) -> None:
         self._told = time.monotonic()
+        self._update: int | None = None
 
     def say(self, line: str) -> None:
         """Print what has happened, with the time."""
         print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
     def show(self, supervisor: Supervisor) -> None:
-        """Print the run's line once a minute."""
-        if time.monotonic() - self._told >= _LINE_EVERY_S:
+        """Print the run's line if there is a new update, or once a minute."""
+        update = supervisor.pace.update
+        new = self._update is not None and update > self._update
+        self._update = update
+        if new or time.monotonic() - self._told >= _LINE_EVERY_S:
             self._told = time.monotonic()
             self.say(run_line(supervisor))
 
@@ -81,17 +88,15 @@ def run_line(supervisor: Supervisor) -> str:
         parts.append(f"{pace.episodes_per_minute:.0f} episodes/min")
     if pace.success is not None:
         parts.append(f"success {pace.success:.0%}")
-    if supervisor.stopping:
+    if supervisor.learner.process is None and (supervisor.stopping or supervisor.learned):
+        parts.append("the actors end")
+    elif supervisor.stopping or supervisor.learned:
         parts.append("the learner saves")
     elif status is None:
         parts.append("waiting for the learner to listen")
     else:
-        what = "learning from" if status.arrived >= status.awaited else "waiting for"
-        parts.append(
-            f"{what} {status.awaited} episodes: {status.arrived} there, {status.open} open, "
-            f"{len(status.actors)} actors"
-        )
-    if pace.update_s is not None:
+        parts.append(doing(status))
+    if pace.update_s is not None and pace.steady and not supervisor.stopping and done < plan.updates:
         parts.append(f"{duration((plan.updates - done) * pace.update_s)} left")
     return ", ".join(parts)
 
@@ -120,17 +125,11 @@ def state(actor: Actor, now: float) -> str:
     slot = actor.slot
     if slot.lost is not None:
         return "lost"
+    if actor.ending:
+        return "ended" if slot.process is None else "ends"
     if slot.process is None:
         return f"starts in {slot.due - now:.0f} s" if slot.due > now else "waits for the learner"
     return "plays" if actor.registered else "loads"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _behind(newest: int | None, version: int | None) -> str:

@@ -15,10 +15,10 @@ import signal
 import sys
 
 from bridge.launch.board import board
-from bridge.launch.plan import prepare
+from bridge.launch.farewell import all_done
+from bridge.launch.plan import prepare, updates_done
 from bridge.launch.supervisor import Supervisor
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 
 
 def main() -> None:
@@ -27,21 +27,25 @@ def main() -> None:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
-    for number in _SIGNALS:
-        signal.signal(number, _stop_before_the_start)
+    end_on_signal(": nothing was started, the same command begins")
     try:
+        if (done := updates_done(arguments)) is not None:
+            print(all_done(*done))
+            return
         plan = prepare(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     told: list[int] = []
-    with board() as shown:
+    with in_one_line(plan.folder), board() as shown:
+        if plan.begun is not None:
+            shown.say(f"goes on from update {plan.begun} of {plan.updates}")
         supervisor = Supervisor(plan, shown.say)
 
         def ask_to_stop(number: int, _: object) -> None:
             told.append(number)
             supervisor.ask_to_stop()
 
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, ask_to_stop)
         outcome = supervisor.run(shown.show)
     if outcome.end == "failed":
@@ -49,8 +53,3 @@ def main() -> None:
     print(outcome.line)
     if outcome.end == "stopped":
         sys.exit(128 + (told[0] if told else signal.SIGTERM))  # none: someone told the learner itself
-
-
-def _stop_before_the_start(number: int, _: object) -> None:
-    print("stopped: nothing was started; go on with the same command")
-    sys.exit(128 + number)

@@ -35,6 +35,8 @@ class Facts:
     base: str | None
     """Folder or hub id that the run of a checkpoint began with; None: it begins now, or does not say."""
     launch: LaunchConfig
+    policy_servers: int = 0
+    """Processes of their own that act for the actors."""
 
 
 def read_facts(arguments: Sequence[str]) -> Facts:
@@ -46,7 +48,10 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     command = [sys.executable, "-m", "bridge.launch.facts", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise ValueError(last_line(done.stderr).removeprefix("error: "))
+        line = last_line(done.stderr)
+        if not line.startswith("error: "):  # not foreseen, and told by Python
+            sys.stderr.write(done.stderr)
+        raise ValueError(line.removeprefix("error: "))
     for line in done.stderr.splitlines():
         if not line.startswith("WARNING:lerobot."):  # what was set aside, or warned of
             print(line, file=sys.stderr)
@@ -72,6 +77,8 @@ def _print(cfg: Any) -> None:
         from bridge.weights.saved import begun_with
 
         base = begun_with(Path(cfg.checkpoint_path))
+    apart = recipe.inference == "served" and recipe.serve.mode == "process"
+    servers = recipe.serve.replicas if apart else 0
     address = recipe.actor_learner_config
     facts = Facts(
         output_dir=str(cfg.output_dir),
@@ -80,6 +87,7 @@ def _print(cfg: Any) -> None:
         port=address.learner_port,
         max_actors=recipe.max_actors,
         base=base,
+        policy_servers=servers,
         launch=recipe.launch,
     )
     print(_MARK + json.dumps(asdict(facts)))
@@ -89,10 +97,12 @@ def _config_class() -> type:
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
     from bridge import plugin
+    from bridge.plugin.command_line import prepare
 
     plugin.register()
+    prepare()
     return TrainRLServerPipelineConfig
 
 
 if __name__ == "__main__":
-    run_command(_print, _config_class)
+    run_command(_print, _config_class, only_looks=True)

@@ -14,6 +14,8 @@ from pirl_jax.training.metrics import read
 
 _LOOKED_AT = 10
 """Updates: older ones say little of what is to come."""
+_STEADY_AFTER = 3
+"""Times from update to update: of fewer, one that compiles or warms up would speak for all."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Pace:
     update_s: float | None = None
     """Seconds from update to update, in the middle of the last ones."""
     episodes_per_minute: float | None = None
+    steady: bool = False
+    """Whether enough updates are done to say how long others will take."""
 
 
 def pace_of(rows: Sequence[Mapping[str, Any]]) -> Pace:
@@ -42,7 +46,7 @@ def pace_of(rows: Sequence[Mapping[str, Any]]) -> Pace:
     update_s = median(between) if between else None
     episodes = fmean(row["train/episodes"] for row in rows)
     rate = 60 * episodes / update_s if update_s else None
-    return Pace(last["step"], last["train/success_rate"], update_s, rate)
+    return Pace(last["step"], last["train/success_rate"], update_s, rate, len(between) >= _STEADY_AFTER)
 
 
 class Metrics:
@@ -62,3 +66,11 @@ class Metrics:
         if size != self._size:
             self._size, self._pace = size, pace_of(read(self._path))
         return self._pace
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
 from pirl_jax.recipe import LaunchConfig
-from pirl_jax.run_folder.layout import CHECKPOINTS, PRETRAINED_MODEL, TRAIN_CONFIG, last_policy, mend, steps
+from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
 
 AUTO = "--resume=auto"
 _PORT_KEY = "algorithm.actor_learner_config.learner_port"
 _PLUGIN = "--env.discover_packages_path=bridge.plugin"
 _CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
+_STEPS = "--steps="
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ class Plan:
     """Arguments of the first learner."""
     actor: tuple[str, ...]
     """Arguments of every actor, but for its number and its folder."""
+    policy_servers: int = 0
+    """Processes of their own that act for the actors."""
+    begun: int | None = None
+    """The update that it goes on from; None: it begins."""
+
+    @property
+    def policy_server(self) -> tuple[str, ...]:
+        """Arguments of every policy server, but for its number: an actor's, less the plugin."""
+        return _without(self.actor, _PLUGIN.partition("=")[0])
 
     @property
     def folder(self) -> Path:
@@ -61,13 +71,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
     Raises:
         ValueError: It cannot; says why and what to do.
     """
-    given = tuple(_long(argument) for argument in arguments if argument != AUTO)
-    learner = given
-    if AUTO in arguments:
-        output_dir = _output_dir(given)
-        given = _without(given, _RESUME)
-        config = saved_config(output_dir)
-        learner = given if config is None else _resumed(given, config, output_dir)
+    given, learner = _read(arguments)
     facts = read_facts(learner)
     _check(facts)
     output_dir = Path(facts.output_dir)
@@ -79,18 +83,57 @@ def prepare(arguments: Sequence[str]) -> Plan:
         given=given,
         learner=(*_without(learner, _OUTPUT), f"{_OUTPUT}{output_dir}"),
         actor=_actor_arguments(given, learner, facts),
+        policy_servers=facts.policy_servers,
+        begun=None if (config := _resumed_config(learner)) is None else read_step(config.parents[1]),
     )
+
+
+def updates_done(arguments: Sequence[str]) -> tuple[int, Path] | None:
+    """Return updates and folder of a run that a command line would resume, and that is done already.
+
+    LeRobot's parser, which takes half a minute to load and to start a learner with, is not asked.
+
+    Raises:
+        ValueError: The launch's own arguments do not fit; says why. For others the parser has words.
+    """
+    _, learner = _read(arguments)
+    config = _resumed_config(learner)
+    if config is None:
+        return None
+    try:
+        saved = json.loads(config.read_text())
+        steps = int(_value(learner, _STEPS) or saved["steps"])
+        done = read_step(config.parents[1]) >= steps
+        return (steps, Path(_value(learner, _OUTPUT) or saved["output_dir"])) if done else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a command line without what is the launch's own, and its learner's."""
+    given = tuple(_long(argument) for argument in arguments if argument != AUTO)
+    if AUTO not in arguments:
+        return given, given
+    output_dir = _output_dir(given)
+    given = _without(given, _RESUME)
+    config = saved_config(output_dir)
+    return given, given if config is None else _resumed(given, config, output_dir)
+
+
+def _resumed_config(learner: Sequence[str]) -> Path | None:
+    """Return the config of the checkpoint that a learner goes on from; None: it begins."""
+    value = _value(learner, _CONFIG)
+    if f"{_RESUME}true" not in learner or value is None:
+        return None
+    config = Path(value)
+    return config / TRAIN_CONFIG if config.is_dir() else config
 
 
 def saved_config(output_dir: Path) -> Path | None:
     """Return the config in a run's last checkpoint; None where there is no checkpoint."""
     last = last_policy(output_dir) / TRAIN_CONFIG
     mend(last)
-    if last.exists():
-        return last
-    # Killed before there was a link to its first.
-    newest = max(steps(output_dir / CHECKPOINTS), default=None)
-    return None if newest is None else newest[1] / PRETRAINED_MODEL / TRAIN_CONFIG
+    return last if last.exists() else None
 
 
 def _resumed(given: Iterable[str], config: Path, output_dir: Path) -> tuple[str, ...]:
@@ -108,8 +151,7 @@ def _actor_arguments(given: Sequence[str], learner: Sequence[str], facts: Facts)
     plugin = [] if any(argument.startswith(_PLUGIN.partition("=")[0]) for argument in given) else [_PLUGIN]
     if f"{_RESUME}true" not in learner:
         return (*_without(given, _OUTPUT, _RESUME), *plugin)
-    config = Path(_value(learner, _CONFIG) or "")
-    config = config / TRAIN_CONFIG if config.is_dir() else config
+    config = _resumed_config(learner) or Path()
     copy = _launch_folder(Path(facts.output_dir)) / TRAIN_CONFIG
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(config, copy)

@@ -103,6 +103,21 @@ class Slot:
         self.due = now + (wait or 0.0)
         return wait
 
+    def note_end(self, status: int, now: float, say: Callable[[str], None]) -> None:
+        """Say how the process has ended and whether another follows, and when: ``due`` or ``lost``."""
+        words = self.last_words()
+        if status > 0 and words.startswith("error: "):
+            # Our own words for what another start would meet again.
+            self.lost = words
+            say(f"{self.name} is not started again: {words}")
+            return
+        said, wait = f"{self.name} {how(status)}", self.again(now)
+        if wait is None:
+            self.lost = words
+            say(f"{said}, once too often: it is not started again; {self.log}: {words}")
+        else:
+            say(f"{said} and is started again in {wait:.0f} s; {self.log}: {words}")
+
     def last_words(self) -> str:
         """Return the line that the newest process has ended with."""
         return last_line(tail(self.log))

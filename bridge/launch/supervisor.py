@@ -7,19 +7,24 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from bridge.launch.actor import Actor
-from bridge.launch.pace import Metrics, Pace
+from bridge.launch.farewell import farewell
+from bridge.launch.pace import Metrics, Pace, duration
 from bridge.launch.plan import AUTO, Plan, saved_config
+from bridge.launch.policy_server import PolicyServer
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
-from pirl_jax.run_folder.layout import last_policy, read_step
+from pirl_jax.files import tail
+from pirl_jax.run_folder.layout import read_step
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """A learner's status once it was told to stop, and has saved."""
+_SAY_EVERY_S = 60.0
 _PATIENCE_S = 15.0
 """For the actors to end, once they are asked to."""
 
@@ -47,6 +52,7 @@ class Supervisor:
 
     Attributes:
         status: The learner's last word; None while it does not listen.
+        learned: All updates are done: the learner saves the last, and ends.
     """
 
     def __init__(
@@ -65,12 +71,21 @@ class Supervisor:
             Actor(number, plan.actor, plan.folder / f"actor{number}", plan.settings, start, say)
             for number in range(plan.settings.actors)
         ]
+        self.policy_servers = [
+            PolicyServer(
+                number, plan.policy_server, plan.folder / f"server{number}", plan.settings, start, say
+            )
+            for number in range(plan.policy_servers)
+        ]
         self.status: Status | None = None
         self._line = line or StatusLine(plan.address)
         self._metrics = Metrics(plan.output_dir)
         self._answered: float | None = None
+        self._told_s = 0.0
+        """How long a learner that does not listen yet had been waited for when that was said last."""
         self._asked = self._obeyed = 0
         self._failure: str | None = None
+        self.learned = False
 
     @property
     def pace(self) -> Pace:
@@ -98,7 +113,7 @@ class Supervisor:
                 time.sleep(self._poll_s)
             return outcome
         finally:
-            self.close()
+            self.close(show)
 
     def step(self, now: float) -> Outcome | None:
         """Look once; return how the launch has ended, if it has."""
@@ -107,38 +122,70 @@ class Supervisor:
             if (outcome := self._stop()) is not None:
                 return outcome
         self.status = None if self.learner.process is None else self._line.ask()
-        if (outcome := self._look_after_learner(now)) is not None or self.stopping:
+        self.learned = self.learned or self._has_learned()
+        if (outcome := self._look_after_learner(now)) is not None:
             return outcome
+        if self.stopping or self.learned:
+            for actor in self.actors:  # what they play would not be learned from
+                actor.end()
+            return None
+        for server in self.policy_servers:
+            server.step(now)
         for actor in self.actors:
             actor.step(now, self.status)
-        if all(actor.slot.lost is not None for actor in self.actors):
-            return self._give_up()
+        for what, slots in self._workers.items():
+            if slots and all(slot.lost is not None for slot in slots):
+                return self._give_up(what, slots[0])
         return None
 
-    def close(self) -> None:
-        """End what still runs: ask, wait for a while, insist."""
-        processes = self._processes
-        for process in processes:
-            process.terminate()
+    @property
+    def _workers(self) -> dict[str, list[Slot]]:
+        """Who plays: a run ends when nobody is left of one of these."""
+        return {
+            "actor": [actor.slot for actor in self.actors],
+            "policy server": [server.slot for server in self.policy_servers],
+        }
+
+    def close(self, show: Callable[[Supervisor], None] = lambda supervisor: None) -> None:
+        """End what still runs: ask, wait for a while, insist.
+
+        Args:
+            show: Called now and then meanwhile.
+        """
+        if self.learner.process is not None:
+            self.learner.process.terminate()
+        for server in self.policy_servers:
+            server.end()
         deadline = time.monotonic() + _PATIENCE_S
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        while self._still_there() and time.monotonic() < deadline:
+            show(self)
             time.sleep(0.05)
-        for process in processes:
+        for process in self._processes:
             process.kill()
         self._line.close()
 
+    def _still_there(self) -> bool:
+        """Ask the actors to end, once, and tell whether any process of the run has not ended."""
+        for actor in self.actors:
+            actor.end()
+        return any(process.poll() is None for process in self._processes)
+
+    def _has_learned(self) -> bool:
+        if self.status is not None:
+            return self.status.update >= self.plan.updates
+        return self._answered is not None and self.pace.update >= self.plan.updates
+
     @property
     def _processes(self) -> list[Process]:
-        slots = [self.learner, *(actor.slot for actor in self.actors)]
+        slots = [self.learner, *chain(*self._workers.values())]
         return [slot.process for slot in slots if slot.process is not None]
 
-    def _give_up(self) -> Outcome | None:
-        """End a run that has no actors any more; what was learned is saved first."""
-        first = self.actors[0].slot
-        self._failure = f"no actor is left; {first.log}: {(first.lost or '').removeprefix('error: ')}"
+    def _give_up(self, what: str, first: Slot) -> Outcome | None:
+        """End a run that nobody plays any more; what was learned is saved first."""
+        self._failure = f"no {what} is left; {first.log}: {(first.lost or '').removeprefix('error: ')}"
         if self.learner.process is None:
             return Outcome("failed", self._failure)
-        self._say("no actor is left: the learner saves")
+        self._say(f"no {what} is left: the learner saves")
         self.learner.process.terminate()
         return None
 
@@ -158,12 +205,17 @@ class Supervisor:
         if slot.process is None:
             if now >= slot.due:
                 again = slot.restarts > 0
+                self.learned = False
+                for actor in self.actors:
+                    actor.ending = False  # the learner was killed before it had saved the last update
                 slot.start(self.plan.learner_again() if again else self.plan.learner, slot.fresh(), now)
-                self._answered = None
+                self._answered, self._told_s = None, 0.0
                 self._say(f"the learner starts{' again' if again else ''}: {slot.log}")
             return None
         if (status := slot.ended()) is not None:
             return self._note_end(status, now)
+        if self._answered is None and self.status is None:
+            return None if self.stopping else self._await_learner(now)
         if self.status is not None:
             if self._answered is None:
                 self._say(f"the learner listens on {self.plan.address}")
@@ -173,12 +225,27 @@ class Supervisor:
             slot.process.kill()
         return None
 
+    def _await_learner(self, now: float) -> Outcome | None:
+        """Say each minute what a learner is about that does not listen yet; give it up after its time."""
+        waited, log = now - self.learner.started, self.learner.log
+        limit = self.plan.settings.listen_within_s
+        if waited > limit:
+            return Outcome(
+                "failed",
+                f"the learner has not listened within {limit:.0f} s (algorithm.launch.listen_within_s); "
+                f"{log} ends:\n{tail(log)}",
+            )
+        if waited >= self._told_s + _SAY_EVERY_S:
+            self._told_s = waited
+            self._say(
+                f"the learner does not listen yet, after {duration(waited)}: {self.learner.last_words()}"
+            )
+        return None
+
     def _note_end(self, status: int, now: float) -> Outcome | None:
         words, said = self.learner.last_words(), f"the learner {how(status)}"
         if status == 0:
-            last = last_policy(self.plan.output_dir)
-            where = last if last.exists() else self.plan.output_dir
-            return Outcome("finished", f"finished: all {self.plan.updates} updates; the policy is in {where}")
+            return Outcome("finished", farewell(self.plan.output_dir, self.plan.updates))
         if status > 0 and status not in _STOPPED:
             return Outcome("failed", f"{words.removeprefix('error: ')} ({self.learner.log})")
         if self._failure is not None:
@@ -196,5 +263,7 @@ class Supervisor:
         rest = [text for text in self.plan.given if not text.startswith(("--output_dir=", "--resume="))]
         command = shlex.join(["pirl-launch", *rest, output, AUTO])
         config = saved_config(self.plan.output_dir)
-        saved = "nothing is saved" if config is None else f"update {read_step(config.parents[1])} is saved"
-        return Outcome("stopped", f"{word}: {saved}; go on with: {command}")
+        if config is None:
+            return Outcome("stopped", f"{word}: nothing is saved; begin anew with: {command}")
+        saved = read_step(config.parents[1])
+        return Outcome("stopped", f"{word}: update {saved} is saved; go on with: {command}")

@@ -6,9 +6,13 @@ The ``libero`` package asks questions on stdin when it is imported without a con
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import logging
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import yaml
@@ -24,6 +28,11 @@ ASSET_FOLDERS = (
 """What a complete assets folder holds."""
 
 SETUP = "pirl-libero-setup"
+
+_HUB_RECORDS = ".cache"
+"""What the hub's client keeps in a folder that it downloads to."""
+_MACROS = ("private macro file", "scripts/setup_macros.py")
+"""In what robosuite says, as a warning and twice, of a file that nobody needs."""
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +104,14 @@ def read_config() -> dict[str, str]:
     return entries
 
 
+def clear_remains(folder: Path) -> None:
+    """Remove a folder in which a download that failed has left no asset; any other stays."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} <= {_HUB_RECORDS}:
+        shutil.rmtree(folder)
+
+
 def missing_assets(folder: Path) -> list[str]:
     """Return which of the assets' folders are not there."""
     return [name for name in ASSET_FOLDERS if not (folder / name).is_dir()]
@@ -127,12 +144,17 @@ def prepare() -> None:
         log.info("Wrote LIBERO's config file: %s", write_config())
     task_folders()
     entries = read_config()
+    logging.getLogger("robosuite_logs").addFilter(_is_no_macro_advice)
     import libero.libero as package
 
     # Looked up at every use; LIBERO itself fills it by looking beside the package, then in its cache.
     assets = Path(entries.get("assets", root / "assets"))
     if not missing_assets(assets):
         package._assets_path_cache = str(assets)
+
+
+def _is_no_macro_advice(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _MACROS)
 
 
 def find_assets() -> Path:
@@ -142,12 +164,33 @@ def find_assets() -> Path:
         LiberoError: There is none, and the download failed.
     """
     prepare()
-    from libero.libero import get_assets_path
-
-    folder = Path(get_assets_path())
+    folder, said = _libero_finds()
     if missing := missing_assets(folder):
+        clear_remains(cached_assets())
+        if reason := _why_no_download(said):
+            raise LiberoError(
+                f"LIBERO's assets are not here, and the Hugging Face Hub does not provide them ({reason}). "
+                f"With access to it run: {SETUP}; without, copy them here and run: {SETUP} --assets FOLDER"
+            )
         raise LiberoError(
             f"LIBERO's assets are incomplete: {folder} lacks {', '.join(missing)}. With access to the "
             f"Hugging Face Hub run: {SETUP}; without, copy them here and run: {SETUP} --assets FOLDER"
         )
     return folder
+
+
+def _libero_finds() -> tuple[Path, str]:
+    """Return the folder that LIBERO itself finds or downloads, and what it prints meanwhile."""
+    from libero.libero import get_assets_path
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
+        return Path(get_assets_path()), said.getvalue()
+
+
+def _why_no_download(said: str) -> str | None:
+    """Return the reason among the lines that LIBERO prints of a download that failed; None: it tried none."""
+    mark = "Could not download assets from HuggingFace Hub: "
+    reasons = [line.partition(mark)[2] for line in said.splitlines() if mark in line]
+    return reasons[0].rstrip(".") if reasons else None

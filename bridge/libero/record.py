@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import itertools
 import logging
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,9 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from bridge.datasets.tokenizer import build_tokenizer
 from bridge.libero.schedule import Schedule
 from bridge.libero.suites import SUITES, TaskId, select_tasks
+from bridge.processes import pool
+from pirl_jax.command import QUIET, shorten_import_warnings
+from pirl_jax.ending import end_on_signal, in_one_line
 
 logger = logging.getLogger("record")
 
@@ -36,6 +38,7 @@ CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
 STATE_DIM = ACTION_DIM = 20
 FPS = 20
 """LIBERO's control frequency."""
+_FORESEEN = (ValueError, RuntimeError)
 
 
 class ExpertError(RuntimeError):
@@ -120,8 +123,16 @@ def _aimed_at(simulator: Any, closing: bool) -> np.ndarray:
     return action
 
 
+def _quiet() -> None:
+    """Leave of what imports report what means something, in a worker as in the command itself."""
+    shorten_import_warnings()
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+
+
 @lru_cache(maxsize=1)
 def _environment(task: TaskId, image_size: int) -> Any:
+    _quiet()
     # Slow to import, and in the workers only.
     from bridge.libero.tasks import LiberoTasks, make_env
 
@@ -174,15 +185,14 @@ def record(
         repo_id, fps=FPS, features=_features(image_size), root=root, use_videos=False, image_writer_threads=2
     )
     started = time.monotonic()
-    # Spawned: OpenGL and the locks of this process's threads do not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with pool(workers) as processes:
         for done, task in enumerate(tasks):
             attempts = (
                 Attempt(task, index % 50, seed + index, image_size, noise, expert)
                 for index in range(2 * episodes)
             )
             saved = 0
-            for attempt, demonstration in enumerate(_in_order(pool, attempts, 2 * workers), 1):
+            for attempt, demonstration in enumerate(_in_order(processes, attempts, 2 * workers), 1):
                 if demonstration.success:
                     _save(dataset, demonstration, instruction(task))
                     saved += 1
@@ -200,12 +210,16 @@ def record(
     return dataset
 
 
-def _in_order(pool: Any, attempts: Iterator[Attempt], ahead: int) -> Iterator[Demonstration]:
+def _in_order(processes: Any, attempts: Iterator[Attempt], ahead: int) -> Iterator[Demonstration]:
     """Results in the order of the attempts, with no more than ``ahead`` of them begun or waiting."""
-    pending = [pool.apply_async(demonstrate, (attempt,)) for attempt in itertools.islice(attempts, ahead)]
+    pending = [
+        processes.apply_async(demonstrate, (attempt,)) for attempt in itertools.islice(attempts, ahead)
+    ]
     while pending:
         yield pending.pop(0).get()
-        pending += [pool.apply_async(demonstrate, (attempt,)) for attempt in itertools.islice(attempts, 1)]
+        pending += [
+            processes.apply_async(demonstrate, (attempt,)) for attempt in itertools.islice(attempts, 1)
+        ]
 
 
 def _features(image_size: int) -> dict[str, dict]:
@@ -229,6 +243,26 @@ def _save(dataset: LeRobotDataset, demonstration: Demonstration, instruction: st
     dataset.save_episode()
 
 
+def _record(arguments: argparse.Namespace) -> None:
+    numbers = None if arguments.tasks is None else [int(n) for n in arguments.tasks.split(",")]
+    tasks = select_tasks(arguments.suites, numbers)
+    _expert(arguments.expert)
+    record(
+        arguments.output_dir / "dataset",
+        tasks,
+        arguments.episodes,
+        arguments.expert,
+        image_size=arguments.image_size,
+        noise=arguments.noise,
+        seed=arguments.seed,
+        workers=arguments.workers,
+    )
+    from bridge.libero.tasks import instruction
+
+    words = map(instruction, select_tasks(",".join(SUITES), None))
+    build_tokenizer(arguments.output_dir / "tokenizer", words)
+
+
 def main() -> None:
     """Parse the command line; record, and make a tokenizer that knows every task's words."""
     parser = argparse.ArgumentParser(prog="python -m bridge.libero.record", description=__doc__)
@@ -243,25 +277,12 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/libero_small"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    _quiet()
+    end_on_signal(f"; what was recorded is in {arguments.output_dir}, without an end")
     try:
-        numbers = None if arguments.tasks is None else [int(n) for n in arguments.tasks.split(",")]
-        tasks = select_tasks(arguments.suites, numbers)
-        _expert(arguments.expert)
-        record(
-            arguments.output_dir / "dataset",
-            tasks,
-            arguments.episodes,
-            arguments.expert,
-            image_size=arguments.image_size,
-            noise=arguments.noise,
-            seed=arguments.seed,
-            workers=arguments.workers,
-        )
-        from bridge.libero.tasks import instruction
-
-        words = map(instruction, select_tasks(",".join(SUITES), None))
-        build_tokenizer(arguments.output_dir / "tokenizer", words)
-    except (ValueError, RuntimeError) as error:
+        with in_one_line(arguments.output_dir, _FORESEEN):
+            _record(arguments)
+    except _FORESEEN as error:
         sys.exit(f"error: {error}")
     print(f"results: {arguments.output_dir}/dataset and {arguments.output_dir}/tokenizer")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bridge.libero import installation
 from bridge.libero.installation import LiberoError
+from pirl_jax.ending import end_on_signal
 
 RENDERERS = ("egl", "osmesa")
 _TIMEOUT = 300.0  # seconds for a frame; the first import of LIBERO compiles for a while
@@ -53,6 +54,7 @@ def link_assets(folder: Path) -> Path:
         LiberoError: There are other assets already.
     """
     link = installation.cached_assets()
+    installation.clear_remains(link)
     if link.is_symlink():
         link.unlink()
     elif link.exists():
@@ -118,6 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--assets", type=Path, help="a local folder of LIBERO's assets; without it they are downloaded once"
     )
     options = parser.parse_args(arguments)
+    end_on_signal("; the same command goes on")
+    if options.assets is None and installation.missing_assets(installation.cached_assets()):
+        print("LIBERO looks for its assets, and downloads them where there are none", flush=True)
     try:
         assets = configure(options.assets)
     except (LiberoError, OSError) as error:

@@ -69,8 +69,7 @@ class LiberoTasks(gym.Env):
         self._steps = 0
         self._rendering = True
         self._observation: Mapping[str, Any] = {}
-        # An OpenGL context that outlives the interpreter's shutdown prints errors.
-        atexit.register(_close, weakref.ref(self))
+        self._closes_at_exit = False
 
     @property
     def simulator(self) -> Any:
@@ -147,6 +146,11 @@ class LiberoTasks(gym.Env):
             task = self._tasks[index]
             log.info("Building %s.", task.label)
             self._built[index] = _Task(self._make(task))
+            if not self._closes_at_exit:
+                # Once robosuite's import has registered the end of EGL, so that this comes before it: an
+                # OpenGL context that outlives EGL prints errors.
+                self._closes_at_exit = True
+                atexit.register(_close, weakref.ref(self))
         self._built.move_to_end(index)
         return self._built[index]
 

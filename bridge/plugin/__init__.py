@@ -18,6 +18,7 @@ def register() -> None:
         "libero_config",
         "processors",
         "algorithm",
+        "parsing",
         "pipeline",
     ):
         import_module(f"{__name__}.{name}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from bridge.plugin.actor_settings import ActorSettings
 from pirl_jax.trees import leaves
 
-RECIPE_SECTIONS = ("trainable", "noise", "rollout", "push", "dataset_stats")
+RECIPE_SECTIONS = ("inference", "trainable", "noise", "rollout", "push", "dataset_stats")
 """Of ``algorithm``: those that decide how an actor acts. The others are the learner's own."""
 
 _NOT_THE_POLICYS = (
@@ -29,6 +29,9 @@ _NOT_THE_POLICYS = (
 )
 """Beginnings of names in ``policy``: where it runs and is stored, how it was trained; and what is compared
 elsewhere."""
+
+FROZEN = "frozen tensors"
+"""Name of the encoder's fingerprint in the table."""
 
 _ENCODER = "model.vlm."
 _SENTENCE = "pick up the red cube, then close 2 drawers"

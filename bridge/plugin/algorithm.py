@@ -1,11 +1,7 @@
-"""The actor's half of PI-RL behind LeRobot's ``RLAlgorithm``: choose chunks, apply the learner's pushes."""
+"""The actor's half of PI-RL behind LeRobot's ``RLAlgorithm``: have chunks chosen, and pack them."""
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,38 +10,26 @@ import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from lerobot.rl.algorithms import factory
 from lerobot.rl.algorithms.base import RLAlgorithm
-from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
 from bridge.plugin import seams, transport
-from bridge.plugin.agreement import fingerprint
-from bridge.plugin.noise_head import NoiseHead
+from bridge.plugin.acting import Acting
+from bridge.plugin.local import LocalActing
 from bridge.plugin.processors import action_unnormalizer
 from bridge.plugin.recipe_config import PiRLConfig
-from bridge.plugin.sampler import sample, use_float32_head
+from bridge.plugin.served import LightPolicy, ServedActing
 from bridge.wire.record import Record, pack
-from pirl_jax.likelihood import modes
-from pirl_jax.rollout.assignments import Assignment
-
-_NO_RUN = 0
-"""No learner's process has this id, so that its episodes are dropped."""
-_POLL_S = 0.2
-_REMIND_S = 60.0
-
-log = logging.getLogger(__name__)
 
 
 class PiRLAlgorithm(RLAlgorithm):
-    """Replaces a policy's ``select_action`` by one that samples, scores and packs a chunk.
+    """Replaces a policy's ``select_action`` by one that has a chunk chosen and packs it.
 
     Args:
-        policy: A stock ``XVLAPolicy``; its class and config stay stock.
+        policy: A stock ``XVLAPolicy``, whose class and config stay stock, or the light one of a served run.
         config: Bound to the policy's config.
 
     Attributes:
-        version: Of the weights in the policy; 0 until the learner's first push.
-        run: Id of the learner's process that sent them.
-        noise: The recipe's, at the level that came with those weights.
+        acting: Who chooses.
 
     Raises:
         bridge.plugin.seams.SeamError: This is LeRobot's actor, and the plugin did not take effect in it.
@@ -55,117 +39,50 @@ class PiRLAlgorithm(RLAlgorithm):
     config_class = PiRLConfig
     name = "pi_rl"
 
-    def __init__(self, policy: XVLAPolicy, config: PiRLConfig) -> None:
+    def __init__(self, policy: XVLAPolicy | LightPolicy, config: PiRLConfig) -> None:
         self.policy: Any = policy
         self.config: PiRLConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.version = self.run = 0
-        use_float32()
-        use_float32_head(policy)
-        policy.eval()
-        self._generator = torch.Generator()
-        self._seed_noise(torch.initial_seed() % 2**63)
-        self._assigned: Assignment | None = None
-        self._assigned_run = 0
-        self.noise = config.noise
-        self._mode = modes.MODES[config.noise.mode]
-        self._head = NoiseHead.for_policy(policy, config.noise) if self._mode.learned_std else None
+        served = isinstance(policy, LightPolicy)
+        self.acting: Acting = (
+            ServedActing(policy, config.noise) if served else LocalActing(policy, config.noise)
+        )
         self._unnormalize = action_unnormalizer(policy.config, config)
         seams.install(seams.SELECT_ACTION, policy, self.select_action)
-        self._channel = transport.current()  # None: a test, or a program that asks for chunks
         if transport.is_actor():
             transport.confirm()
-        if self._channel is not None:
-            frozen = fingerprint(policy.state_dict())
-            self._channel.episodes.register(
-                config.actor_name, {**config.agreement(), "frozen tensors": frozen}
-            )
+        channel = transport.current()  # None: a test, or a program that asks for chunks
+        if channel is not None:
+            self.acting.channel = channel
+            channel.episodes.register(config.actor_name, {**config.agreement(), **self.acting.agreement()})
 
     def select_action(self, batch: dict[str, Tensor]) -> Tensor:
         """Choose a chunk and return it as a packed action row, float32 [1, R].
 
         Raises:
             bridge.wire.record.RecordError: The policy's output is not finite.
-            SystemExit: The actor was told to stop while it waited for parameters.
+            SystemExit: The actor was told to stop while it waited for the learner.
         """
-        self._begin_episode()
-        K = self.policy.config.num_denoising_steps
-        step = self._mode.sample_step(self._rng, K)
-        drawn = sample(self.policy, batch, self.noise, step, self._generator, self._head)
-        if drawn.action.shape[0] != 1:
-            raise ValueError(
-                f"An actor runs one environment; got a batch of {drawn.action.shape[0]} observations."
-            )
+        decision = self.acting.decide(batch)
         # postprocess works in place; the latents must stay the model's own channels.
-        chunk = self._unnormalize(self.policy.model.action_space.postprocess(drawn.action.clone()))
+        chunk = self._unnormalize(self.policy.model.action_space.postprocess(decision.action.clone()))
         env_action = chunk[0, : self.policy.config.n_action_steps]
         if self.config.env_action is not None:
             env_action = self.config.env_action(env_action)
         record = Record(
             env_action=_array(env_action),
-            latents=_array(drawn.latents[:, 0]),
-            log_prob=_array(drawn.log_prob[0]),
-            denoise_step=step,
-            version=self.version,
-            number=0 if self._assigned is None else self._assigned.number,
-            run=self.run if self._assigned is None else self._assigned_run,
+            latents=decision.latents,
+            log_prob=decision.log_prob,
+            denoise_step=decision.denoise_step,
+            version=decision.version,
+            number=decision.number,
+            run=decision.run,
+            feature_key=decision.feature_key,
         )
         return torch.from_numpy(pack(record))[None]
 
     def load_weights(self, weights: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
-        """Copy a push: ``{"run", "version", "level", "policy": {state-dict key: tensor}}``.
-
-        It may hold a part of the policy's tensors. One that does not fit is logged and changes nothing.
-        """
-        try:
-            state = self._tensors()
-            run, version, level, tensors = _read_push(weights, state, self._mode)
-        except ValueError as error:
-            log.error("Rejected a parameter push and kept version %d: %s", self.version, error)
-            return
-        with torch.no_grad():
-            for key, tensor in tensors.items():
-                state[key].copy_(tensor)
-        self.run, self.version = run, version
-        self.noise = dataclasses.replace(self.noise, level=level)
-        log.info("Loaded version %d (%d tensors).", version, len(tensors))
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """What a push may set: the policy's tensors and the noise head's."""
-        head = {} if self._head is None else self._head.state_dict()
-        return self.policy.state_dict() | {f"{modes.NOISE_HEAD}.{key}": value for key, value in head.items()}
-
-    def _begin_episode(self) -> None:
-        """Before an episode's first chunk, load the version that was assigned and take up its noise."""
-        if self._channel is None or (assigned := self._channel.episodes.current) is None:
-            return
-        self._channel.episodes.say_alive()
-        if assigned is self._assigned:  # not by its number, which may be handed out again
-            return
-        before, run = self.run, self._channel.episodes.run
-        waited = time.monotonic()
-        # A newer version does as well: the one that was assigned may have been replaced on its way.
-        while self.run != run or self.version < assigned.version:
-            self._channel.episodes.say_alive()
-            message = self._channel.parameters.take(_POLL_S)
-            if message is not None:
-                self.load_weights(bytes_to_state_dict(message))
-                if self.run not in (before, run):
-                    # Of another process of the learner than had assigned the episode: one of the two is gone,
-                    # and what was assigned may never be pushed. The episode is played as no process's, for
-                    # nothing; the next is asked for from the one that is there.
-                    run = _NO_RUN
-                    break
-            elif self._channel.stop.is_set():
-                sys.exit(0)
-            elif time.monotonic() - waited > _REMIND_S:
-                waited = time.monotonic()
-                log.warning("Waiting for version %d of the parameters.", assigned.version)
-        self._assigned, self._assigned_run = assigned, run
-        self._seed_noise(assigned.noise_key)
-
-    def _seed_noise(self, key: int) -> None:
-        self._generator.manual_seed(key)
-        self._rng = np.random.default_rng(key)
+        """Take over a parameter message."""
+        self.acting.load_weights(weights)
 
     def update(self, batch_iterator: Any) -> Any:
         """Refuse: training is the learner's.
@@ -193,50 +110,6 @@ class PiRLAlgorithm(RLAlgorithm):
         """
         if state_dict:
             raise ValueError(f"PI-RL's actor has no tensors of its own; got {sorted(state_dict)}.")
-
-
-def _read_push(
-    weights: Mapping[str, Any], state: Mapping[str, Tensor], mode: modes.Mode
-) -> tuple[int, int, float, Mapping[str, Tensor]]:
-    """Check a push against the actor's tensors and mode as a whole, before anything is copied."""
-    if set(weights) != {"run", "version", "level", "policy"}:
-        raise ValueError(f"a push holds 'run', 'version', 'level' and 'policy'; got {sorted(weights)}.")
-    for name, dtype in (("run", torch.int64), ("version", torch.int64), ("level", torch.float64)):
-        value = weights[name]
-        if not isinstance(value, Tensor) or value.shape != () or value.dtype != dtype:
-            raise ValueError(f"{name} must be a scalar tensor of {dtype}; got {value!r}.")
-    run, version, level = int(weights["run"]), int(weights["version"]), float(weights["level"])
-    if not 1 <= version < 1 << 31 or not 0 <= run < 1 << 32:
-        raise ValueError(f"version must be in [1, 2^31) and run in [0, 2^32); got {version} and {run}.")
-    if not 0 < level < mode.max_level:
-        raise ValueError(f"the noise level must be above 0 and below {mode.max_level:.4g}; got {level}.")
-    tensors = weights["policy"]
-    if not tensors:
-        raise ValueError("no tensors in the push.")
-    for key, tensor in tensors.items():
-        if key not in state:
-            raise ValueError(
-                f"the policy has no tensor {key!r}. Do actor and learner share one policy config?"
-            )
-        if tensor.shape != state[key].shape:
-            raise ValueError(
-                f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(state[key].shape)}."
-            )
-        if tensor.is_floating_point() != state[key].is_floating_point():
-            raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{key} holds NaN or infinity.")
-    return run, version, level, tensors
-
-
-def use_float32() -> None:
-    """Multiply and convolve float32 numbers in float32, as the learner does.
-
-    LeRobot's actor has switched TF32 on by the time the algorithm is made: on a GPU with tensor cores the
-    head would act with 10 bits of mantissa, and the learner score with 23.
-    """
-    torch.set_float32_matmul_precision("highest")  # sets torch.backends.cuda.matmul.allow_tf32 too
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def _array(tensor: Tensor) -> np.ndarray:

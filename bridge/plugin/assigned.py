@@ -41,7 +41,9 @@ class AssignedEpisodes:
         recovered: Called after each success.
 
     Attributes:
+        actor: As given.
         run: Id of the learner's process; 0 before registration.
+        server: Address of the policy server that acts for this actor; "" is the learner's own.
         current: What is being played.
     """
 
@@ -57,11 +59,11 @@ class AssignedEpisodes:
         self._next = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.NEXT}")
         self._alive = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.ALIVE}")
         self._said, self._saying = 0.0, None
-        self._actor, self._stop = actor, stop
+        self.actor, self._stop = actor, stop
         self._wait, self._recovered = wait, recovered
         self._name, self._agreement = "", {}
         self._held: deque[int] = deque()
-        self.run = 0
+        self.run, self.server = 0, ""
         self.current: Assignment | None = None
 
     def register(self, name: str, agreement: Mapping[str, Any]) -> None:
@@ -75,9 +77,17 @@ class AssignedEpisodes:
             SystemExit: The learner refuses it, and says why; or the actor was told to stop.
         """
         self._name, self._agreement = name, dict(agreement)
-        message = Registration(self._actor, name, protocol.PACKAGE_VERSION, record.FORMAT, self._agreement)
+        message = Registration(self.actor, name, protocol.PACKAGE_VERSION, record.FORMAT, self._agreement)
         registered = self._ask(self._register, message, Registered)
-        self.run = registered.run
+        self.run, self.server = registered.run, registered.server
+
+    def register_again(self) -> None:
+        """Introduce this actor once more: the learner may send it to another policy server.
+
+        Raises:
+            SystemExit: As for :meth:`register`.
+        """
+        self.register(self._name, self._agreement)
 
     def next(self) -> Assignment:
         """Return the episode to play, waiting until the learner wants one.
@@ -87,7 +97,7 @@ class AssignedEpisodes:
         """
         reminded = time.monotonic()
         while True:
-            reply = self._ask(self._next, Request(self._actor, self.run, list(self._held)), Reply)
+            reply = self._ask(self._next, Request(self.actor, self.run, list(self._held)), Reply)
             fields = asdict(reply)
             if reply.number is not None:
                 self._held.append(reply.number)
@@ -102,7 +112,7 @@ class AssignedEpisodes:
         if time.monotonic() - self._said > _SAY_EVERY_S:
             self._said = time.monotonic()
             # It would be cancelled if nobody kept it; what becomes of it does not matter.
-            self._saying = self._alive.future(protocol.encode(Alive(self._actor)), timeout=_CALL_TIMEOUT_S)
+            self._saying = self._alive.future(protocol.encode(Alive(self.actor)), timeout=_CALL_TIMEOUT_S)
 
     def acknowledged(self) -> None:
         """Note that the oldest episode that was not acknowledged now is, or has been given up."""
@@ -127,8 +137,8 @@ class AssignedEpisodes:
                 code, details = error.code(), error.details()
                 if code is grpc.StatusCode.NOT_FOUND and isinstance(message, Request):
                     log.info("The learner is another process now; registering again.")
-                    self.register(self._name, self._agreement)
-                    message = Request(self._actor, self.run, list(self._held))
+                    self.register_again()
+                    message = Request(self.actor, self.run, list(self._held))
                     continue
                 if code is grpc.StatusCode.UNIMPLEMENTED:
                     details = (

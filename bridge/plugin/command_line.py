@@ -10,17 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
 
+from bridge.plugin import parsing
+
 log = logging.getLogger(__name__)
 
 _POLICY = "policy"
+_HUB_S = 10.0
 
 
 def prepare() -> None:
-    """Make all count that stands beside a config file's ``policy.path``; call before the parser.
+    """Make all count that stands beside a config file's ``policy.path``, and errors one line; call before the
+    parser.
 
     LeRobot reads the file after the command line. Until it knows of the path it takes ``--policy.x=y`` for an
     option of some policy type and refuses it; and of what the file says beside the path it drops lists,
@@ -29,6 +34,7 @@ def prepare() -> None:
     Raises:
         ValueError: There is no such file, or no such checkpoint.
     """
+    parsing.say_in_one_line()
     _check_file(parser.parse_arg("config_path"))
     section = of_file()
     check_folder(parser.parse_arg(f"{_POLICY}.{parser.PATH_KEY}") or section.get(parser.PATH_KEY))
@@ -47,7 +53,7 @@ def check_folder(path: str | None) -> None:
     """Check a checkpoint's folder, which LeRobot takes for a model of the hub if there is none.
 
     Raises:
-        ValueError: There is none, and it cannot be the hub's: that has ``name`` or ``owner/name``.
+        ValueError: There is none, and the hub, whose models are ``name`` or ``owner/name``, has none either.
     """
     if path is None or Path(path).is_dir():
         return
@@ -57,6 +63,25 @@ def check_folder(path: str | None) -> None:
         raise ValueError(
             f"there is no folder policy.path={path}; give a checkpoint's, as …/last/pretrained_model."
         )
+    if reason := not_on_hub(path):
+        raise ValueError(
+            f"there is no folder policy.path={path}, and the Hugging Face Hub does not provide it "
+            f"({reason}). Check the name and the connection."
+        )
+
+
+def not_on_hub(repo_id: str, revision: str | None = None) -> str | None:
+    """Say why a model cannot be had of the hub, by one request; None if it can, or was downloaded before.
+
+    LeRobot's own download tries for half a minute before it says that there is no connection.
+    """
+    try:
+        if isinstance(try_to_load_from_cache(repo_id, "config.json", revision=revision), str):
+            return None
+        HfApi().model_info(repo_id, revision=revision, timeout=_HUB_S)
+    except Exception as error:  # whatever its HTTP client raises
+        return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    return None
 
 
 def _check_file(path: str | None) -> None:

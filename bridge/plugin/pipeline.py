@@ -14,6 +14,8 @@ from bridge.plugin.command_line import nothing_is_pushed, prepare
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
+from pirl_jax.command import shorten_import_warnings
+from pirl_jax.ending import end_quickly
 from pirl_jax.recipe.renamed import refuse_old_names
 
 
@@ -22,8 +24,18 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
 
     Raises:
         ValueError: Policy, environment and recipe do not fit each other.
-        bridge.plugin.seams.SeamError: This is LeRobot's actor, and it is not what the plugin knows.
+        SystemExit: Likewise, or LeRobot is not what the plugin knows, in LeRobot's actor: with one line, as
+            it would print a traceback.
     """
+    if not transport.is_actor():
+        return _validate(cfg)
+    try:
+        _validate(cfg)
+    except (ValueError, OSError, seams.SeamError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def _validate(cfg: TrainRLServerPipelineConfig) -> None:
     algorithm = cfg.algorithm
     if not isinstance(algorithm, PiRLConfig):
         _stock_validate(cfg)
@@ -32,6 +44,12 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
         raise ValueError(
             'the config has no dataset: add "dataset": {"repo_id": "<any name>"}. It is read if '
             "algorithm.demonstrations.coef is above 0."
+        )
+    if not isinstance(cfg.env, ActorSettings | None) or (cfg.env is None and transport.is_actor()):
+        raise ValueError(
+            f"env.type={cfg.env and cfg.env.type} cannot be played under algorithm.type=pi_rl, where an "
+            "environment takes whole chunks and is simulated: set env.type=libero, or env.type=chunked_gym "
+            "with env.gym_id of any gym environment."
         )
     with nothing_is_pushed(cfg):
         _stock_validate(cfg)
@@ -46,7 +64,8 @@ def validate(cfg: TrainRLServerPipelineConfig) -> None:
     if transport.is_actor():
         seams.check_all()
         learner = algorithm.actor_learner_config
-        transport.install(f"{learner.learner_host}:{learner.learner_port}")
+        served = algorithm.inference == "served"
+        transport.install(f"{learner.learner_host}:{learner.learner_port}", notices=served)
         if isinstance(cfg.env, LiberoConfig):
             cfg.env = cfg.env.for_actor()
 
@@ -66,4 +85,6 @@ def _prepare() -> None:
 
 _stock_validate = seams.install(seams.VALIDATE, TrainRLServerPipelineConfig, validate)
 if transport.is_actor():  # which loads this plugin before it parses its command line
+    end_quickly()
+    shorten_import_warnings()
     _prepare()

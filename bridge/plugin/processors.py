@@ -26,7 +26,7 @@ from lerobot.processor import (
 from lerobot.utils.constants import OBS_IMAGES
 
 from bridge.plugin import seams
-from bridge.plugin.recipe_config import PiRLConfig, is_bound
+from bridge.plugin.recipe_config import PiRLConfig, is_bound, is_served
 
 
 @dataclass
@@ -61,6 +61,9 @@ def make_processors(
     if not is_bound(config):
         return _stock_make_processors(config, dataset_stats)
     steps = make_default_policy_processor_steps(config, None)
+    if is_served(config):  # the policy server takes observations as the environment emits them
+        as_they_come = [steps.rename_observations, steps.add_batch_dim]
+        return make_policy_processor_pipelines(input_steps=as_they_come, output_steps=[steps.to_cpu])
     input_steps = [
         steps.rename_observations,
         steps.add_batch_dim,

@@ -142,7 +142,7 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             "storage_device": self.storage_device,
             "dataset_stats": self.dataset_stats,
             "num_discrete_actions": None,
-            _MARK: True,
+            _MARK: self.inference,
         }
         for name, value in attributes.items():
             setattr(policy, name, value)
@@ -171,4 +171,9 @@ def language_features(num_tokens: int) -> dict[str, PolicyFeature]:
 
 def is_bound(policy_config: Any) -> bool:
     """Tell whether a policy's config belongs to a run of this recipe."""
-    return getattr(policy_config, _MARK, False)
+    return bool(getattr(policy_config, _MARK, None))
+
+
+def is_served(policy_config: Any) -> bool:
+    """Tell whether a policy server chooses the chunks of the policy's actors."""
+    return getattr(policy_config, _MARK, None) == "served"

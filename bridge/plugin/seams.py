@@ -8,18 +8,17 @@ that has moved ends in a :class:`SeamError` of one line, never in an actor that 
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
-import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from bridge.plugin.source import difference
 
 _WRITTEN_FOR = {
     "lerobot": ("LeRobot", "lerobot==0.6.1"),
+    "draccus": ("draccus", "draccus==0.11.6"),
     "grpc": ("grpcio", "grpcio==1.85.1"),
     "robosuite": ("robosuite", "robosuite==1.4.0"),
 }
@@ -99,6 +98,20 @@ VALIDATE = Seam(
     without="the environment does not know the policy, and nothing intercepts the actor's channel",
     attribute="validate",
 )
+PARSE = Seam(
+    name="parse",
+    expected={
+        "lerobot.configs.parser:wrap": ("draccus.parse(config_class=argtype", "except DecodingError"),
+        "lerobot.configs.train:TrainPipelineConfig.from_pretrained": ("draccus.parse(cls, config_file",),
+        "lerobot.configs.policies:PreTrainedConfig.from_pretrained": (
+            "draccus.parse(config_cls, config_file",
+        ),
+        "draccus.argparsing:parse(config_class, config_path, args, prog, exit_on_error, preferred_help)": (),
+    },
+    instead="`parsing.parse`: draccus's own; what it refuses is one line, once `prepare` has been called",
+    without="a wrong setting ends in a thousand lines of usage, or in a traceback",
+    attribute="parse",
+)
 GET_ALGORITHM_CLASS = Seam(
     name="get_algorithm_class",
     expected={
@@ -168,6 +181,22 @@ SELECT_ACTION = Seam(
     without="the actor sends bare actions, of which the learner cannot compute a likelihood",
     attribute="select_action",
 )
+FROM_PRETRAINED = Seam(
+    name="from_pretrained",
+    expected={
+        "lerobot.policies.xvla.modeling_xvla:XVLAPolicy.from_pretrained": (),
+        "lerobot.policies.factory:make_policy": (
+            "kwargs['config'] = cfg",
+            "policy = policy_cls.from_pretrained(**kwargs)",
+            "policy.to(cfg.device)",
+        ),
+        "lerobot.rl.actor:act_with_policy": ("policy = make_policy(cfg=cfg.policy",),
+    },
+    instead="`served.from_pretrained`: LeRobot's own, but an actor of a policy server gets a module "
+    "without parameters",
+    without="an actor that a policy server acts for loads the policy's weights all the same",
+    attribute="from_pretrained",
+)
 DISCRETE_PENALTY = Seam(
     name="discrete_penalty side channel",
     expected={
@@ -216,11 +245,13 @@ SEAMS = (
     CHANNEL,
     SIGNAL_HANDLER,
     VALIDATE,
+    PARSE,
     GET_ALGORITHM_CLASS,
     PROCESSOR_FACTORY,
     LIBERO_ENTRY,
     LIBERO_NAME,
     SELECT_ACTION,
+    FROM_PRETRAINED,
     DISCRETE_PENALTY,
     ROBOSUITE,
 )
@@ -235,9 +266,9 @@ def check(seam: Seam) -> None:
         SeamError: They differ.
     """
     for place, code in seam.expected.items():
-        if difference := _difference(place, code):
+        if what := difference(place, code):
             package = place.split(":")[0].split(".")[0]
-            raise moved(seam, f"{place.partition('(')[0]} {difference}", package)
+            raise moved(seam, f"{place.partition('(')[0]} {what}", package)
 
 
 def check_all() -> None:
@@ -304,48 +335,6 @@ def moved(seam: Seam, what: str, package: str = "lerobot") -> SeamError:
     )
     log.error("%s", error)
     return error
-
-
-def source(module: str) -> str | None:
-    """Return a module's source without importing it or its parents; None if there is none."""
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(location, *rest)
-        for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if file.is_file():
-                return file.read_text(encoding="utf-8")
-    return None
-
-
-_parse = lru_cache(maxsize=4)(ast.parse)  # neighbours in the table ask for the same files
-
-
-def _difference(place: str, code: tuple[str, ...]) -> str:
-    """What is not as expected, to follow the name of the place; "" if nothing is."""
-    where, has_parameters, parameters = place.removesuffix(")").partition("(")
-    module, _, path = where.partition(":")
-    text = source(module)
-    node: Any = None if text is None else _parse(text)
-    for name in path.split("."):
-        node = next(
-            (child for child in getattr(node, "body", ()) if getattr(child, "name", "") == name), None
-        )
-    if node is None:
-        return "is not there"
-    if has_parameters and (found := ", ".join(_parameter_names(node.args))) != parameters:
-        return f"takes ({found}) instead of ({parameters})"
-    unparsed, position = ast.unparse(node), 0
-    for piece in code:
-        position = unparsed.find(piece, position)
-        if position < 0:
-            return f"no longer has `{piece}` where it was"
-    return ""
-
-
-def _parameter_names(arguments: ast.arguments) -> list[str]:
-    positional = (*arguments.posonlyargs, *arguments.args, arguments.vararg)
-    return [each.arg for each in (*positional, *arguments.kwonlyargs, arguments.kwarg) if each is not None]
 
 
 def _present(seam: Seam, owner: Any) -> Any:

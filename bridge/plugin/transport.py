@@ -33,7 +33,7 @@ from lerobot.utils.process import ProcessSignalHandler
 
 from bridge.plugin import seams
 from bridge.plugin.assigned import AssignedEpisodes, Newest
-from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
+from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 
@@ -141,15 +141,17 @@ class LearnerChannel:
     Args:
         channel: The plain channel.
         stop: Set when the actor should end; every call then returns within seconds.
+        notices: Whether new versions of the parameters are only to be told of.
 
     Attributes:
+        plain: As given.
         parameters: The learner's.
         episodes: What the learner wants played.
         stop: As given.
     """
 
-    def __init__(self, channel: grpc.Channel, stop: threading.Event) -> None:
-        self._channel = channel
+    def __init__(self, channel: grpc.Channel, stop: threading.Event, notices: bool = False) -> None:
+        self.plain, self._notices = channel, notices
         self.stop = stop
         self._actor = uuid.uuid4().hex
         outage = Outage("Assignments", stop)
@@ -163,24 +165,24 @@ class LearnerChannel:
 
     def unary_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
         """Return a call with a deadline (LeRobot's ``Ready`` has none)."""
-        call = self._channel.unary_unary(method, **kwargs)
+        call = self.plain.unary_unary(method, **kwargs)
         return lambda request, timeout=_READY_TIMEOUT, **rest: call(request, timeout=timeout, **rest)
 
     def unary_stream(self, method: str, **kwargs: Any) -> Callable[..., Iterator[Any]]:
         """Return a streaming call that is re-opened whenever it ends, and yields nothing (see above)."""
-        call = self._channel.unary_stream(method, **kwargs)
+        call = self.plain.unary_stream(method, **kwargs)
         return lambda request, **_: self._receive(call, request, method.rsplit("/", 1)[-1])
 
     def stream_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
         """Return a call that sends each complete message of its stream by itself, until acknowledged."""
-        call = self._channel.stream_unary(method, **kwargs)
+        call = self.plain.stream_unary(method, **kwargs)
         name = method.rsplit("/", 1)[-1]
         spool = self._spools.setdefault(name, Spool())
         return lambda requests, **_: self._deliver(call, requests, name, spool)
 
     def close(self) -> None:
         """Close the plain channel."""
-        self._channel.close()
+        self.plain.close()
 
     def _cancel_on_stop(self) -> None:
         self.stop.wait()
@@ -192,7 +194,7 @@ class LearnerChannel:
     def _receive(self, open_call: Callable[..., Any], request: Any, name: str) -> Iterator[Any]:
         outage = Outage(name, self.stop)
         doubts = 0
-        metadata = ((ACTOR_KEY, self._actor),)
+        metadata = ((ACTOR_KEY, self._actor), *([(NOTICES_KEY, "1")] if self._notices else []))
         while not self.stop.is_set():
             call = open_call(request, metadata=metadata)
             with self._calls_lock:
@@ -317,7 +319,7 @@ def is_actor() -> bool:
     return "lerobot.rl.actor" in sys.modules or (spec is not None and spec.name == "lerobot.rl.actor")
 
 
-def install(address: str) -> None:
+def install(address: str, notices: bool = False) -> None:
     """Make the next plain channel opened to ``address`` a ``LearnerChannel``; the last call counts.
 
     ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own
@@ -333,7 +335,7 @@ def install(address: str) -> None:
         if target != address:
             return _open_plain(target, options, compression)
         channel = open_channel(target, options, compression)
-        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop)
+        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop, notices)
         return _current
 
     def init_signal_handler(handler: ProcessSignalHandler, *args: Any, **kwargs: Any) -> None:

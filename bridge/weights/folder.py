@@ -15,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from bridge.plugin.command_line import not_on_hub
 from bridge.weights.beside import CONFIG, carry_along
 from bridge.weights.consumers import Consumer, prepare_for
 from bridge.weights.state_dict import (
@@ -26,8 +27,8 @@ from bridge.weights.state_dict import (
     params_from_state,
     write_safetensors,
 )
-from pirl_jax import tree_store
 from pirl_jax.run_folder.layout import MODEL, PRETRAINED_MODEL, TRAINING_STATE
+from pirl_jax.trees import store
 from pirl_jax.xvla.config import XVLAConfig
 
 PARAMS = "params"
@@ -60,7 +61,7 @@ def load_params(
     if format_of(folder) == "lerobot":
         return config, params_from_state(SafetensorsFile(folder / MODEL), config, progress)
     try:
-        stored = tree_store.load(folder / PARAMS)
+        stored = store.load(folder / PARAMS)
     except Exception as error:  # tensorstore raises what it likes on damaged files
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder / PARAMS} is damaged ({reason}). Copy or convert it again.") from error
@@ -98,7 +99,7 @@ def save_params(
         if to == "lerobot":
             write_safetensors(folder / MODEL, params)
         else:
-            tree_store.save(folder / PARAMS, params)
+            store.save(folder / PARAMS, params)
 
 
 def resolve(source: Path | str, revision: str | None = None) -> Path:
@@ -119,6 +120,8 @@ def resolve(source: Path | str, revision: str | None = None) -> Path:
             f"there is no folder {source}; give a checkpoint's folder or a hub id such as org/name."
         )
     try:
+        if reason := not_on_hub(str(source), revision):
+            raise OSError(reason)
         return Path(
             snapshot_download(
                 str(source), revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED

@@ -13,10 +13,9 @@ import numpy as np
 
 from bridge.weights.folder import load_params
 from bridge.weights.state_dict import Progress, Tree, WeightsError
-from pirl_jax import tree_store
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.run_folder.layout import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
-from pirl_jax.trees import leaves, merge, nest
+from pirl_jax.trees import leaves, merge, nest, store
 
 FROZEN = "frozen_tensors"
 """What a checkpoint says of the tensors that it leaves out: a hash of their bits."""
@@ -95,7 +94,7 @@ def saved_params(checkpoint: Path, base: Path | str | None = None, progress: Pro
         WeightsError: The base is missing, or not the run's.
         ValueError: ``checkpoint`` is none.
     """
-    state = tree_store.load(checkpoint / TRAINING_STATE / ORBAX, only=("params",))
+    state = store.load(checkpoint / TRAINING_STATE / ORBAX, only=("params",))
     trained = {name: tree for name, tree in state["params"].items() if name != NOISE_HEAD}
     base = base_of(checkpoint) if base is None else base
     params = load_params(base, progress=progress)[1]

@@ -162,6 +162,25 @@ def to_push(params: Tree) -> dict[str, torch.Tensor]:
     return to_torch_state(policy) | head
 
 
+def from_push(tensors: Mapping[str, torch.Tensor], shapes: Tree) -> Tree:
+    """Read what :func:`to_push` has made, complete, into a tree like ``shapes``; NumPy leaves.
+
+    Raises:
+        WeightsError: A tensor is missing, unknown, misshapen, not floating point or not finite. It is named.
+    """
+    expected = {
+        ".".join(path) if path[0] == NOISE_HEAD else keymap.to_torch_key(path): (path, leaf.shape)
+        for path, leaf in leaves(shapes)
+    }
+    _check_names(set(tensors), set(expected), {name: name for name in (*tensors, *expected)})
+    params = []
+    for name, (path, shape) in expected.items():
+        array = to_numpy(tensors[name])
+        _check_tensor(name, array, shape)
+        params.append((path, array))
+    return nest(params)
+
+
 def write_safetensors(file: Path, params: Tree) -> None:
     """Write ``model.safetensors`` byte for byte as LeRobot's ``save_pretrained`` would.
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import grpc
 
-from bridge.wire import protocol, record
+from bridge.wire import protocol
+from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.protocol import (
-    PACKAGE_VERSION,
     ActorStatus,
     Alive,
+    Offer,
+    Offered,
     ProtocolError,
     Registered,
     Registration,
@@ -25,6 +27,7 @@ from bridge.wire.protocol import (
     Request,
     Status,
 )
+from bridge.wire.refusal import refusal
 from pirl_jax.rollout.assignments import Assignments
 
 logger = logging.getLogger(__name__)
@@ -34,7 +37,6 @@ GRACE_S = 10.0
 
 _LONGEST_WAIT_S = 10.0
 _POLL_S = 0.5
-_NAMED_IN_ERROR = 5
 _NAMED_IN_STATUS, _LONGEST_NAME = 512, 32  # it must stay below MAX_JSON_BYTES
 
 
@@ -69,6 +71,7 @@ class AssignmentService:
         max_actors: Registered at once, those that are gone and not yet forgotten included.
         stopping: Set when the server stops: all waiting ends.
         goal: Of the learner.
+        policy_servers: Those that are processes of their own; None: there are none.
     """
 
     def __init__(
@@ -79,10 +82,12 @@ class AssignmentService:
         max_actors: int,
         stopping: threading.Event,
         goal: Goal = NO_GOAL,
+        policy_servers: PolicyServers | None = None,
     ) -> None:
         self._assignments, self._run = assignments, run
         self._agreement = json.loads(json.dumps(agreement))  # tuples are lists over there
         self._max_actors, self._stopping, self._goal = max_actors, stopping, goal
+        self._policy_servers = policy_servers
         self._actors: dict[str, _Actor] = {}
         self._streams: Counter[str] = Counter()  # open ones, of actors that have yet to register too
         self._lock = threading.Lock()
@@ -93,6 +98,7 @@ class AssignmentService:
             protocol.REGISTER: self._register,
             protocol.NEXT: self._next,
             protocol.ALIVE: self._alive,
+            protocol.OFFER: self._offer,
             protocol.STATUS: lambda data, context: protocol.encode(self.status()),
         }
         return grpc.method_handlers_generic_handler(
@@ -158,29 +164,36 @@ class AssignmentService:
                 self._actors[registration.actor] = _Actor(registration.name, time.monotonic())
                 logger.info("Actor %s has registered (%s).", registration.name, context.peer())
         self._touch(registration.actor)
-        return protocol.encode(Registered(self._run))
+        return protocol.encode(Registered(self._run, self._server_of(registration.actor, context)))
 
     def _refusal(self, registration: Registration) -> str | None:
-        theirs, ours = (registration.package, registration.row_format), (PACKAGE_VERSION, record.FORMAT)
-        if theirs != ours:
-            return (
-                f"The actor has pirl-jax {theirs[0]} (row format {theirs[1]}), the learner {ours[0]} (row "
-                f"format {ours[1]}). Install one version on both sides."
+        package, row_format = registration.package, registration.row_format
+        return refusal("actor", package, row_format, registration.agreement, self._agreement)
+
+    def _server_of(self, actor: str, context: grpc.ServicerContext) -> str:
+        """Return where an actor has its chunks chosen, as ``protocol.Registered`` says it."""
+        if self._policy_servers is None:
+            return ""
+        address = self._policy_servers.choose(actor)
+        if address is None:
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "No policy server is there: start python -m pirl_jax.serve with the learner's config",
             )
-        names = sorted(registration.agreement.keys() | self._agreement.keys())
-        differing = [
-            f"{name} is {_shown(registration.agreement, name)} and the learner's is "
-            f"{_shown(self._agreement, name)}"
-            for name in names
-            if registration.agreement.get(name) != self._agreement.get(name)
-        ]
-        if not differing:
-            return None
-        more = f", and {len(differing) - _NAMED_IN_ERROR} more" if len(differing) > _NAMED_IN_ERROR else ""
-        return (
-            f"The actor's {'; '.join(differing[:_NAMED_IN_ERROR])}{more}. "
-            "Start learner and actors from one config and one checkpoint."
+            raise AssertionError("abort raises")
+        return address
+
+    def _offer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        offer = self._read(Offer, data, context)
+        reason = (
+            "This learner has no use for policy servers. Set algorithm.inference=served and "
+            "algorithm.serve.mode=process."
+            if self._policy_servers is None
+            else self._policy_servers.offer(offer)
         )
+        if reason is not None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        return protocol.encode(Offered(self._run))
 
     def _alive(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         self._touch(self._read(Alive, data, context).actor)
@@ -229,10 +242,7 @@ class AssignmentService:
             ]
             names = [self._actors.pop(key).name for key in gone]
         for key, name in zip(gone, names):
+            if self._policy_servers is not None:
+                self._policy_servers.leave(key)
             count = self._assignments.keep(key, ())
             logger.warning("Actor %s is gone; what it was playing (%d) is played again.", name, count)
-
-
-def _shown(agreement: Mapping[str, Any], name: str) -> str:
-    text = json.dumps(agreement[name]) if name in agreement else "not set"
-    return text if len(text) <= 80 else text[:77] + "…"

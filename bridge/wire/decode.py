@@ -12,7 +12,7 @@ import torch
 
 from bridge.wire.archive import TransitionError, load_transitions
 from bridge.wire.protocol import OBS_DOMAIN_ID, STEP_INFO_HEADER
-from bridge.wire.record import Record, RecordError, unpack
+from bridge.wire.record import NO_RUN, Record, RecordError, unpack
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.rollout.episode import Episode, Observations
 
@@ -53,9 +53,13 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
     transitions = load_transitions(message, spec)
     chunks = [_decode_chunk(transition, i, spec) for i, transition in enumerate(transitions)]
     terminated, truncated = _decode_end(transitions)
-    version = _one_value("version", "Policy version", [chunk.record.version for chunk in chunks])
+    version = np.array([chunk.record.version for chunk in chunks], np.int64)
+    runs = {chunk.record.run for chunk in chunks}
+    # A chunk that another process's parameters chose makes the whole episode that of no process.
+    run = NO_RUN if NO_RUN in runs else _one_value("number", "Run", sorted(runs))
+    if run != NO_RUN and (np.diff(version) < 0).any():
+        raise TransitionError("version", f"Policy versions fall within the episode: {version.tolist()}.")
     number = _one_value("number", "Episode number", [chunk.record.number for chunk in chunks])
-    run = _one_value("number", "Run", [chunk.record.run for chunk in chunks])
     task = _one_value("task", "Task", [chunk.task for chunk in chunks])
     seed = _one_value("number", "Seed", [chunk.seed for chunk in chunks])
     states = [_mapping(transition, "state", i) for i, transition in enumerate(transitions)]
@@ -68,6 +72,7 @@ def decode_episode(message: bytes, spec: EpisodeSpec) -> Episode:
         executed=np.array([chunk.executed for chunk in chunks], np.int32),
         reward=np.array([chunk.reward for chunk in chunks], np.float32),
         version=version,
+        feature_key=np.array([chunk.record.feature_key for chunk in chunks], np.int64),
         terminated=terminated,
         truncated=truncated,
         success=chunks[-1].success,

@@ -20,6 +20,9 @@ MESSAGE_ID_KEY = "pirl-message-id"
 ACTOR_KEY = "pirl-actor"
 """Metadata key of a ``StreamParameters`` call: whose it is. While it is open the actor is there."""
 
+NOTICES_KEY = "pirl-notices"
+"""Metadata key of a ``StreamParameters`` call whose messages need hold no parameters."""
+
 STEP_INFO_HEADER = ("executed", "success", "seed_low", "seed_high", "task", "init_state")
 """A chunk's ``discrete_penalty``, which LeRobot's actor passes on: these numbers, then each step's reward."""
 
@@ -29,7 +32,7 @@ OBS_DOMAIN_ID = "observation.domain_id"
 PACKAGE_VERSION = version("pirl-jax")
 
 SERVICE = "pirl.Assignments"
-REGISTER, NEXT, ALIVE, STATUS = "Register", "Next", "Alive", "Status"
+REGISTER, NEXT, ALIVE, STATUS, OFFER = "Register", "Next", "Alive", "Status", "Offer"
 
 MAX_JSON_BYTES = 1 << 18
 _MAX_TEXT = 256
@@ -61,6 +64,32 @@ class Registered:
 
     run: int
     """Id of the learner's process, to be stamped on every row."""
+    server: str
+    """Address of the policy server that acts for this actor, ``host:port``; "" is the learner's own."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A policy server's message: it acts for whoever is sent to it. Repeated while it is there."""
+
+    server: str
+    """Unique to the process."""
+    address: str
+    """Where actors reach it, ``host:port``."""
+    package: str
+    """Version of this package."""
+    row_format: int
+    """Of the action rows (``record.FORMAT``)."""
+    agreement: dict[str, Any]
+    """What must be the same at the learner: dotted name → value."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The learner's answer."""
+
+    run: int
+    """Id of the learner's process."""
 
 
 @dataclass(frozen=True)

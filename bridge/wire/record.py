@@ -9,7 +9,8 @@ import this file.
            feature key lo, feature key hi, crc lo, crc hi,
            env_action, latents, log_prob]
 
-The feature key is 0: the learner encodes the observations itself.
+The feature key says where the learner finds what the chunk's observation was encoded to
+(``pirl_jax.rollout.encoded``); with 0 the learner encodes it itself.
 
 Integers are exact in float32 below 2^24; larger ones travel as two 16-bit halves. The checksum covers
 everything but itself.
@@ -31,7 +32,12 @@ MAX_ROW_SIZE = 1 << 22
 
 _CRC_SLOTS = slice(16, 18)
 _MAX_DIM = 1 << 16
-_NO_FEATURE_KEY = 0
+_INTEGERS = (("version", 31), ("number", 31), ("run", 32), ("feature_key", 32))
+"""Those that travel as two halves, and their bits."""
+
+
+NO_RUN = 0
+"""No learner's process has this id, so that its episodes are dropped."""
 
 
 class RecordError(ValueError):
@@ -71,6 +77,7 @@ class Record:
         version: Version of the weights that chose the action; 0 for weights that no learner has sent.
         number: Of the episode in its run.
         run: Id of the learner's run, in [0, 2^32).
+        feature_key: Of what the observation was encoded to, in [0, 2^32); 0 if nobody has kept that.
     """
 
     env_action: np.ndarray
@@ -80,6 +87,7 @@ class Record:
     version: int
     number: int = 0
     run: int = 0
+    feature_key: int = 0
 
     @property
     def dims(self) -> RecordDims:
@@ -103,14 +111,13 @@ def pack(record: Record) -> np.ndarray:
     if len(record.log_prob) != dims.chunk_size or dims.n_action_steps > dims.chunk_size:
         raise RecordError(f"log_prob of {len(record.log_prob)} steps does not fit {dims}.")
     _check_dims(dims)
-    for name, bits in (("version", 31), ("number", 31), ("run", 32)):
+    for name, bits in _INTEGERS:
         if not 0 <= getattr(record, name) < 1 << bits:
             raise RecordError(f"{name} must be in [0, 2^{bits}); got {getattr(record, name)}.")
     if not 0 <= record.denoise_step < _MAX_DIM:
         raise RecordError(f"denoise_step must be in [0, {_MAX_DIM}); got {record.denoise_step}.")
     row = np.empty(dims.row_size, np.float32)
-    integers = (record.version, record.number, record.run, _NO_FEATURE_KEY)
-    halves = [half for integer in integers for half in _halves(integer)]
+    halves = [half for name, _ in _INTEGERS for half in _halves(getattr(record, name))]
     row[: _CRC_SLOTS.start] = (MAGIC, FORMAT, *dims, record.denoise_step, *halves)
     body = (record.env_action, record.latents, record.log_prob)
     row[HEADER_SIZE:] = np.concatenate([np.asarray(part, np.float32).ravel() for part in body])
@@ -160,8 +167,6 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
     )
     if _checksum(row) != checksum:
         raise RecordError("The row's checksum is wrong: something changed it on its way.")
-    if feature_key != _NO_FEATURE_KEY:
-        raise RecordError(f"The row refers to features {feature_key}, which nobody has; only 0 is known.")
     if not np.isfinite(row).all():
         raise RecordError("The row holds NaN or infinity.")
     if dims is not None and found != dims:
@@ -176,6 +181,7 @@ def unpack(row: np.ndarray, *, dims: RecordDims | None = None) -> Record:
         version=version,
         number=number,
         run=run,
+        feature_key=feature_key,
     )
 
 

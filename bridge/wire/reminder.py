@@ -62,11 +62,16 @@ class Reminder:
 
 
 def in_words(status: Status) -> str:
-    """Say what a run waits for."""
+    """Say what the next update is about."""
+    return f"update {status.update + 1} {doing(status)}"
+
+
+def doing(status: Status) -> str:
+    """Say what an update waits for, or that it learns; follows its name."""
     if status.arrived >= status.awaited:
-        return f"update {status.update + 1} learns from its {status.awaited} episodes"
+        return f"learns from its {status.awaited} episodes"
     actors = len(status.actors)
     return (
-        f"update {status.update + 1} waits: {status.arrived} of {status.awaited} episodes are there, "
+        f"waits: {status.arrived} of {status.awaited} episodes are there, "
         f"{actors} actor{'' if actors == 1 else 's'}, {status.playing} being played"
     )

@@ -19,10 +19,12 @@ import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_in_chunks
 
+from bridge.wire.act_service import ActService
 from bridge.wire.assignment_service import NO_GOAL, AssignmentService, Goal
 from bridge.wire.broadcast import Broadcast, serialise
 from bridge.wire.inbox import Counts, Inbox, assemble
-from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY
+from bridge.wire.policy_servers import PolicyServers
+from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 from bridge.wire.reminder import Reminder
 from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.episode import Episode
@@ -62,6 +64,9 @@ class LearnerServer:
             twice as many are tolerated.
         max_message_bytes: Longest message taken, see `EpisodeSpec.max_message_bytes`.
         goal: What the learner is after, for whoever asks how the run stands.
+        policy: A policy server on the same port: the id of this process, and the event that is set when the
+            server stops → its service.
+        policy_servers: Where the policy servers of other processes offer themselves; None: there are none.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -78,6 +83,8 @@ class LearnerServer:
         max_actors: int = 16,
         max_message_bytes: int = 256 * 1024 * 1024,
         goal: Goal = NO_GOAL,
+        policy: Callable[[int, threading.Event], ActService] | None = None,
+        policy_servers: PolicyServers | None = None,
     ):
         limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes}
         for name, limit in limits.items():
@@ -92,20 +99,25 @@ class LearnerServer:
         self._assignments = assignments
         self._awaits_updates = goal.episodes > 0
         self._service = AssignmentService(
-            assignments, self.run, agreement, 2 * max_actors, self._stopping, goal
+            assignments, self.run, agreement, 2 * max_actors, self._stopping, goal, policy_servers
         )
         lose, take = assignments.lose, self._service.taken
         self._inbox = Inbox(decode, self._accept, self._counts, self._stopping, lose, take)
-        self._broadcast = Broadcast()
+        self._broadcast, self._notices = Broadcast(), Broadcast()
         self._servicer = _Servicer(
             inbox=self._inbox,
             broadcast=self._broadcast,
+            notices=self._notices,
             service=self._service,
             counts=self._counts,
             stopping=self._stopping,
             max_actors=max_actors,
             max_message_bytes=max_message_bytes,
         )
+        self._handlers = [
+            self._service.handler(),
+            *([policy(self.run, self._stopping).handler()] if policy else []),
+        ]
         self._server: grpc.Server | None = None
 
     def __enter__(self) -> Self:
@@ -136,7 +148,7 @@ class LearnerServer:
             ],
         )
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
-        server.add_generic_rpc_handlers((self._service.handler(),))
+        server.add_generic_rpc_handlers(self._handlers)
         try:
             self.port = server.add_insecure_port(f"{self.host}:{self.port}")
         except RuntimeError as error:
@@ -157,6 +169,7 @@ class LearnerServer:
         """Stop serving: open calls end with UNAVAILABLE, or are cut off after half a second."""
         self._stopping.set()
         self._broadcast.close()
+        self._notices.close()
         if self._server is not None:
             self._server.stop(_STOP_GRACE_S).wait()
             self._server = None
@@ -182,6 +195,7 @@ class LearnerServer:
         if version <= self._broadcast.version:
             raise ValueError(f"Policy versions must increase; got {version} after {self._broadcast.version}.")
         self._broadcast.set(version, serialise(self.run, version, level, tensors))
+        self._notices.set(version, serialise(self.run, version, level, {}))
 
     def stats(self) -> dict[str, Any]:
         """Return what happened so far.
@@ -211,6 +225,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
         self,
         inbox: Inbox,
         broadcast: Broadcast,
+        notices: Broadcast,
         service: AssignmentService,
         counts: Counts,
         stopping: threading.Event,
@@ -218,7 +233,7 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
         max_message_bytes: int,
     ):
         self._inbox = inbox
-        self._broadcast = broadcast
+        self._broadcast, self._notices = broadcast, notices
         self._service = service
         self._counts = counts
         self._stopping = stopping
@@ -237,14 +252,16 @@ class _Servicer(services_pb2_grpc.LearnerServiceServicer):
 
     def StreamParameters(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         self._refuse_if_stopping(context)
-        actor = str(dict(context.invocation_metadata()).get(ACTOR_KEY, ""))
+        metadata = dict(context.invocation_metadata())
+        actor = str(metadata.get(ACTOR_KEY, ""))
+        broadcast = self._notices if NOTICES_KEY in metadata else self._broadcast
         self._enter_actor(context)
         self._service.stream_opened(actor)
         try:
             # Without it a departed actor would be noticed at the next version only.
-            context.add_callback(self._broadcast.wake)
+            context.add_callback(broadcast.wake)
             version = -1
-            while (newest := self._broadcast.newer_than(version, context.is_active)) is not None:
+            while (newest := broadcast.newer_than(version, context.is_active)) is not None:
                 version, message = newest
                 # An empty BEGIN clears what a receiver may have kept of an earlier stream's half message.
                 yield _Parameters(transfer_state=TransferState.TRANSFER_BEGIN)

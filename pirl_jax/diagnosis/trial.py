@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,11 @@ from pirl_jax.update.batch import Batch
 from pirl_jax.update.method import Method
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import Programs, make_update
+
+_NAMED = 4
+"""Parts of a policy that are all named."""
+_FAR_BEYOND = 2.0
+"""Times ``target_kl`` that an update may lead: the step that passes it ends the update."""
 
 
 class Trial:
@@ -105,7 +111,7 @@ class Trial:
         norms = {group: value / clip for group, value in clipped.items()}
         whole = Finding(
             "gradient norm",
-            f"{norm:.3g}, clipped to {limit}",
+            f"{norm:.3g}, clipped to {limit}; {_in_short(norms)}",
             math.isfinite(norm) and norm > 0,
             "No gradient reaches the policy: all advantages are equal, or nothing is trainable.",
         )
@@ -113,30 +119,52 @@ class Trial:
         return [
             whole,
             *(
-                Finding(f"gradient norm of {group}", f"{value:.3g}", math.isfinite(value), advice)
+                Finding(f"gradient norm of {group}", f"{value:.3g}", False, advice)
                 for group, value in norms.items()
+                if not math.isfinite(value)
             ),
         ]
 
 
-def size_of_step(metrics: dict[str, float], log_weights: np.ndarray, lr: float) -> Finding:
+def _in_short(norms: Mapping[str, float]) -> str:
+    """Name the parts of a policy with their gradients' norms; of many the smallest and the largest."""
+    ordered = sorted(norms.items(), key=lambda item: item[1])
+    shown = ordered if len(ordered) <= _NAMED else [ordered[0], ordered[-1]]
+    words = (" to " if shown is not ordered else ", ").join(f"{value:.3g} in {part}" for part, value in shown)
+    return words if shown is ordered else f"of {len(ordered)} parts, {words}"
+
+
+def size_of_step(
+    metrics: Mapping[str, float], log_weights: np.ndarray, optimizer: OptimizerConfig
+) -> Finding:
     """Does an update stay near the policy that acted?
 
     Args:
         metrics: of the update.
         log_weights: how much likelier each chunk is after it, in nats.
-        lr: the recipe's.
+        optimizer: the recipe's.
     """
     weights = np.exp(log_weights - log_weights.max())
     effective = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
     # The update's own KL is of each minibatch before its step: one step that leads far away leaves it at 0.
     after = float(np.mean(np.expm1(log_weights) - log_weights))
+    planned = optimizer.num_epochs * -(-len(log_weights) // optimizer.minibatch_size)
+    target = optimizer.target_kl
+    beyond = target is not None and after > target
+    eased = [name for name in ("lr_warmup_steps", "adaptive_lr") if getattr(optimizer, name)]
+    ended = ", then target_kl ended it" if metrics["train/kl_stopped"] else ""
+    against = f", with a target_kl of {target:g}" if target else ""
+    value = (
+        f"{metrics['train/policy_steps']:.0f} of {planned} minibatch steps{ended}. The policy is {after:.3g} "
+        f"nats a chunk (KL) from the one that played{against}; the "
+        f"episodes are worth {100 * effective:.0f} % of as many that it would play itself"
+    )
+    if beyond and eased:
+        value += f". Beyond its target in the trial; the run's own steps are shorter ({', '.join(eased)})"
     return Finding(
-        "one update of this recipe",
-        f"{metrics['train/policy_steps']:.0f} steps, KL before them {metrics['train/approx_kl']:.3g} "
-        f"and {after:.3g} nats a chunk after them, clipped {100 * metrics['train/clip_fraction']:.0f} %, "
-        f"effective sample size {100 * effective:.0f} %",
-        effective > 0.3,
-        f"It moves too far from the policy that acted: lower algorithm.optimizer.lr (now {lr}) or "
-        "num_epochs, set target_kl, or warm up (lr_warmup_steps).",
+        "the first update",
+        value,
+        effective > 0.3 and (target is None or bool(eased) or after <= _FAR_BEYOND * target),
+        "It moves too far from the policy that acted: lower algorithm.optimizer.lr (now "
+        f"{optimizer.lr}) or num_epochs, set target_kl, or warm up (lr_warmup_steps).",
     )

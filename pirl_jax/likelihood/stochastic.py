@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import jax
+
 from pirl_jax.likelihood import flow, noise_head
 from pirl_jax.likelihood.chain import Chain
 from pirl_jax.policy import FlowPolicy
@@ -60,12 +62,35 @@ class StochasticPolicy:
         level: Float[Array, " B"],
     ) -> flow.Distribution:
         """Return what chunks' noised steps are drawn from under these parameters (``flow.distribution``)."""
-        multiplier = None
-        if self.log_multiplier is not None:
-            multiplier = partial(self.log_multiplier, params, observed.features, observed.proprio)
+        multiplier = self._multiplier(params, observed)
         return flow.distribution(
             self.chain, self.head(params, observed), latents, denoise_step, level, multiplier
         )
+
+    def sample(
+        self,
+        params: Params,
+        observed: Observed,
+        keys: Array,
+        denoise_step: Int[Array, " B"],
+        level: Float[Array, " B"],
+        shape: tuple[int, int],
+    ) -> flow.Chunk:
+        """Draw a chunk for each observation, all of its noise by its own key (``flow.sample``).
+
+        Args:
+            params: the trainable ones.
+            observed: B observations.
+            keys: one a row.
+            denoise_step: the (first) noised step of each.
+            level: noise level of each.
+            shape: H, A of a chunk.
+        """
+        beyond = self.chain.K + 1  # the chain's own draws are numbered by its steps, from 0
+        eps0 = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, beyond), shape))(keys)
+        multiplier = self._multiplier(params, observed)
+        head = self.head(params, observed)
+        return flow.sample(self.chain, head, eps0, keys, denoise_step, level, multiplier)
 
     def log_prob(
         self,
@@ -78,3 +103,8 @@ class StochasticPolicy:
         """Return the log-density of each chunk step given those before it (``flow.log_density``)."""
         drawn_from = self.distribution(params, observed, latents, denoise_step, level)
         return flow.log_density(self.chain, drawn_from, latents)
+
+    def _multiplier(self, params: Params, observed: Observed) -> flow.LogMultiplier | None:
+        if self.log_multiplier is None:
+            return None
+        return partial(self.log_multiplier, params, observed.features, observed.proprio)

@@ -14,6 +14,7 @@ from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.serve import ServeConfig
 from pirl_jax.recipe.watchdog import WatchdogConfig
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "PushConfig",
     "Recipe",
     "RolloutConfig",
+    "ServeConfig",
     "WatchdogConfig",
 ]

@@ -60,6 +60,21 @@ IDLE = (
         "success is looked at with rollout.task_success_range alone",
     ),
     Idle(
+        {"serve": ()},
+        lambda recipe: recipe.inference == "local",
+        "with inference=local there is no policy server",
+    ),
+    Idle(
+        {"serve": ("replicas", "host", "port")},
+        lambda recipe: recipe.inference == "served" and recipe.serve.mode == "learner",
+        "serve.mode=learner has one policy server, on the learner's port",
+    ),
+    Idle(
+        {"serve": ("features_gb",)},
+        lambda recipe: recipe.inference == "served" and recipe.serve.mode == "process",
+        "with serve.mode=process the learner encodes observations by itself",
+    ),
+    Idle(
         {"demonstrations": ("decay_updates", "batch_size", "max_samples")},
         lambda recipe: not recipe.demonstrations.coef,
         "with demonstrations.coef=0 there are no demonstrations",

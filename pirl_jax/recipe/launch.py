@@ -22,6 +22,8 @@ class LaunchConfig:
     """GPUs that the learner sees (``CUDA_VISIBLE_DEVICES``). (): all there are."""
     devices: tuple[int, ...] = ()
     """GPUs, dealt out to the actors in turn: each sees its own alone. (): all see what there is."""
+    server_devices: tuple[int, ...] = ()
+    """The same for the policy servers of ``algorithm.serve.mode=process``."""
     egl_devices: tuple[int, ...] = ()
     """The same for the GPUs that draw (``MUJOCO_EGL_DEVICE_ID``). LIBERO's robosuite wants an actor's to be
     the one that it sees."""
@@ -31,6 +33,9 @@ class LaunchConfig:
     """Seconds."""
     backoff_s: float = 5.0
     """Seconds before a process is started again; twice as many for each start within the window before it."""
+    listen_within_s: float = 1800.0
+    """Seconds that a learner has to load the policy, compile and listen. One that takes longer is killed, and
+    the launch ends with its last lines."""
     hang_after_s: float = 600.0
     """Seconds without a sign of a process that lives, after which it is killed and started again: an actor of
     which the learner hears nothing, a learner that has listened and does not answer. An actor is silent while

@@ -14,6 +14,7 @@ from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.serve import ServeConfig
 from pirl_jax.recipe.watchdog import WatchdogConfig
 
 HeadPrecision = Literal["highest", "bf16_x6", "bf16_x3", "tf32_x3", "tf32", "bf16"]
@@ -33,6 +34,9 @@ class Recipe:
     """Of the flow head's products in the learner, gradients included (``pirl_jax/linear.py``). ``highest`` is
     float32; the others are coarser, and for a GPU only. Actors act in float32 all the same, which makes them
     differ from the learner (docs/numerics.md)."""
+    inference: Literal["local", "served"] = "local"
+    """Who chooses an actor's chunks: its own copy of the policy, in torch; or a policy server, for all actors
+    at a time (docs/serving.md)."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
@@ -41,6 +45,7 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:
@@ -50,6 +55,7 @@ class Recipe:
             ValueError: naming the fields, the values and the remedy.
         """
         ranges.check_choice("algorithm.trainable", self.trainable, ("head", "soft_prompts"))
+        ranges.check_choice("algorithm.inference", self.inference, ("local", "served"))
         ranges.check_choice("algorithm.head_precision", self.head_precision, get_args(HeadPrecision))
         if self.objective.entropy_coef and self.noise.mode != "flow_noise":
             raise ValueError(

@@ -17,7 +17,8 @@ class RolloutConfig:
     """Longest episode in chunks; longer ones are rejected."""
     max_staleness: int = 2
     """Updates that the policy of an episode may lie behind the one that learns from it. 0: actors wait while
-    the learner updates. It limits which episodes may start; none is dropped for its age."""
+    the learner updates. It limits which episodes may start; none is dropped for its age. A chunk that is
+    older all the same, since parameters came late, is masked."""
     group_size: int = 1
     """Episodes from one initial state, spread over the actors."""
     group_return_range: tuple[float, float] | None = None

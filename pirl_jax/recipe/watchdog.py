@@ -19,7 +19,8 @@ class WatchdogConfig:
     """Rejected updates in a row after which the run ends."""
     keep: Literal["auto", "always", "never"] = "auto"
     """Whether the state before an update is kept in host memory while it runs: to go back to, and to be saved
-    when a signal or a fault ends the update. auto: unless JAX runs on a CPU and the state is over a GiB."""
+    when a signal or a fault ends the update. auto: unless JAX runs on a CPU whose memory has no room for it
+    beside learner and actors (``algorithm.launch.actors``)."""
 
     def __post_init__(self) -> None:
         ranges.check("watchdog", self)

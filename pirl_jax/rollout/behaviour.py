@@ -43,10 +43,14 @@ class Behaviour:
 
 
 class Behaviours:
-    """The newest pushed versions, as many as ``max_staleness`` allows to act."""
+    """The newest pushed versions, as many as ``max_staleness`` allows to act.
+
+    Attributes:
+        newest: Version that was pushed last; 0 before the first.
+    """
 
     def __init__(self, max_staleness: int):
-        self._keep = max_staleness + 1
+        self._keep, self.newest = max_staleness + 1, 0
         self._by_version: OrderedDict[int, Behaviour] = OrderedDict()
 
     def add(self, version: int, behaviour: Behaviour, pushed: Behaviour) -> None:
@@ -59,12 +63,25 @@ class Behaviours:
                 which writes over the other's parameters.
         """
         self._by_version[version] = behaviour if self._keep == 1 else pushed
+        self.newest = version
         while len(self._by_version) > self._keep:
             self._by_version.popitem(last=False)
 
     def get(self, version: int) -> Behaviour | None:
         """Return the version, or None if it was never pushed or is too old."""
         return self._by_version.get(version)
+
+    def of(self, versions: np.ndarray) -> dict[int, Behaviour]:
+        """Return who chose an episode's chunks, by version: those of them that are not too old.
+
+        Args:
+            versions: of the chunks. If one is newer than any that was pushed, nothing is returned: it is not
+                known what the episode was played with.
+        """
+        found = {version: self.get(version) for version in map(int, np.unique(versions))}
+        if max(found) > self.newest:
+            return {}
+        return {version: behaviour for version, behaviour in found.items() if behaviour is not None}
 
     def let_go(self) -> None:
         """Hold none of the parameters that an update is about to write over."""

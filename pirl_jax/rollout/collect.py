@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
 from pirl_jax.rollout.scoring import GAP_ADVICE, ScoredEpisode
 from pirl_jax.rollout.tasks import RecentSuccess
+from pirl_jax.typing import Int
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class Collected:
     """An episode to learn from."""
 
     episode: ScoredEpisode
-    update: int
-    """Updates done when the policy that acted was pushed."""
+    update: Int[np.ndarray, " T"]
+    """Updates done when the policy that chose each chunk was pushed; -1 where that is not known any more."""
 
     @property
     def total_return(self) -> float:
@@ -64,7 +65,8 @@ class Collector:
         config: how many episodes, and which.
         groups: only complete groups from one initial state are learned from; None: all episodes.
         receive: ``timeout in seconds -> `` the next episode, or None.
-        score: ``(episode, behaviour) -> `` the episode, encoded and scored.
+        score: ``(episode, who chose its chunks, by version) -> `` the episode, encoded and scored; chunks of
+            other versions are masked.
         behaviours: policies that may have acted.
         assignments: whose numbers the episodes have.
         first: the first number that is not settled.
@@ -81,7 +83,7 @@ class Collector:
         config: RolloutConfig,
         groups: Groups | None,
         receive: Callable[[float], Episode | None],
-        score: Callable[[Episode, Behaviour], ScoredEpisode],
+        score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
         behaviours: Behaviours,
         assignments: Assignments,
         first: int,
@@ -163,13 +165,13 @@ class Collector:
             self._unscored[episode.number] = episode
         window = range(self.position, self.position + self._config.episodes_per_update)
         for number in sorted(self._unscored.keys() & set(window)):
-            behaviour = self._behaviours.get(self._unscored[number].version)
-            if behaviour is not None and number not in self._ahead and not done.is_set():
-                self._ahead[number] = self._unscored[number], self._timed(self._unscored[number], behaviour)
+            played = self._behaviours.of(self._unscored[number].version)
+            if played and number not in self._ahead and not done.is_set():
+                self._ahead[number] = self._unscored[number], self._timed(self._unscored[number], played)
 
-    def _timed(self, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+    def _timed(self, episode: Episode, played: Mapping[int, Behaviour]) -> ScoredEpisode:
         started = time.monotonic()
-        scored = self._score(episode, behaviour)
+        scored = self._score(episode, played)
         self.scoring_s += time.monotonic() - started
         return scored
 
@@ -186,12 +188,15 @@ class Collector:
     def _examine(self, episode: Episode, dropped: Counter[str]) -> None:
         """Score an episode; keep it, or have its number played again."""
         ahead, scored = self._ahead.pop(episode.number, (None, None))
-        behaviour = self._behaviours.get(episode.version)
-        if behaviour is None:
-            self._reject(episode, "unknown_version", f"of policy version {episode.version}", dropped)
+        played = self._behaviours.of(episode.version)
+        if not played:
+            versions = ", ".join(map(str, np.unique(episode.version)))
+            self._reject(episode, "unknown_version", f"of policy version {versions}", dropped)
             return
         if scored is None or ahead is not episode:
-            scored = self._timed(episode, behaviour)
+            scored = self._timed(episode, played)
+        elif not all(version in played for version in episode.version):  # some grew too old meanwhile
+            scored = scored.without(~np.isin(episode.version, list(played)))
         # An action, token or domain that the policy cannot have seen.
         if not np.isfinite(scored.old_log_prob).all():
             self._reject(episode, "not_finite", "whose log-probability is not finite", dropped)
@@ -207,7 +212,10 @@ class Collector:
             self._reject(episode, "gap", f"with a gap of {gap:.3g} nats a chunk", dropped)
             return
         self._usable += 1
-        self._scored[episode.number] = Collected(scored, behaviour.update)
+        update = [
+            played[version].update if version in played else -1 for version in map(int, episode.version)
+        ]
+        self._scored[episode.number] = Collected(scored, np.array(update))
 
     def _reject(self, episode: Episode, reason: str, words: str, dropped: Counter[str]) -> None:
         if not dropped[reason]:

@@ -27,7 +27,7 @@ class Observations:
 @typed
 @dataclass(frozen=True)
 class Episode:
-    """One finished episode of T chunks. A policy version never changes within an episode."""
+    """One finished episode of T chunks."""
 
     observations: Observations
     """T+1 of them: the last is the one a truncated episode bootstraps from."""
@@ -41,7 +41,10 @@ class Episode:
     """Chunk steps really executed (fewer than H when the episode ended inside the chunk)."""
     reward: Float[np.ndarray, " T"]
     """Reward summed over the chunk."""
-    version: int
+    version: Int[np.ndarray, " T"]
+    """Of the policy that chose each chunk; it never falls within an episode."""
+    feature_key: Int[np.ndarray, " T"]
+    """Of what each chunk's observation was encoded to, in ``rollout.encoded``; 0 if nobody has kept that."""
     terminated: bool
     truncated: bool
     success: bool

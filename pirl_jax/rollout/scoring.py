@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from pirl_jax.linear import Precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, rounded
+from pirl_jax.rollout.blocks import NOT_SCORED, Results, Rows, rows_of, taken, turns
+from pirl_jax.rollout.encoded import Encoded
 from pirl_jax.rollout.episode import Episode
-from pirl_jax.rows import Joined, cut
-from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, PyTree, typed
+from pirl_jax.rows import cut
+from pirl_jax.typing import Array, Bool, Features, Float, Int, Params, typed
 
 GAP_ADVICE = (
     "They do not run the same network. Give both the same config and base checkpoint; an encoder in bfloat16 "
@@ -49,13 +51,14 @@ class ScoredEpisode:
     executed: Int[np.ndarray, " T"]
     """Chunk steps that were executed."""
     step_mask: Bool[np.ndarray, "T H"]
-    """Chunk steps whose noise decided what was executed (``modes.scored_steps``)."""
+    """Chunk steps whose noise decided what was executed (``modes.scored_steps``): some of every chunk, but
+    none of one that a policy chose which is not known any more. The policy's loss leaves that one out."""
     old_log_prob: Float[np.ndarray, "T H"]
     """log π_behaviour of each of those given the ones before it, recomputed here; 0 elsewhere."""
     actor_log_prob: Float[np.ndarray, "T H"]
     """The same as the actor recorded it."""
-    level: float
-    """Noise level of the policy that acted."""
+    level: Float[np.ndarray, " T"]
+    """Noise level of the policy that chose each chunk; some level where that is not known any more."""
     reward: Float[np.ndarray, " T"]
     terminated: bool
     success: bool
@@ -63,9 +66,25 @@ class ScoredEpisode:
     task: str = ""
     head_precision: Precision = "highest"
     """In which log π_behaviour was recomputed."""
+    encoder_calls: int = 0
+    """Observations that the encoder was applied to, by whoever acted and here, one that both did twice."""
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    @property
+    def counts(self) -> Bool[np.ndarray, " T"]:
+        """Chunks that the policy learns from."""
+        return np.any(self.step_mask, axis=1)
+
+    def without(self, stale: Bool[np.ndarray, " T"]) -> ScoredEpisode:
+        """Return the episode with these chunks masked too."""
+        step_mask = self.step_mask & ~stale[:, None]
+        old, actors = (
+            np.where(step_mask, log_prob, np.float32(0))
+            for log_prob in (self.old_log_prob, self.actor_log_prob)
+        )
+        return replace(self, step_mask=step_mask, old_log_prob=old, actor_log_prob=actors)
 
     @property
     def log_prob_gap(self) -> float:
@@ -85,11 +104,13 @@ class ScoredEpisode:
 
 
 class Scorer:
-    """Encodes episodes and scores them under the policy that acted, a block of rows at a time.
+    """Encodes episodes and scores their chunks under the policies that chose them, a block of rows at a time.
 
-    Rows are the episodes' observations: those at which a chunk was chosen, then the final ones, which are
-    encoded only. They are worked off in blocks of few static sizes, so that a short episode costs little and
-    nothing is compiled anew.
+    Rows are the episodes' observations: those at which a chunk was chosen, by the version that chose it, then
+    those that are encoded only. They are worked off in blocks of few static sizes, so that a short episode
+    costs little and nothing is compiled anew. A block in which the version changes is scored once for each of
+    its versions. Observations whose features are there already are in blocks of their own, which are scored
+    only.
 
     Args:
         policy: whose episodes.
@@ -103,7 +124,7 @@ class Scorer:
     """
 
     def __init__(self, policy: FlowPolicy, noise: NoiseConfig, sizes: Sequence[int]) -> None:
-        self._policy, self.sizes = policy, tuple(sizes)
+        self._policy, self._noise, self.sizes = policy, noise, tuple(sizes)
         stochastic = StochasticPolicy.of(policy, noise)
 
         def log_prob(
@@ -121,127 +142,96 @@ class Scorer:
         self.encode = jax.jit(policy.encode)
         self.log_prob = jax.jit(log_prob, static_argnames="dtype")
 
-    def __call__(self, frozen: Params, episode: Episode, behaviour: Behaviour) -> ScoredEpisode:
+    def __call__(
+        self,
+        frozen: Params,
+        episode: Episode,
+        played: Mapping[int, Behaviour],
+        encoded: Encoded | None = None,
+    ) -> ScoredEpisode:
         """Encode and score an episode."""
-        return self.together(frozen, [episode], behaviour)[0]
+        return self.together(frozen, [episode], played, encoded)[0]
 
     def together(
-        self, frozen: Params, episodes: Sequence[Episode], behaviour: Behaviour
+        self,
+        frozen: Params,
+        episodes: Sequence[Episode],
+        played: Mapping[int, Behaviour],
+        encoded: Encoded | None = None,
     ) -> list[ScoredEpisode]:
-        """Encode and score episodes that one policy has played.
+        """Encode and score episodes.
 
         Args:
             frozen: the encoder's parameters, on the device.
             episodes: at least one.
-            behaviour: who played them.
+            played: who chose their chunks, by version. Chunks of other versions are encoded and masked.
+            encoded: where features of the observations may be, which are then taken from it; None: nowhere.
         """
-        rows, acted = _rows(self._policy, episodes)
-        num_rows, num_acted = len(rows.proprio), len(acted.denoise_step)
-        features, per_step = [], []
-        waiting = None
-        for start, size in blocks(num_rows, self.sizes):
-            block = cut(rows, np.minimum(np.arange(start, start + size), num_rows - 1))
-            encoded = self.encode(frozen, block.images, block.tokens)
-            scores = None
-            if start < num_acted:
-                observed = Observed(encoded, block.proprio, block.domain_id)
-                theirs = cut(acted, np.minimum(np.arange(start, start + size), num_acted - 1))
-                level = jnp.float32(behaviour.level)
-                scores = self.log_prob(behaviour.params, observed, *theirs, level, dtype=behaviour.dtype)
-            if waiting is not None:  # fetched while the next one runs
-                _fetch(waiting, features, per_step)
-            waiting = encoded, scores
-        assert waiting is not None
-        _fetch(waiting, features, per_step)
-        parts: list[Any] = jax.tree.map(lambda *each: Joined(each), *features)
-        return self._scored(episodes, behaviour, rows, parts, np.concatenate(per_step))
+        rows = rows_of(self._policy, episodes)
+        rows.version[~np.isin(rows.version, list(played))] = NOT_SCORED
+        there: Mapping[int, Features] = {}
+        if encoded is not None:
+            there = taken(rows, encoded)
+            encoded.count_encoded(len(rows.version) - len(there))
+        results = Results(rows.version, there, self._policy.chunk_size)
+        for chosen, features in turns(rows.version, there, self.sizes):
+            block = cut(rows, chosen)
+            running = None
+            if features is None:
+                features = running = self.encode(frozen, block.images, block.tokens)
+            results.add(chosen, running, self._scores(features, block, played))
+        results.finish()
+        return self._scored(episodes, played, rows, there, results)
+
+    def _scores(self, features: Features, block: Rows, played: Mapping[int, Behaviour]) -> dict[int, Array]:
+        """Start to score a block under each of its versions."""
+        seen: Any = features, block.proprio, block.domain_id
+        observed, scores = Observed(*seen), {}
+        for version in map(int, np.unique(block.version)):
+            if version != NOT_SCORED:
+                behaviour = played[version]
+                chunks = block.latents, block.denoise_step, jnp.float32(behaviour.level)
+                scores[version] = self.log_prob(behaviour.params, observed, *chunks, dtype=behaviour.dtype)
+        return scores
 
     def _scored(
         self,
         episodes: Sequence[Episode],
-        behaviour: Behaviour,
-        rows: _Rows,
-        features: PyTree,
-        per_step: np.ndarray,
+        played: Mapping[int, Behaviour],
+        rows: Rows,
+        there: Mapping[int, Features],
+        results: Results,
     ) -> list[ScoredEpisode]:
         scored, start, final = [], 0, sum(len(episode) for episode in episodes)
+        levels = {version: behaviour.level for version, behaviour in played.items()}
         for episode in episodes:
             chosen = np.arange(start, start + len(episode))
             observed = np.append(chosen, final)
             start, final = start + len(episode), final + 1
+            version = rows.version[chosen]
             step_mask = modes.scored_steps(episode.denoise_step, episode.executed, self._policy.chunk_size)
-            old_log_prob = np.where(step_mask, per_step[chosen], np.float32(0))
+            step_mask &= (version != NOT_SCORED)[:, None]
+            level = [levels.get(int(each), self._noise.level) for each in version]
             scored.append(
                 ScoredEpisode(
-                    features=cut(features, observed),
+                    features=results.features(observed),
                     proprio=rows.proprio[observed],
                     domain_id=rows.domain_id[observed],
                     latents=episode.latents,
                     denoise_step=episode.denoise_step,
                     executed=episode.executed,
                     step_mask=step_mask,
-                    old_log_prob=old_log_prob,
+                    old_log_prob=np.where(step_mask, results.log_prob[chosen], np.float32(0)),
                     actor_log_prob=np.where(step_mask, episode.log_prob, np.float32(0)),
-                    level=behaviour.level,
+                    level=np.array(level, np.float32),
                     reward=episode.reward,
                     terminated=episode.terminated,
                     success=episode.success,
                     seed=episode.seed,
                     task=episode.task,
                     head_precision=self._policy.head_precision,
+                    encoder_calls=np.count_nonzero(episode.feature_key)
+                    + sum(int(row) not in there for row in observed),
                 )
             )
         return scored
-
-
-def blocks(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield start and size of blocks that cover ``count`` rows, the last of which may reach beyond.
-
-    They have the first size while they are full, then the last.
-    """
-    start = 0
-    while start < count:
-        size = sizes[0] if count - start >= sizes[0] else sizes[-1]
-        yield start, size
-        start += size
-
-
-class _Rows(NamedTuple):
-    """Observations of several episodes: those at which chunks were chosen, then the final ones."""
-
-    images: Joined
-    tokens: np.ndarray
-    proprio: np.ndarray
-    domain_id: np.ndarray
-
-
-class _Acted(NamedTuple):
-    """The chunks chosen at the first of them."""
-
-    latents: np.ndarray
-    denoise_step: np.ndarray
-
-
-def _rows(policy: FlowPolicy, episodes: Sequence[Episode]) -> tuple[_Rows, _Acted]:
-    observations = [episode.observations for episode in episodes]
-
-    def in_order(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return [array[:-1] for array in arrays] + [array[-1:] for array in arrays]
-
-    rows = _Rows(
-        Joined(in_order([each.images for each in observations])),
-        np.concatenate(in_order([each.tokens for each in observations])).astype(np.int32),
-        policy.prepare_proprio(np.concatenate(in_order([each.proprio for each in observations]))),
-        np.concatenate(in_order([each.domain_id for each in observations])).astype(np.int32),
-    )
-    return rows, _Acted(
-        np.concatenate([episode.latents for episode in episodes]),
-        np.concatenate([episode.denoise_step for episode in episodes]),
-    )
-
-
-def _fetch(done: tuple[PyTree, Array | None], features: list[PyTree], per_step: list[np.ndarray]) -> None:
-    encoded, scores = done
-    features.append(jax.device_get(encoded))
-    if scores is not None:
-        per_step.append(np.asarray(scores))

@@ -12,6 +12,7 @@ from typing import Any
 from pirl_jax.files import flush
 
 METRICS = "metrics.jsonl"
+TRACEBACK = "traceback.log"
 CHECKPOINTS = "checkpoints"
 LAST = "last"
 BEST = "best"
@@ -133,8 +134,15 @@ def sweep(checkpoints: Path) -> None:
             path.unlink()
 
 
+def mend_last(checkpoints: Path) -> None:
+    """Make ``last`` of a run that was killed between its first checkpoint and the link to it."""
+    newest = max(steps(checkpoints), default=None)
+    if newest is not None and not (checkpoints / LAST).exists():
+        point(LAST, newest[1])
+
+
 def mend(path: Path) -> None:
-    """Sweep the checkpoints that a path leads into if it leads to nothing: a killed run may have left it so.
+    """Put the checkpoints that a path leads into in order if it leads to nothing, as after a kill.
 
     Args:
         path: as ``<output_dir>/checkpoints/last/pretrained_model/train_config.json``.
@@ -144,6 +152,7 @@ def mend(path: Path) -> None:
     for folder in path.absolute().parents:
         if folder.name == CHECKPOINTS and folder.is_dir():
             sweep(folder)
+            mend_last(folder)
             return
 
 

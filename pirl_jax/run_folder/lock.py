@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pirl_jax.run_folder.layout import CHECKPOINTS, METRICS, steps
+from pirl_jax.run_folder.layout import CHECKPOINTS, METRICS, TRACEBACK, steps
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,12 @@ def occupied(output_dir: Path) -> Iterator[None]:
                 shutil.rmtree(output_dir)
 
 
+def was_ours(output_dir: Path) -> bool:
+    """Tell whether this process was the last to occupy a folder, and has left it there."""
+    lock = output_dir / LOCK
+    return lock.exists() and lock.read_text().strip() == str(os.getpid())
+
+
 def set_aside(output_dir: Path) -> None:
     """Make way for a run that starts anew where one ended before its first checkpoint.
 
@@ -51,7 +57,7 @@ def set_aside(output_dir: Path) -> None:
     Raises:
         ValueError: Another process writes to it.
     """
-    ours = (output_dir / LOCK).exists() or (output_dir / METRICS).exists()
+    ours = any((output_dir / name).exists() for name in (LOCK, METRICS, TRACEBACK))
     if not ours or any(True for _ in steps(output_dir / CHECKPOINTS)):
         return
     if (output_dir / LOCK).exists():

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from pirl_jax import tree_store
 from pirl_jax.run_folder import manifest
 from pirl_jax.run_folder.layout import (
     BEST,
@@ -27,12 +26,14 @@ from pirl_jax.run_folder.layout import (
     PRETRAINED_MODEL,
     TRAINING_STATE,
     checkpoint_folder,
+    mend_last,
     point,
     put_in_place,
     sweep,
     write_about,
 )
 from pirl_jax.run_folder.retention import Retention, best_of, prune
+from pirl_jax.trees import store
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ Export = Callable[[Path, Any], None]
 
 
 def restore(checkpoint: Path | str, like: Any) -> Any:
-    """Read the state of a checkpoint folder, see ``tree_store.restore``."""
-    return tree_store.restore(Path(checkpoint) / TRAINING_STATE / ORBAX, like)
+    """Read the state of a checkpoint folder, see ``store.restore``."""
+    return store.restore(Path(checkpoint) / TRAINING_STATE / ORBAX, like)
 
 
 def in_host_memory(tree: Any) -> Any:
@@ -88,7 +89,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, output_dir: Path | str, total_steps: int, retention: Retention):
-        """Sweep leftovers of a killed run.
+        """Sweep leftovers of a killed run, and make the links that it was killed before it made.
 
         Args:
             output_dir: The run's folder.
@@ -107,7 +108,11 @@ class CheckpointWriter:
         self.saved: int | None = None
         self.seconds = 0.0
         self._output_dir.mkdir(parents=True, exist_ok=True)
-        sweep(self._output_dir / CHECKPOINTS)
+        checkpoints = self._output_dir / CHECKPOINTS
+        sweep(checkpoints)
+        mend_last(checkpoints)
+        if best := best_of(checkpoints):
+            point(BEST, best)
 
     def save(
         self, step: int, state: Any, export: Export, about: Mapping[str, Any] = MappingProxyType({})
@@ -185,7 +190,7 @@ class CheckpointWriter:
             (building / TRAINING_STATE).mkdir(parents=True)
             (building / PRETRAINED_MODEL).mkdir()
             export(building / PRETRAINED_MODEL, state)
-            tree_store.save(building / TRAINING_STATE / ORBAX, state)
+            store.save(building / TRAINING_STATE / ORBAX, state)
             write_about(building, about)
             manifest.seal(building)
             self._size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,11 +22,13 @@ class Kept:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._state: Future[Any] | None = None
+        self._lock = threading.Lock()  # another thread may ask for the state, to save it
 
     def keep(self, state: Any) -> None:
         """Begin to copy a state; see :meth:`release`. The one before is forgotten."""
-        self._state = None
-        self._state = self._thread.submit(in_host_memory, state)
+        with self._lock:
+            self._state = None  # its memory is free before the next takes any
+            self._state = self._thread.submit(in_host_memory, state)
 
     def release(self) -> None:
         """Block until the state may be donated."""
@@ -35,22 +38,25 @@ class Kept:
     @property
     def state(self) -> Any:
         """What was kept, as arrays in host memory."""
-        assert self._state is not None
-        return self._state.result()
+        with self._lock:
+            state = self._state
+        assert state is not None
+        return state.result()
 
     def on_device(self) -> Any:
         """Return a copy of what was kept that may be donated."""
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.state)
 
 
-def keeps(config: WatchdogConfig, size: int, on_cpu: bool) -> bool:
+def keeps(config: WatchdogConfig, size: int, on_cpu: bool, left: float = 0) -> bool:
     """Tell whether a run keeps its state.
 
     Args:
         config: of the run.
         size: of the state, in bytes.
         on_cpu: whether the device is the host.
+        left: bytes that run and actors leave of the host's memory.
     """
     if config.keep == "auto":
-        return not on_cpu or size <= _LITTLE
+        return not on_cpu or size <= max(_LITTLE, left)
     return config.keep == "always"

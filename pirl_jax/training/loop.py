@@ -19,6 +19,7 @@ from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
+from pirl_jax.rollout.encoded import Encoded
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.rollout.groups import Groups
 from pirl_jax.rollout.scoring import ScoredEpisode
@@ -71,6 +72,7 @@ def run(
     demonstrations: Demonstrations | None = None,
     release: Callable[[], None] = lambda: None,
     shelf: Shelf | None = None,
+    encoded: Encoded | None = None,
     kept: Kept | None = None,
     ahead: bool = True,
 ) -> Iterator[Update]:
@@ -86,29 +88,20 @@ def run(
         demonstrations: for ``recipe.demonstrations``, on the device.
         ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
         shelf: where encoded observations lie; None: in memory, all of them.
+        encoded: where observations are kept that were encoded to act on; None: nowhere.
         kept: keeps the state before an update: one that is rejected is taken back, one that ``stop`` meets
-            is given up. None: it stays, and is finished.
+            is given up. None: it stays, and is finished if it has taken a step; before, its state is whole.
         release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
     """
     recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
     pushes = Pushes(actors.publish, behaviours)
-    score = partial(_scored, parts, frozen, shelf)
+    score = partial(_scored, parts, frozen, shelf, encoded)
     collector = _collector(recipe, actors, pushes, score, behaviours, int(state.episodes), stop)
 
-    def push(state: TrainState) -> TrainState:
-        # Unique within a process, and an episode says which process it was assigned by.
-        version = int(state.updates) + 1
-        pushes.start(version, behaviour_of(state, recipe))
-        # An actor that is assigned an episode waits for the version to play it with.
-        actors.assignments.publish(version, collector.position)
-        state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
-        if kept:
-            kept.keep(state)
-        return state
-
+    push = partial(_push, recipe, pushes, actors.assignments, collector, kept)
     watchdog = Watchdog(recipe.watchdog, kept is not None)
-    interrupted = stop.is_set if kept else lambda: False
+    interrupted = partial(_gives_up, stop, kept)
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
     with pushes:
         state = push(state)
@@ -131,6 +124,7 @@ def run(
             finished = time.monotonic()
             metrics |= _episode_metrics(episodes, dropped, collector.task_rates, int(state.updates) - 1)
             metrics |= {
+                **({} if encoded is None else _encoder_calls(episodes)),
                 **_seconds(started, scoring, collected, released, finished, pushes),
                 "train/score_s": collector.scoring_s - scored,
                 "train/samples_per_s": n_valid / (finished - started),
@@ -139,6 +133,31 @@ def run(
             }
             yield Update(int(state.updates), state, metrics)
             watchdog.check()
+
+
+def _push(
+    recipe: Recipe,
+    pushes: Pushes,
+    assignments: Assignments,
+    collector: Collector,
+    kept: Kept | None,
+    state: TrainState,
+) -> TrainState:
+    """Start to push the state's policy, and note in the state up to where episodes are settled."""
+    # Unique within a process, and an episode says which process it was assigned by.
+    version = int(state.updates) + 1
+    pushes.start(version, behaviour_of(state, recipe))
+    # An actor that is assigned an episode waits for the version to play it with.
+    assignments.publish(version, collector.position)
+    state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
+    if kept:
+        kept.keep(state)
+    return state
+
+
+def _gives_up(stop: threading.Event, kept: Kept | None, steps: int) -> bool:
+    """Tell whether an update that has taken so many steps is to be given up."""
+    return stop.is_set() and (kept is not None or steps == 0)
 
 
 def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours, kept: Kept | None) -> None:
@@ -154,7 +173,7 @@ def _collector(
     recipe: Recipe,
     actors: Actors,
     pushes: Pushes,
-    score: Callable[[Episode, Behaviour], ScoredEpisode],
+    score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
     behaviours: Behaviours,
     first: int,
     stop: threading.Event,
@@ -177,9 +196,14 @@ def _collector(
 
 
 def _scored(
-    parts: Parts, frozen: Params, shelf: Shelf | None, episode: Episode, behaviour: Behaviour
+    parts: Parts,
+    frozen: Params,
+    shelf: Shelf | None,
+    encoded: Encoded | None,
+    episode: Episode,
+    played: Mapping[int, Behaviour],
 ) -> ScoredEpisode:
-    scored = parts.score(frozen, episode, behaviour)
+    scored = parts.score(frozen, episode, played, encoded)
     return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
 
 
@@ -188,7 +212,7 @@ def _update(
     state: TrainState,
     collected: Sequence[Collected],
     demonstrations: Demonstrations | None,
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[int], bool],
 ) -> tuple[TrainState, dict[str, float], int]:
     """Return the state after an update, its metrics, and how many points it learned from."""
     batch, n_valid = parts.batch(state, [item.episode for item in collected])
@@ -242,6 +266,12 @@ def behaviour_of(state: TrainState, recipe: Recipe) -> Behaviour:
     return Behaviour(state.params, done, level_at(recipe.noise, done), recipe.push.dtype)
 
 
+def _encoder_calls(collected: Sequence[Collected]) -> dict[str, float]:
+    """Return how often the encoder was applied to an observation of these episodes, on average."""
+    calls = sum(item.episode.encoder_calls for item in collected)
+    return {"train/encoder_calls": calls / sum(len(item.episode.domain_id) for item in collected)}
+
+
 def _seconds(
     started: float, scoring: float, collected: float, released: float, finished: float, pushes: Pushes
 ) -> dict[str, float]:
@@ -260,6 +290,8 @@ def _episode_metrics(
 ) -> dict[str, float]:
     episodes = [item.episode for item in collected]
     tasks = {episode.task for episode in episodes if episode.task}
+    counts = np.concatenate([episode.counts for episode in episodes])
+    levels = np.concatenate([episode.level for episode in episodes])
     return {
         "train/success_rate": float(np.mean([episode.success for episode in episodes])),
         **{
@@ -270,8 +302,9 @@ def _episode_metrics(
         "train/return": float(np.mean([episode.reward.sum() for episode in episodes])),
         "train/episode_chunks": float(np.mean([len(episode) for episode in episodes])),
         "train/episodes": len(episodes),
-        "train/noise_level": float(np.mean([episode.level for episode in episodes])),
-        "train/stale_fraction": float(np.mean([item.update < update for item in collected])),
+        "train/noise_level": float(np.mean(levels[counts])),
+        "train/stale_fraction": float(np.mean(np.concatenate([item.update for item in collected]) < update)),
         "train/actor_learner_logprob_gap": max(episode.log_prob_gap for episode in episodes),
+        "dropped/stale_chunks": int((~counts).sum()),
         **{f"dropped/{reason}": dropped[reason] for reason in DROPPED},
     }

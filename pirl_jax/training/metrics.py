@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 Sink = Callable[[int, Mapping[str, float]], None]
 """``sink(step, metrics)``: what every tracker is."""
 
+UPDATE_S = "train/update_s"
+
 CONSOLE_KEYS = (
     "train/success_rate",
     "train/approx_kl",
@@ -28,7 +30,7 @@ CONSOLE_KEYS = (
     "train/lr",
     "train/stale_fraction",
     "train/actor_learner_logprob_gap",
-    "train/update_s",
+    UPDATE_S,
     "eval/pc_success",
 )
 
@@ -41,14 +43,24 @@ class MetricsWriter:
         resume_step: rows of an existing file up to that step stay. What a killed run wrote after its last
             checkpoint, a half-written line included, will be written again.
         sinks: trackers to pass every row to.
+        steps: of the whole run, for the line on the console; None: it does not say how much is left.
+        keys: what that line shows of a row.
     """
 
-    def __init__(self, folder: str | Path, resume_step: int = 0, sinks: Sequence[Sink] = ()):
-        self.path = Path(folder) / METRICS
+    def __init__(
+        self,
+        folder: str | Path,
+        resume_step: int = 0,
+        sinks: Sequence[Sink] = (),
+        steps: int | None = None,
+        keys: Sequence[str] = CONSOLE_KEYS,
+    ):
+        self.path, self._steps, self._keys = Path(folder) / METRICS, steps, keys
         kept = [row for row in read(self.path) if row["step"] <= resume_step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._sinks = tuple(sinks)
+        logger.info("metrics: %s, one JSON object a line", self.path)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append ``{"step", "time" (Unix seconds), **metrics}``; what is not finite becomes null."""
@@ -57,7 +69,7 @@ class MetricsWriter:
         line = json.dumps({"step": int(step), "time": round(time.time(), 3), **row}, allow_nan=False)
         self._file.write(line + "\n")
         self._file.flush()
-        logger.info(console_line(step, values))
+        logger.info(console_line(step, values, self._keys, self._steps))
         for sink in self._sinks:
             sink(int(step), values)
 
@@ -93,10 +105,27 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def console_line(step: int, metrics: Mapping[str, float], keys: Sequence[str] = CONSOLE_KEYS) -> str:
-    """``update 12 | success_rate 0.43 | approx_kl 0.012 | …``, of the keys that are there."""
+def console_line(
+    step: int, metrics: Mapping[str, float], keys: Sequence[str] = CONSOLE_KEYS, steps: int | None = None
+) -> str:
+    """``update 12 | success_rate 0.43 | approx_kl 0.012 | …``, of the keys that are there.
+
+    Given the steps of a whole run, ``step 25 of 100 | loss 2.46 | … | 40 s left``, as long as one takes now.
+    """
     parts = [f"{key.rsplit('/', 1)[-1]} {float(metrics[key]):.3g}" for key in keys if key in metrics]
-    return " | ".join([f"update {step}", *parts])
+    if steps is None:
+        return " | ".join([f"update {step}", *parts])
+    if UPDATE_S in metrics and step < steps:
+        parts.append(f"{in_words((steps - step) * float(metrics[UPDATE_S]))} left")
+    return " | ".join([f"step {step} of {steps}", *parts])
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path) -> tuple[Sink, ...]:

@@ -36,8 +36,8 @@ class Parts:
     recipe: Recipe
     policy: FlowPolicy
     score: Scorer
-    """``(frozen, episode, the policy that acted) -> `` its observations encoded and its log-densities
-    recomputed."""
+    """``(frozen, episode, who chose its chunks, by version) -> `` its observations encoded and its
+    log-densities recomputed."""
     evaluate: Evaluate
     """The critic, see ``critic.make_evaluate``."""
     programs: Programs
@@ -84,7 +84,9 @@ def block_of(recipe: Recipe) -> int:
     return microbatch_of(recipe) or minibatch_of(recipe)
 
 
-def scoring_blocks(rollout: RolloutConfig, platform: str | None = None) -> tuple[int, ...]:
+def scoring_blocks(
+    rollout: RolloutConfig, platform: str | None = None, served: bool = False
+) -> tuple[int, ...]:
     """Return the sizes of the blocks of observations that are encoded and scored at a time.
 
     A GPU takes many for the time of few. A CPU's time is that of the rows, those that fill a block included.
@@ -92,9 +94,11 @@ def scoring_blocks(rollout: RolloutConfig, platform: str | None = None) -> tuple
     Args:
         rollout: of the recipe.
         platform: what runs it; None: JAX's default.
+        served: whether the episodes come with most of their observations encoded: often one is left.
     """
     if (platform or jax.default_backend()) == "cpu":
-        return (min(8, rollout.max_chunks + 1),)
+        block = min(8, rollout.max_chunks + 1)
+        return (block, 1) if served and block > 1 else (block,)
     return 64, 8
 
 
@@ -140,7 +144,7 @@ def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform:
     return Parts(
         recipe,
         policy,
-        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform)),
+        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform, recipe.inference == "served")),
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         programs,
         make_update(programs),

@@ -125,6 +125,7 @@ class Plan:
             old_values=of(),
             critic_input=of(policy.critic_input_dims[recipe.critic.input]) if method.value else None,
             share=of() if recipe.objective.loss_weighting == "episode" else None,
+            policy_share=of() if recipe.objective.loss_weighting == "episode" else None,
         )
         reference = None
         if recipe.objective.reference_kl_coef:
@@ -147,9 +148,9 @@ class Plan:
         points = batch.points
         seen = (points.proprio, points.old_values, points.value_targets, points.share, batch.weight)
         theirs = None if points.critic_input is None else CriticRows(points.critic_input, *seen)
-        index, first = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
+        index, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
         return self._compiled(
-            self.parts.programs.step, progress, sums, theirs, self._demonstrations(), index, first
+            self.parts.programs.step, progress, sums, theirs, self._demonstrations(), index, flag, flag
         )
 
     def _demonstrations(self) -> Demonstrations | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,23 +60,41 @@ class Saves:
         self._rates: list[float] = []
         self._since = time.monotonic()
         self._newest: tuple[int, Any] | None = None
+        self._lock = threading.RLock()
 
     def after(self, update: int, state: Any, success_rate: float | None = None) -> None:
         """Start to save an update, if it is time; ``CheckpointWriter.release`` says until when it is read."""
-        self._newest = update, state
-        if success_rate is not None:
-            self._rates.append(success_rate)
-        again = self._cadence.saves and self._writer.to_be_tried_again
-        if again or self._cadence.due(update, time.monotonic() - self._since):
-            self._since = time.monotonic()
-            self._writer.save(update, state, self._export, self._said())
+        with self._lock:
+            self._newest = update, state
+            if success_rate is not None:
+                self._rates.append(success_rate)
+            again = self._cadence.saves and self._writer.to_be_tried_again
+            if again or self._cadence.due(update, time.monotonic() - self._since):
+                self._since = time.monotonic()
+                self._writer.save(update, state, self._export, self._said())
 
     def last(self) -> None:
         """Start to save the newest update, unless it is saved or lost."""
-        if self._cadence.saves and self._newest is not None:
+        with self._lock:
+            if not self._cadence.saves or self._newest is None:
+                return
             update, state = self._newest
-            state = state if self._kept is None else self._kept.state
+            if self._kept is not None:  # one further, if this comes between its end and `after`
+                state = self._kept.state
+                update = int(state.updates)
             save_last(self._writer, update, state, self._export, self._said())
+
+    def at_once(self, stop: threading.Event) -> None:
+        """Have what is kept saved as soon as a signal comes, whatever the run is in the middle of.
+
+        A step of a large policy takes a CPU minutes, in which nothing can be asked.
+        """
+
+        def wait_and_save() -> None:
+            stop.wait()
+            self.last()
+
+        threading.Thread(target=wait_and_save, name="save-at-once", daemon=True).start()
 
     def _said(self) -> dict[str, Any]:
         score = {SCORE: fmean(self._rates)} if self._rates else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from pirl_jax.recipe import Recipe
 from pirl_jax.run_folder.layout import CHECKPOINTS
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
@@ -17,6 +19,8 @@ from pirl_jax.training.kept import keeps
 from pirl_jax.training.needs import rows_of
 from pirl_jax.training.parts import capacity_of
 from pirl_jax.training.plan import Plan, size_of
+
+KEPT = "the state before an update"
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,31 @@ def storage(
     if stale:
         memory["episodes that came early"] = stale * capacity * size_of(plan.images(1))
     if keeps(recipe.watchdog, size_of(plan.state), on_cpu):
-        memory["the state before an update"] = size_of(plan.state)
+        memory[KEPT] = size_of(plan.state)
     if checkpoints and not on_cpu:  # where it is read from where it lies
         memory["the state that is being saved"] = size_of(plan.state)
     return Storage(memory, rows - held, checkpoints)
+
+
+def settled(storage: Storage, plan: Plan, device: int, actors: int) -> tuple[Storage, Recipe]:
+    """Settle whether a run on a CPU keeps the state before an update, by what is left for it.
+
+    Args:
+        storage: of the run.
+        plan: whose recipe may leave it open (``watchdog.keep=auto``).
+        device: bytes of what lies on the device, the host's memory, without what is in ``storage``.
+        actors: bytes that the actors beside it take.
+
+    Returns:
+        What the run takes then, and its recipe, which says ``always`` or ``never``.
+    """
+    recipe, size = plan.parts.recipe, size_of(plan.state)
+    left = allowed(budget_of_host()) - sum(storage.memory.values()) - device - actors
+    keep = KEPT in storage.memory or keeps(recipe.watchdog, size, True, left)
+    if keep:
+        storage = dataclasses.replace(storage, memory={**storage.memory, KEPT: size})
+    watchdog = dataclasses.replace(recipe.watchdog, keep="always" if keep else "never")
+    return storage, dataclasses.replace(recipe, watchdog=watchdog)
 
 
 def table(storage: Storage, shared: bool = False) -> list[str]:

@@ -20,18 +20,23 @@ class Batch(flax.struct.PyTreeNode):
     level: Float[Array, " B"]
     """Noise level of the policy that acted. Not a parameter: ratios have it in both of their densities."""
     step_mask: Bool[Array, "B H"]
-    """Chunk steps that enter the likelihood (``modes.scored_steps``)."""
+    """Chunk steps that enter the likelihood (``modes.scored_steps``). The policy learns nothing from a point
+    without any: the policy that chose it is not known any more. The critic does."""
     old_log_prob: Float[Array, "B H"]
     """Of each chunk step under the policy that acted; finite everywhere."""
     advantages: Float[Array, " B"]
     """Multiplied by the weight that each point has in the policy loss (``ObjectiveConfig.loss_weighting``).
-    The loss is proportional to the advantages, so the weights need no place of their own in it."""
+    The loss is proportional to the advantages, so the weights need no place of their own in it. 0 where the
+    policy learns nothing."""
     value_targets: Float[Array, " B"]
     old_values: Float[Array, " B"]
     critic_input: Float[Array, "B D"] | None = None
     """What the critic sees of each observation (``update/critic.py``); None without a critic."""
     share: Float[Array, " B"] | None = None
-    """The weight that each point has in the value loss and in the KL to the reference policy; None: 1."""
+    """The weight that each point has in the value loss; None: 1."""
+    policy_share: Float[Array, " B"] | None = None
+    """The weight that each point has in the KL to the reference policy and in the entropy; None: 1. It is not
+    ``share`` where the policy learns from fewer points than the critic."""
 
 
 def pad_rows(tree: PyTree, capacity: int) -> PyTree:

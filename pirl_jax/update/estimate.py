@@ -18,6 +18,7 @@ from pirl_jax.update.batch import Batch
 from pirl_jax.update.critic import Evaluate
 from pirl_jax.update.state import TrainState
 
+_OF_CHUNKS = ("latents", "denoise_step", "level", "step_mask", "old_log_prob")
 _compiled_gae = jax.jit(advantage.gae, static_argnames=("gamma", "gae_lambda"))
 _normalize = jax.jit(advantage.normalize, static_argnames="min_std")
 
@@ -50,7 +51,7 @@ def make_batch(
     lengths = np.array([len(episode) for episode in episodes])
     # Where the decision points of [E, T] arrays lie, in the order of the rows.
     points = np.nonzero(np.arange(T) < lengths[:, None])
-    rows = _rows(episodes, lengths)
+    rows = _rows(episodes)
     if objective.behaviour_log_prob == "actor":
         rows["old_log_prob"] = _acted(episodes, "actor_log_prob")
     rewards = np.zeros((E, T), np.float32)
@@ -70,30 +71,37 @@ def make_batch(
             weight = np.zeros((E, T), np.float32)
             weight[points] = _loss_weights(episodes, objective)
             advantages = _normalize(advantages, jnp.asarray(weight), min_std=config.min_std)
+    counts = _acted(episodes, "counts")
     estimates: dict[str, Any] = {
-        "advantages": np.asarray(advantages)[points],
+        "advantages": np.where(counts, np.asarray(advantages)[points], np.float32(0)),
         "value_targets": np.asarray(targets)[points],
     }
     if objective.loss_weighting == "episode":
+        chunks = np.array([episode.counts.sum() for episode in episodes])
         executed = np.array([episode.step_mask.sum() for episode in episodes])
-        ratios = executed if objective.aggregation == "action" else lengths
+        ratios = executed if objective.aggregation == "action" else chunks
         estimates["advantages"] *= np.repeat(losses.equal_shares(ratios), lengths)
         estimates["share"] = np.repeat(losses.equal_shares(lengths), lengths)
+        estimates["policy_share"] = np.repeat(losses.equal_shares(chunks), lengths)
     estimates |= {"old_values": row_values, "critic_input": inputs}
     return Batch(**rows, **estimates), int(lengths.sum())
 
 
 def _loss_weights(episodes: Sequence[ScoredEpisode], objective: ObjectiveConfig) -> np.ndarray:
-    """Return how much each decision point counts in the policy's loss, up to a factor of all."""
+    """Return how much each decision point counts in the policy's loss, up to a factor of all.
+
+    Nothing if its policy is not known any more: such points are no part of the mean and the standard
+    deviation that advantages are normalised with, though GAE goes through them.
+    """
     steps = [episode.step_mask.sum(1) for episode in episodes]
     if objective.aggregation == "chunk":
-        steps = [np.ones(len(each)) for each in steps]
+        steps = [episode.counts.astype(float) for episode in episodes]
     if objective.loss_weighting == "episode":
         steps = [each / each.sum() for each in steps]
     return np.concatenate(steps).astype(np.float32)
 
 
-def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, Any]:
+def _rows(episodes: Sequence[ScoredEpisode]) -> dict[str, Any]:
     """Concatenate what comes from the episodes themselves."""
 
     def observed(*arrays: np.ndarray) -> Joined:
@@ -103,8 +111,7 @@ def _rows(episodes: Sequence[ScoredEpisode], lengths: np.ndarray) -> dict[str, A
         "features": jax.tree.map(observed, *(episode.features for episode in episodes)),
         "proprio": observed(*(episode.proprio for episode in episodes)),
         "domain_id": observed(*(episode.domain_id for episode in episodes)),
-        **{name: _acted(episodes, name) for name in ("latents", "denoise_step", "step_mask", "old_log_prob")},
-        "level": np.repeat(np.array([episode.level for episode in episodes], np.float32), lengths),
+        **{name: _acted(episodes, name) for name in _OF_CHUNKS},
     }
 
 

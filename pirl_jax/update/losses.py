@@ -1,8 +1,10 @@
 """PPO's two losses, one point a chunk, and what is worth knowing about them.
 
 Every function takes ``weight``, 1 for a point that counts and 0 for padding; padding must hold finite
-numbers. ``policy_loss`` takes ``total`` besides where the points are a part of a minibatch: it is then that
-part's share of its mean, and the shares of all parts add up to it, gradients included.
+numbers. A chunk of which ``step_mask`` counts no step, since the policy that chose it is not known any more,
+is none of the policy's points: it is in no sum and in no denominator of its loss and metrics, while the
+critic's loss has it. ``policy_loss`` takes ``total`` besides where the points are a part of a minibatch: it
+is then that part's share of its mean, and the shares of all parts add up to it, gradients included.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ MAX_LOG_RATIO = 20.0
 
 
 class Total(NamedTuple):
-    """Sums of the weights over a whole minibatch."""
+    """Sums of the weights over a whole minibatch, of the policy's points."""
 
     chunks: Float[Array, ""]
     ratios: Float[Array, ""]
@@ -31,7 +33,7 @@ class Total(NamedTuple):
 
 def total(step_mask: Bool[Array, "B H"], weight: Float[Array, " B"], aggregation: str) -> Total:
     """Return the sums over a minibatch."""
-    return Total(jnp.sum(weight), jnp.sum(_units(step_mask, weight, aggregation)))
+    return Total(*(jnp.sum(_units(step_mask, weight, each)) for each in ("chunk", aggregation)))
 
 
 @typed
@@ -87,7 +89,7 @@ def policy_loss(
         proximal: under the policy that the update stays near to.
         behaviour: under the policy that acted.
         advantages: of the chunks.
-        step_mask: chunk steps that count (``modes.scored_steps``).
+        step_mask: chunk steps that count (``modes.scored_steps``); none of a chunk that is left out.
         weight: 1 for a point that counts.
         objective: ``aggregation``, ``clip_ratio``, ``dual_clip`` and ``max_behaviour_weight``.
         total: of the minibatch that the points are a part of; None: they are all of it.
@@ -120,7 +122,7 @@ def policy_loss(
     chunks = log_ratio(log_prob, proximal, "chunk")
     kl = behaviour_weight("chunk") * (jnp.expm1(chunks) - chunks)
     values = (
-        weighted_mean(kl[:, 0], weight, total and total.chunks),
+        weighted_mean(kl, _units(step_mask, weight, "chunk"), total and total.chunks),
         *(weighted_mean(x, units, whole) for x in (held_back.astype(ratio.dtype), ratio, importance)),
     )
     metrics: dict[str, Array] = dict(zip(POLICY_METRICS, values, strict=True))
@@ -129,7 +131,8 @@ def policy_loss(
 
 def _units(step_mask: Array, weight: Array, aggregation: str) -> Array:
     """Weights of what ratios are taken of: [B, 1] chunks or [B, H] actions."""
-    return weight[:, None] * step_mask if aggregation == "action" else weight[:, None]
+    counts = step_mask if aggregation == "action" else jnp.any(step_mask, axis=-1, keepdims=True)
+    return weight[:, None] * counts
 
 
 def by_share(values: Array, share: Array | None) -> Array:

@@ -40,7 +40,7 @@ class Minibatch(NamedTuple):
     points: Batch
     fixed: FixedPolicies
     weight: Float[Array, " B"]
-    """1 for a point that counts and 0 for a repeated one that fills the shape."""
+    """1 for a point and 0 for a repeated one that fills the shape."""
 
 
 class CriticRows(NamedTuple):
@@ -91,19 +91,19 @@ def policy_objective(
         total,
     )
 
+    share = jnp.ones_like(weight) if points.policy_share is None else points.policy_share
+
     def mean(values: Float[Array, "B H"]) -> Float[Array, ""]:
         return losses.weighted_mean(losses.over_steps(values, points.step_mask), weight, total.chunks)
 
     if rows.fixed.reference is not None:
         divergence = flow.kl(chain, current, rows.fixed.reference, points.latents)
-        shared = divergence if points.share is None else divergence * points.share[:, None]
-        kl = mean(shared)
+        kl = mean(divergence * share[:, None])
         loss, metrics = loss + config.reference_kl_coef * kl, metrics | {"reference_kl": kl}
     entropy = flow.entropy(chain, current.std, points.step_mask.shape[1])
     metrics |= {"entropy": mean(entropy)}
     if config.entropy_coef:
         numbers = current.std[0].size * jnp.maximum(points.step_mask.sum(-1), 1)
-        share = 1.0 if points.share is None else points.share
         loss -= config.entropy_coef * mean(entropy * (share / numbers)[:, None])
     if current.gripper_logits is not None:
         outcome = flow.drawn_grippers(chain, points.latents)

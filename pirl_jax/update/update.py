@@ -31,7 +31,7 @@ LR_RANGE = 10.0
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing has failed
-    """An update was given up; the state that it was given is gone."""
+    """An update was given up; the state that it was given is gone once a step was taken."""
 
 
 class _Progress(NamedTuple):
@@ -54,8 +54,8 @@ class _Progress(NamedTuple):
 def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build ``update(state, batch, n_valid, demonstrations=None, interrupted=…) -> (state, metrics)``.
 
-    ``state`` is donated. The update raises ``Interrupted`` between two parts of a minibatch once
-    ``interrupted()`` is true.
+    ``state`` is donated to the first step. ``Interrupted`` is raised between two parts of a minibatch once
+    ``interrupted(steps taken)`` is true.
 
     The rows stay in host memory. A minibatch reaches the device while the one before it is worked on, and
     nothing is waited for: whether the KL has passed its target is known on the device alone.
@@ -86,7 +86,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         batch: Batch,
         n_valid: int,
         demonstrations: Demonstrations | None = None,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[int], bool] = lambda steps: False,
     ) -> tuple[TrainState, Metrics]:
         n, batch = int(n_valid), on_host(batch)
         capacity = method.capacity or len(batch.old_log_prob)
@@ -96,7 +96,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         without_signal = demonstrations is None and not np.any(batch.advantages[:n])
         idle = warming_up or without_signal
 
-        at_a_time = method.microbatch_size or size
+        at_a_time, minibatches = method.microbatch_size or size, -(-n // size)
         fixed = programs.fixed_policies(state, batch, n, at_a_time)
         orders = np.asarray(programs.orders(state, n, capacity))
         before = programs.sample(state.params)
@@ -104,31 +104,30 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         sums = jax.eval_shape(programs.no_sums, state.params, any_row)
         progress = progress_of(state, metric_names(method, sums), idle)
         running = deque[Array]()
-        minibatches = -(-n // size)
         for index in range(method.optimizer.num_epochs * minibatches):
             epoch, i = divmod(index, minibatches)
             start, stop = (j * n // minibatches for j in (i, i + 1))
-            # An empty slot repeats a valid point at weight 0, since 0 · NaN padding would be NaN.
-            chosen = np.full(slots(method, size), orders[epoch, 0])
-            chosen[: stop - start] = orders[epoch, start:stop]
-            weight = (np.arange(len(chosen)) < stop - start).astype(np.float32)
+            chosen, weight = _in_slots(orders[epoch, start:stop], slots(method, size))
             total = programs.total(batch.step_mask[chosen], weight)
             sums = programs.no_sums(progress.state.params, any_row)
-            for first in range(0, 0 if idle else len(chosen), at_a_time):
-                if interrupted():
+            counts = np.any(batch.step_mask[chosen])  # else all their policies are forgotten
+            for first in range(0, len(chosen) if counts and not idle else 0, at_a_time):
+                if interrupted(index):
                     raise Interrupted
                 part = slice(first, first + at_a_time)
                 rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
                 sums, done = programs.add(progress.state.params, sums, rows, total, progress.stopped)
                 running.append(done)
                 _wait_for_all_but_one(running)
+            if interrupted(index):  # the step is given the state's memory
+                raise Interrupted
             seen = _critic_rows(batch, chosen, weight)
-            numbers = np.int32(index), np.bool_(i == 0)
+            numbers = np.int32(index), np.bool_(i == 0), counts
             progress = programs.step(progress, sums, seen, demonstrations, *numbers)
             del sums  # the next ones take its room
         estimates = pad_rows((batch.old_values[:n], batch.value_targets[:n]), capacity)
-        reasons = np.bool_(idle), np.bool_(idle and not warming_up)
-        return programs.finish(progress, before, *estimates, np.int32(n), *reasons)
+        counted = np.int32(n), np.bool_(idle), np.bool_(idle and not warming_up)
+        return programs.finish(progress, before, *estimates, *counted)
 
     return update
 
@@ -172,6 +171,16 @@ def _wait_for_all_but_one(running: deque[Array]) -> None:
 def _rows_of(batch: Batch, fixed: FixedPolicies, chosen: np.ndarray, weight: np.ndarray) -> Minibatch:
     rows: Any = (*cut((batch, fixed), chosen), weight)
     return Minibatch(*rows)
+
+
+def _in_slots(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of ``count`` slots, and their weights: an empty one repeats a point at weight 0.
+
+    Padding is no point: 0 · NaN would be NaN.
+    """
+    chosen, weight = np.full(count, points[0]), np.zeros(count, np.float32)
+    chosen[: len(points)], weight[: len(points)] = points, 1
+    return chosen, weight
 
 
 def _critic_rows(batch: Batch, chosen: np.ndarray, weight: np.ndarray) -> CriticRows | None:
@@ -249,15 +258,17 @@ def _step(
     demonstrations: Demonstrations | None,
     index: Int[Array, ""],
     begins_epoch: Bool[Array, ""],
+    counts: Bool[Array, ""],
 ) -> _Progress:
-    """Take the step that a minibatch's parts add up to."""
+    """Take the step that a minibatch's parts add up to; of the policy only if any of its points counts."""
     forget = begins_epoch & ~progress.stopped
     progress = progress._replace(
         kl_sum=jnp.where(forget, 0.0, progress.kl_sum), kl_n=jnp.where(forget, 0, progress.kl_n)
     )
     draw = _draw(method, progress.state, demonstrations, index)
-    state, report = minibatch_step(method, progress.state, sums, rows, draw, ~progress.stopped)
-    return _recorded(progress, state, report)
+    learns = ~progress.stopped & counts
+    state, report = minibatch_step(method, progress.state, sums, rows, draw, learns)
+    return _recorded(progress, state, report, learns)
 
 
 def _finish(
@@ -293,11 +304,11 @@ def _finish(
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
 
 
-def _recorded(progress: _Progress, state: TrainState, report: Report) -> _Progress:
-    """Return the progress after a step."""
+def _recorded(progress: _Progress, state: TrainState, report: Report, learned: Bool[Array, ""]) -> _Progress:
+    """Return the progress after a step, in which the policy has learned or rested."""
     policy, critic = report
     kl = jnp.where(policy.finite, policy.metrics["approx_kl"], 0.0)
-    skipped = progress.skipped_steps + (~progress.stopped & ~policy.finite)
+    skipped = progress.skipped_steps + (learned & ~policy.finite)
     critic_sums = progress.critic_sums
     if critic is not None:
         critic_sums = metric_means.add_if(critic.finite, critic_sums, critic.metrics)

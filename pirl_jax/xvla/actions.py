@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pirl_jax.typing import Array, Float, typed
 from pirl_jax.xvla.config import ACTION_DIMS, REAL_ACTION_DIMS, XVLAConfig
@@ -143,9 +144,13 @@ def pad_to(x: Float[Array, "*B n"], size: int, *, axis: int = -1) -> Float[Array
     return jnp.pad(x, [(0, size - x.shape[i] if i == axis else 0) for i in range(x.ndim)])
 
 
-def prepare_proprio(state: Float[Array, "*B n"], dim: int) -> Float[Array, "*B P"]:
-    """Cut or zero-pad a robot's state to the network's proprioception; ``dim`` is ``config.dim_proprio``."""
-    return pad_to(state, dim)
+def prepare_proprio(state: Float[np.ndarray, "*B n"], dim: int) -> Float[np.ndarray, "*B P"]:
+    """Cut or zero-pad a robot's state to the network's proprioception; ``dim`` is ``config.dim_proprio``.
+
+    On the host: there is a batch of every size, and JAX would compile for each.
+    """
+    state = state[..., :dim]
+    return np.pad(state, [(0, 0)] * (state.ndim - 1) + [(0, dim - state.shape[-1])])
 
 
 def prepare_targets(action: Float[Array, "B H2 n"], config: XVLAConfig) -> Float[Array, "B H A"]:

@@ -120,7 +120,7 @@ class XVLAFlowPolicy:
         return self._apply(trainable, *inputs, method="hidden").mean(axis=1)
 
     def prepare_proprio(self, state: np.ndarray) -> np.ndarray:
-        return np.asarray(prepare_proprio(jnp.asarray(state), self.config.dim_proprio))
+        return prepare_proprio(state, self.config.dim_proprio)
 
     def summarize(self, features: XVLAFeatures, proprio: Array) -> Array:
         return jnp.concatenate([_pooled(features), proprio], axis=-1)

@@ -2,45 +2,50 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "tree_store", "run_folder", "rows", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim"}
 LEARNER = {
     "typing": set(),
     "files": set(),
     "trees": set(),
-    "tree_store": {"trees"},
     "run_folder": {"files"},
     "rows": {"typing"},
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
-    "command": {"recipe", "run_folder"},
     "ending": {"run_folder"},
+    "command": {"ending", "recipe", "run_folder"},
     "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},
     "rollout": {*GROUND, "likelihood", "policy", "recipe"},
+    "serving": {*GROUND, "likelihood", "policy", "recipe", "rollout"},
     "supervised": {*GROUND, "xvla"},
     "update": {*GROUND, "likelihood", "policy", "recipe", "rollout", "supervised"},
     "training": {*GROUND, "likelihood", "policy", "recipe", "rollout", "update"},
-    "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "training", "update"},
+    "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "serving", "training", "update"},
 }
 """Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
 BRIDGE = {
     "processes": {"pirl_jax/files"},
-    "wire": {"pirl_jax/rollout"},
+    "wire": {"pirl_jax/rollout", "pirl_jax/serving"},
+    "actors": {
+        *(f"bridge/{room}" for room in ("libero", "plugin", "weights", "wire")),
+        *(f"pirl_jax/{room}" for room in ("rollout", "serving")),
+    },
+    "replica": {
+        *(f"bridge/{room}" for room in ("plugin", "weights", "wire")),
+        *(f"pirl_jax/{room}" for room in ("rollout", "serving", "typing")),
+    },
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
-    "libero": {"bridge/datasets"},
+    "libero": {"bridge/datasets", "bridge/processes", "pirl_jax/command", "pirl_jax/ending"},
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
-        *("pirl_jax/trees", "pirl_jax/xvla"),
+        *("pirl_jax/command", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
     },
     "weights": {
         "bridge/plugin",
-        *(
-            f"pirl_jax/{room}"
-            for room in ("files", "likelihood", "run_folder", "tree_store", "trees", "xvla")
-        ),
+        *(f"pirl_jax/{room}" for room in ("files", "likelihood", "run_folder", "trees", "xvla")),
     },
     "settings": {
         "bridge/plugin",
@@ -53,13 +58,16 @@ BRIDGE = {
     },
     "launch": {
         *(f"bridge/{room}" for room in ("plugin", "processes", "weights", "wire")),
-        *(f"pirl_jax/{room}" for room in ("command", "files", "recipe", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
-    "evaluate": {"bridge/figures", "bridge/libero", "pirl_jax/files", "pirl_jax/training"},
+    "evaluate": {
+        *("bridge/figures", "bridge/libero"),
+        *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
+    },
     "demo": {
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
-        *(f"pirl_jax/{room}" for room in ("command", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""

@@ -55,7 +55,7 @@ def played(length: int, rng: np.random.Generator) -> ScoredEpisode:
         step_mask=np.ones((T, H), bool),
         old_log_prob=random(T, H),
         actor_log_prob=random(T, H),
-        level=0.1,
+        level=np.full(T, 0.1, np.float32),
         reward=random(T),
         terminated=bool(length % 2),
         success=True,

@@ -81,7 +81,7 @@ def our_way(policy: XVLAPolicy, dtype: torch.dtype) -> Iterator[Callable[[], Non
         def refresh() -> None:
             number = next(version)
             server.publish(number, 0.1, {key: x.to(dtype) for key, x in head.items()})
-            while algorithm.version < number:
+            while algorithm.acting.version < number:
                 message = channel.parameters.take(60)
                 if message is None:
                     raise RuntimeError("the push did not arrive")

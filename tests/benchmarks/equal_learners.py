@@ -215,7 +215,7 @@ def _episodes(
                 step_mask=step_mask,
                 old_log_prob=log_prob,
                 actor_log_prob=log_prob,
-                level=recipe.noise.level,
+                level=np.full(T, recipe.noise.level, np.float32),
                 reward=rng.integers(0, 2, T).astype(np.float32),
                 terminated=e % 2 == 0,
                 success=e % 2 == 0,

@@ -11,7 +11,7 @@ from real_launch import Launch
 from test_learner import free_port, write_config
 
 from bridge.launch.slot import Slot
-from pirl_jax import tree_store
+from pirl_jax.trees import store
 
 ACTORS, BACK_S = 4, 30.0
 
@@ -96,7 +96,7 @@ def test_five_rounds_of_trouble_cost_no_episode_and_nobody_stays_away(launch, tm
     assert max(away) < BACK_S, away
 
     # Every update learned from its four numbers, and every number below the mark was used once or dropped.
-    state = tree_store.load(tmp_path / "output/checkpoints/last/training_state/orbax")
+    state = store.load(tmp_path / "output/checkpoints/last/training_state/orbax")
     rows = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, int(state["updates"]) + 1))
     assert {row["train/episodes"] for row in rows} == {4}

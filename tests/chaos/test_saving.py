@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from forked import Command
 
-from pirl_jax import tree_store
 from pirl_jax.run_folder.layout import read_step
 from pirl_jax.run_folder.manifest import MANIFEST, DamageError, damage, whole
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import checkpoint
+from pirl_jax.trees import store
 
 HERE = Path(__file__).parent
 CRASH_POINTS = 50
@@ -147,5 +147,5 @@ def test_a_full_disk_costs_one_checkpoint_and_nothing_else(small_disk, when):
     last = small_disk / "run/checkpoints/last"
     assert read_step(last) == 3
     assert damage(last) is None
-    assert tree_store.load(last / "training_state/orbax")["w"].shape == (80_000,)
+    assert store.load(last / "training_state/orbax")["w"].shape == (80_000,)
     assert not list((small_disk / "run/checkpoints").glob("*.tmp"))

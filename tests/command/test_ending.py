@@ -1,6 +1,7 @@
 """Exit status and last line tell finished, stopped and failed apart."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_stopped_says_how_to_go_on(saved, caplog):
     assert caught.value.code == 130
     config = f"{saved}/checkpoints/last/pretrained_model/train_config.json"
     assert caplog.messages == [
-        "stopped by SIGINT after 3 of 4; 3 are saved. To go on: "
+        "asked to stop (SIGINT) after 3 of 4; 3 are saved. To go on: "
         f"python -m pirl_jax.sft --config_path={config} --resume=true"
     ]
 
@@ -54,18 +55,69 @@ def test_stopped_before_anything_was_saved(tmp_path, caplog):
     assert "before anything was saved. The same command starts it anew." in caplog.text
 
 
-def test_the_second_signal_ends_at_once():
-    code = (
-        "import time\nfrom pirl_jax.ending import Stop\nstop = Stop('saving')\nprint('in', flush=True)\n"
-        "while True: time.sleep(1)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+@pytest.fixture
+def stopping():
+    """Start a process that waits for signals in its own way; return it once it does."""
+    started = []
+
+    def start(waits):
+        code = (
+            "import os, time\nfrom pirl_jax.ending import Stop\nstop = Stop('saving')\n"
+            f"print('in', flush=True)\n{waits}"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
         assert process.stdout.readline() == "in\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.readline() == "SIGINT: saving; once more ends at once\n"
-        time.sleep(0.2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+IN_PYTHON = "while True: time.sleep(1)"
+IN_XLA = (
+    "import jax\njax.block_until_ready(jax.jit(lambda x: jax.lax.while_loop("
+    "lambda y: y >= 0, lambda y: (y + 1) % 7, x))(1))"
+)
+
+
+@pytest.mark.parametrize("waits", [IN_PYTHON, IN_XLA])
+def test_the_second_signal_ends_at_once(stopping, waits):
+    """Also while a program runs that does not come back to Python."""
+    process = stopping(waits)
+    time.sleep(0 if waits == IN_PYTHON else 3)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "SIGINT: saving; once more ends at once\n"
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 128 + signal.SIGINT
+
+
+def test_ctrl_c_that_a_forked_child_hears_too_counts_once(stopping):
+    """As the workers of a data loader do."""
+    process = stopping("import warnings\nwarnings.simplefilter('ignore')\nos.fork()\n" + IN_PYTHON)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stderr.readline() == "SIGINT: saving; once more ends at once\n"
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_process_that_ends_quickly_still_does_what_is_to_be_done_at_its_end():
+    code = (
+        "import atexit, gc\nfrom pirl_jax.ending import end_quickly\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 1000))\nend_quickly()\n"
+        "atexit.register(lambda: print('trackers finish', gc.get_freeze_count() > 1000))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["trackers finish False", "frozen True"]

@@ -14,7 +14,7 @@ from forked import Command
 from test_learner import feed, flatten, free_port, start, write_config
 
 from bridge.wire.record import pack, unpack
-from pirl_jax import tree_store
+from pirl_jax.trees import store
 
 pytestmark = pytest.mark.e2e
 
@@ -40,7 +40,7 @@ def run(folder: Path, actors: int, **settings) -> tuple[dict[str, np.ndarray], l
     config = write_config(folder, free_port(), **settings)
     train(folder, config, actors, "--steps=3")
     rows = [json.loads(line) for line in (folder / "output/metrics.jsonl").read_text().splitlines()]
-    return flatten(tree_store.load(folder / "output/checkpoints/last/training_state/orbax")), rows
+    return flatten(store.load(folder / "output/checkpoints/last/training_state/orbax")), rows
 
 
 def test_without_staleness_a_run_is_a_function_of_its_seed_however_many_actors_play(tmp_path):

@@ -30,6 +30,9 @@ def test_the_doctor_examines_a_run_and_leaves_nothing_behind(tmp_path):
     assert any(line.startswith("ok  the ratio is one before the first step") for line in lines)
     # An untrained policy never succeeds, and the doctor says so.
     assert any(line.startswith("!!  episodes differ in return") for line in lines)
+    assert lines[-1].startswith("In 3 episodes ")
+    assert "episodes differ in return" in lines[-1]
+    assert not any("update 1 waits" in line for line in lines)
     assert status == 1
     assert not (tmp_path / "output").exists()
 
@@ -64,3 +67,15 @@ def test_a_run_prints_what_it_takes_before_it_starts(tmp_path):
     text = log.read_text()
     for words in ("device memory: ", "a copy for the trial update", "at most", "policies as pushed", "TFLOP"):
         assert words in text, text[-2000:]
+
+
+def test_the_doctor_says_how_many_actors_a_policy_server_can_act_for(tmp_path):
+    """In its own process, though the run's will be processes of their own."""
+    serve = {"mode": "process", "max_batch": 2}
+    config = write_config(tmp_path, 1, algorithm={"inference": "served", "serve": serve})
+    log = tmp_path / "doctor.log"
+    Command("pirl_jax.doctor", [f"--config_path={config}", "--episodes=2"], log).wait(300)
+    lines = log.read_text().splitlines()
+    assert any(line.startswith("ok  actor and learner agree") for line in lines), lines[-20:]
+    (found,) = [line for line in lines if line.startswith("ok  the policy server is enough: up to ")]
+    assert "one asks every " in found

@@ -19,8 +19,9 @@ from lerobot.policies.xvla import XVLAPolicy
 from safetensors.torch import load_file
 from tiny import tiny_policy_config, write_dataset, write_run_config
 
-from pirl_jax import doctor, learner, tree_store
+from pirl_jax import doctor, learner
 from pirl_jax.run_folder import manifest
+from pirl_jax.trees import store
 
 pytestmark = pytest.mark.e2e
 
@@ -66,7 +67,7 @@ def wait_for(condition, timeout: float = 60.0) -> None:
 def final_state(folder: Path) -> dict:
     last = folder / "output" / "checkpoints" / "last"
     assert last.readlink() == Path("000004")
-    return tree_store.load(last / "training_state" / "orbax")
+    return store.load(last / "training_state" / "orbax")
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
@@ -155,16 +156,19 @@ def test_a_signal_between_two_checkpoints_loses_nothing(tmp_path):
     last = tmp_path / "output" / "checkpoints" / "last"
     assert "error: another run writes to" in (tmp_path / "log3").read_text().splitlines()[-1]
     log = (tmp_path / "log").read_text()
-    assert "SIGTERM: the update that runs is given up, those before saved; once more ends at once" in log
+    assert (
+        "SIGTERM: those before the update that runs are saved, and it is given up; once more ends at once"
+        in log
+    )
     command = (
         f"python -m pirl_jax.learner --config_path={last}/pretrained_model/train_config.json --resume=true"
     )
-    assert f"stopped by SIGTERM after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
+    assert f"asked to stop (SIGTERM) after 1 of 4; 1 are saved. To go on: {command}" in log.splitlines()[-1]
     assert last.readlink() == Path("000001")
     assert (last / "pretrained_model" / "model.safetensors").exists()
     exported = json.loads((last / "pretrained_model" / "config.json").read_text())
     assert exported["resize_imgs_with_padding"] == [64, 64]  # the size of the environment's images
-    saved = tree_store.load(last / "training_state" / "orbax")
+    saved = store.load(last / "training_state" / "orbax")
     assert int(saved["updates"]) == 1
     goes_on_as_the_command_line_says(tmp_path, last, config, saved)
 
@@ -184,7 +188,7 @@ def goes_on_as_the_command_line_says(folder: Path, last: Path, config: Path, sav
     assert json.loads((folder / "output/metrics.jsonl").read_text().splitlines()[-1])["train/lr"] == (
         pytest.approx(3e-4)
     )
-    state = tree_store.load(last / "training_state" / "orbax")
+    state = store.load(last / "training_state" / "orbax")
     assert np.any(state["key"] != saved["key"])
     told = [line for line in (folder / "log2").read_text().splitlines() if " from here on; " in line]
     for name, now in (
@@ -224,7 +228,7 @@ def train(folder: Path, updates: int, policy: dict, algorithm: dict, base_dtype=
         before,
         after,
         rows,
-        tree_store.load(last / "training_state" / "orbax"),
+        store.load(last / "training_state" / "orbax"),
         (folder / "log").read_text(),
     )
 

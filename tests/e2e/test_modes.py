@@ -9,8 +9,8 @@ from lerobot.policies.xvla import XVLAPolicy
 from safetensors import safe_open
 from test_learner import free_port, start, write_config
 
-from pirl_jax import tree_store
 from pirl_jax.likelihood.modes import MODES
+from pirl_jax.trees import store
 
 pytestmark = pytest.mark.e2e
 
@@ -75,5 +75,5 @@ def test_actor_and_learner_agree_on_log_probabilities(
     XVLAPolicy.from_pretrained(last / "pretrained_model")
     with safe_open(last / "pretrained_model/model.safetensors", framework="pt") as exported:
         assert not [key for key in exported.keys() if not key.startswith("model.")]  # noqa: SIM118
-    trained = tree_store.load(last / "training_state/orbax")["params"]
+    trained = store.load(last / "training_state/orbax")["params"]
     assert ("noise_head" in trained) == (mode == "flow_noise")

@@ -16,10 +16,22 @@ behaviour, _, which = os.environ.get("STAND_IN", "").partition(" ")
 n = int(arguments["eval.n_episodes"])
 suite, task_ids = arguments["env.task"], json.loads(arguments["env.task_ids"])
 print("INFO Making policy.", flush=True)
+successes = [i % 2 == 0 for i in range(n - (behaviour == "lie"))]
+
+
+def show(done: int, episodes: int) -> str:
+    """Print the bar of so many batches, with the rate of so many: it is told before the batch is counted."""
+    rate = f", running_success_rate={100 * sum(successes[:episodes]) / episodes:.1f}%" if episodes else ""
+    bar = f"\rStepping through eval batches:  50%|██  | {done}/{n} [00:20<00:20, 20.82s/it{rate}]"
+    print(bar, end="", file=sys.stderr, flush=True)
+    return bar
+
+
 for _ in task_ids:
-    for done in range(n + 1):
-        bar = f"\rStepping through eval batches:  50%|██  | {done}/{n} [00:20<00:20, 20.82s/it, rate=0.0%]"
-        print(bar, end="", file=sys.stderr, flush=True)
+    bar = show(0, 0)
+    for done in range(n):
+        show(done, done + 1)
+        bar = show(done + 1, done + 1)
         print(
             "\rRunning rollout with at most 3 steps:  33%|█ | 1/3 [00:00<00:00]\x1b[A",
             end="",
@@ -31,7 +43,6 @@ for _ in task_ids:
             time.sleep(0.05)
 if behaviour == "fail" and (not which or int(which) in task_ids):
     raise ValueError("the simulator is on fire")
-successes = [i % 2 == 0 for i in range(n - (behaviour == "lie"))]
 info = [
     {"task_group": suite, "task_id": task_id, "metrics": {"successes": successes}} for task_id in task_ids
 ]

@@ -97,6 +97,13 @@ def test_with_a_runs_metrics_its_learning_curve_is_drawn(folder, tmp_path, capsy
     assert main([*command, f"--metrics={metrics}"]) == 0
     assert "learning_curve.png" in capsys.readouterr().out
     assert imageio.imread(tmp_path / "out" / "learning_curve.png").std() > 5
+    report = json.loads((tmp_path / "b" / "report.json").read_text())
+    differs = (
+        "episodes of libero_goal end after 800 steps here, and after 280 in training: --episode_length=280"
+    )
+    (tmp_path / "b" / "report.json").write_text(json.dumps(report | {"unlike_training": [differs]}))
+    assert main([*command, f"--metrics={metrics}"]) == 0
+    assert f"> Warning: B is not evaluated as it was trained: {differs}." in capsys.readouterr().out
     assert main([*command, f"--metrics={tmp_path / 'elsewhere.jsonl'}"]) == 1
     assert "elsewhere.jsonl holds no update" in capsys.readouterr().err
     assert main(["checkpoint", f"--metrics={metrics}"]) == 1

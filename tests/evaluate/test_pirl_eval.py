@@ -77,3 +77,25 @@ def test_options_that_a_comparison_does_not_read_are_refused(capsys):
         command.main(["a", "--compare", "x", "y", "--suites=libero_goal", "--", "--policy.device=cuda"]) == 1
     )
     assert "checkpoint, --suites, --policy.device=cuda would do nothing" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_which_a_run_keeps_what_changes_is_named_with_what_writes_it(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "000005"
+    (folder / "training_state").mkdir(parents=True)
+    (folder / "pretrained_model").mkdir()
+    for name in ("config.json", "policy_preprocessor.json", "policy_postprocessor.json"):
+        (folder / "pretrained_model" / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"pirl-convert {tmp_path}/run NEW_FOLDER --step=5"):
+        Checkpoint.read(folder)
+
+
+def test_what_is_not_as_in_training_is_said_before_anything_is_played(monkeypatch, tmp_path, capsys):
+    said = []
+
+    def outcome(*_):
+        said.append(capsys.readouterr().out)
+        return results(settings(n_episodes=2), {"libero_goal": [[True, False]]})
+
+    monkeypatch.setattr(command, "unlike_training", lambda of, suites: [f"{suites} {of.episode_length}"])
+    assert run(monkeypatch, tmp_path, outcome) == 0
+    assert "not as the run that made this policy: ('libero_goal',) 800\n" in said[0]

@@ -8,7 +8,9 @@ from libero_episodes import identity, results, settings
 
 from bridge.evaluate.assets import NOTICE
 from bridge.evaluate.report import make_report, markdown, read_report, write_report
+from bridge.evaluate.settings import Checkpoint, Settings
 from bridge.evaluate.statistics import wilson
+from bridge.evaluate.trained import unlike_training
 
 T, F = True, False
 OUTCOMES = {"libero_object": [[T, T, T, F], [T, F, F, F]], "libero_10": [[F, F, F, F]]}
@@ -109,3 +111,27 @@ def test_a_folder_without_a_report_is_named(tmp_path):
     (tmp_path / "report.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="format 99"):
         read_report(tmp_path)
+
+
+def test_episodes_that_are_not_those_of_the_run_are_told(tmp_path):
+    """By its config, which lies in its checkpoints; an evaluation has LeRobot's own length otherwise."""
+    env = {"type": "libero", "control_mode": "absolute", "episode_length": 280}
+    config = {"algorithm": {"type": "pi_rl"}, "env": env}
+    (tmp_path / "train_config.json").write_text(json.dumps(config))
+
+    def of(**values):
+        return Settings.make(Checkpoint(tmp_path, "xvla", "sha"), n_episodes=2, **values)
+
+    longer = (
+        "episodes of libero_goal end after 800 steps here, and after 280 in training: --episode_length=280"
+    )
+    assert unlike_training(of(), ["libero_goal"]) == [longer]
+    assert unlike_training(of(episode_length=280), ["libero_goal"]) == []
+    (mode,) = unlike_training(of(episode_length=280, control_mode="relative"), ["libero_goal"])
+    assert mode == "control is relative here, and was absolute in training: --control_mode=absolute"
+    report = make_report(of(), identity(of()), results(of(), {"libero_goal": [[True, False]]}))
+    assert f"> Not as the run that made this policy: {longer}." in markdown(report)
+    (tmp_path / "train_config.json").write_text(json.dumps({"env": env}))  # supervised: nothing was played
+    assert unlike_training(of(), ["libero_goal"]) == []
+    (tmp_path / "train_config.json").unlink()
+    assert unlike_training(of(), ["libero_goal"]) == []

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from libero_episodes import identity, settings
+from libero_episodes import identity, results, settings
 
-from bridge.evaluate import process, run
+from bridge.evaluate import process, progress, run
+from bridge.evaluate.progress import Progress
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import Group
 
@@ -193,7 +194,24 @@ def test_progress_counts_the_episodes_of_all_tasks_of_a_process(tmp_path, stand_
     child = process.LerobotEval(settings().command(GROUPS[0], tmp_path), tmp_path / "log")
     while child.poll() is None:
         time.sleep(0.01)
-    assert child.rollouts == 8  # 2 tasks of 4 episodes
+    assert (child.rollouts, round(child.won, 3)) == (8, 4)  # 2 tasks of 4 episodes
+
+
+def test_the_line_of_progress_says_how_many_episodes_and_how_many_successes(capsys, monkeypatch):
+    of = settings(n_episodes=10, batch_size=2)
+    shown = Progress(GROUPS, GROUPS[:2], of)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    shown.show({GROUPS[0]: (3, 1.5)})
+    shown.finished(GROUPS[0], results(of, {"libero_goal": [[True] * 10, [False] * 10]})[0].episodes, 1.0)
+    shown.show({GROUPS[1]: (1, 0.0)})
+    shown.failed(GROUPS[1], "fire")
+    shown.show({})
+    lines = [line for line in capsys.readouterr().out.splitlines() if " at work" in line]
+    assert [line.partition("at work, ")[2].partition(" successful")[0] for line in lines] == [
+        "6 of 30 episodes, 3",
+        "22 of 30 episodes, 10",
+        "20 of 20 episodes, 10",
+    ]
 
 
 DRIVER = f"""

@@ -28,6 +28,7 @@ class Stage:
     Attributes:
         started: (name, arguments) of every process.
         processes: The newest of each name.
+        done: Updates that the learner says are done.
     """
 
     def __init__(self, folder: Path, behaviours: Mapping[str, Sequence[str]]) -> None:
@@ -35,6 +36,7 @@ class Stage:
         self.behaviours = {"learner": ["run"], **behaviours}
         self.started: list[tuple[str, tuple[str, ...]]] = []
         self.processes: dict[str, Command] = {}
+        self.done = 0
         self._starts: Counter[str] = Counter()
 
     def start(
@@ -42,8 +44,10 @@ class Stage:
     ) -> Command:
         """Start the next stand-in of the name that the arguments say."""
         values = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
-        name = "learner" if module == "pirl_jax.learner" else values["env.actor_id"]
+        others = {"pirl_jax.learner": "learner", "pirl_jax.serve": f"server{values.get('replica')}"}
+        name = others.get(module) or values["env.actor_id"]
         self.started.append((name, tuple(arguments)))
+        values.setdefault("output_dir", str(log.with_suffix("")))
         Path(values["output_dir"]).mkdir(parents=True, exist_ok="resume" in values)  # as LeRobot does
         behaviours = self.behaviours[name]
         behaviour = behaviours[min(self._starts[name], len(behaviours) - 1)]
@@ -59,8 +63,10 @@ class Stage:
         learner = self.processes.get("learner")
         if learner is None or learner.poll() is not None or silent.pop("learner", 99) > 1:
             return None
-        actors = [ActorStatus(name, round(1000 * max(0, s)), 2, 1) for name, s in silent.items()]
-        return Status(1, 0, 10, 1, 0, 4, 0, 0, actors)
+        actors = [
+            ActorStatus(name, round(1000 * max(0, s)), 2, 1) for name, s in silent.items() if name.isdecimal()
+        ]
+        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors)
 
     def close(self) -> None:
         """Hang up."""
@@ -99,7 +105,7 @@ class House(Stage):
         super().__init__(folder, behaviours)
         self.output_dir = folder / "run"
         defaults = {"backoff_s": 0.05, "max_restarts": 2, "hang_after_s": 5.0}
-        actors = len(self.behaviours) - 1
+        actors = sum(name.isdecimal() for name in self.behaviours)
         self.plan = Plan(
             output_dir=self.output_dir,
             updates=10,
@@ -107,7 +113,8 @@ class House(Stage):
             settings=LaunchConfig(actors=actors, **(defaults | settings)),
             given=("--config_path=cfg.json", "--seed=3"),
             learner=("--config_path=cfg.json", "--seed=3", f"--output_dir={self.output_dir}"),
-            actor=("--config_path=cfg.json",),
+            actor=("--config_path=cfg.json", "--env.discover_packages_path=bridge.plugin"),
+            policy_servers=sum(name.startswith("server") for name in self.behaviours),
         )
         self.said: list[str] = []
         self.outcome: Outcome | None = None

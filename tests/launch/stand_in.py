@@ -1,8 +1,8 @@
 """Stand-ins for learner and actor: processes that start at once and do as a test says.
 
 ``python -m stand_in ROLE BEHAVIOUR FOLDER OUTPUT_DIR``. A role that lives touches ``FOLDER/ROLE.beat``.
-Behaviours: ``run`` until SIGTERM, at which the learner saves; ``exit STATUS WORDS``; ``finish`` after a
-moment.
+Behaviours: ``run`` until SIGTERM, at which the learner saves, ``slow``ly if it is to; ``exit STATUS WORDS``;
+``finish`` after a moment; ``silent WORDS``, which says them and never comes to life.
 """
 
 import json
@@ -34,8 +34,15 @@ def main() -> None:
     if word == "exit":
         print(rest[1])
         sys.exit(int(rest[0]))
+    if word == "silent":
+        print(*rest, flush=True)
+        time.sleep(600)
     if role == "learner":
-        signal.signal(signal.SIGTERM, lambda *_: (save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)))
+        save_s = 1.0 if word == "slow" else 0.0
+        signal.signal(
+            signal.SIGTERM,
+            lambda *_: (time.sleep(save_s), save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)),
+        )
     started = time.monotonic()
     while word != "finish" or time.monotonic() - started < 0.5:
         (Path(folder) / f"{role}.beat").write_text(str(os.getpid()))

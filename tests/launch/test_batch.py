@@ -71,7 +71,9 @@ def test_a_job_whose_time_is_up_saves_asks_to_be_queued_again_and_goes_on(tmp_pa
 
     again = start(["bash", "job.sh"], tmp_path, environment)
     assert again.wait(30) == 0, (tmp_path / "out").read_text()
-    assert (tmp_path / "out").read_text().splitlines()[-1].startswith("finished: all 10 updates; ")
+    last = (tmp_path / "out").read_text().splitlines()[-2:]
+    assert last[0].startswith("finished: all 10 updates; ")
+    assert last[1] == f"metrics, a line an update: {tmp_path}/run/metrics.jsonl"
     assert (tmp_path / "scheduler").read_text() == "requeue 42\n"
 
 
@@ -85,7 +87,7 @@ def test_ctrl_c_reaches_the_launch_alone_and_the_learner_saves(tmp_path, environ
     assert last == f"stopped: update 3 is saved; go on with: {command}"
     again = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert again.returncode == 0
-    assert again.stdout.splitlines()[-1].startswith("finished: ")
+    assert again.stdout.splitlines()[-2].startswith("finished: ")
 
 
 def test_a_launch_that_fails_says_so_in_its_last_line_and_its_status(tmp_path, environment):

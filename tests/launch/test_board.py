@@ -9,9 +9,10 @@ from house import House
 from rich.console import Console
 
 from bridge.launch import board
-from bridge.launch.board import Lines, Screen, duration, run_line
-from bridge.launch.pace import pace_of
+from bridge.launch.board import Lines, Screen, run_line
+from bridge.launch.pace import duration, pace_of
 from bridge.wire.protocol import ActorStatus, Status
+from bridge.wire.reminder import in_words
 
 
 @pytest.fixture
@@ -42,18 +43,39 @@ def test_the_pace_is_of_the_last_updates_and_a_pause_does_not_count():
 
 def test_the_runs_line_says_what_is_done_and_what_is_waited_for(house):
     launch = house.supervisor
-    rows = metrics(0.25, 0.5)
+    rows = metrics(0.25, 0.25, 0.25, 0.5)
     (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     launch.status = Status(1, 2, 10, 3, 37, 64, 49, 12, [ActorStatus("0", 0, 0, 3)])
     assert run_line(launch) == (
-        "update 2 of 10, 32 episodes/min, success 50%, waiting for 64 episodes: 37 there, 49 open, 1 actors, "
-        "4 min left"
+        "update 2 of 10, 32 episodes/min, success 50%, waits: 37 of 64 episodes are there, 1 actor, "
+        "12 being played, 4 min left"
     )
     launch.status = Status(1, 2, 10, 3, 64, 64, 64, 0, [])
-    assert "learning from 64 episodes" in run_line(launch)
+    assert "learns from its 64 episodes" in run_line(launch)
+    for arrived in (37, 64):  # the learner's own log says the same
+        launch.status = Status(1, 2, 10, 3, arrived, 64, 64, 5, [])
+        assert in_words(launch.status).removeprefix("update 3 ") in run_line(launch)
     launch.status = None
-    assert "update 2 of 10" in run_line(launch)
+    assert "update 4 of 10" in run_line(launch)
     assert "waiting for the learner to listen" in run_line(launch)
+
+
+def test_no_time_left_is_said_before_it_can_be_known(house):
+    launch = house.supervisor
+    launch.status = Status(1, 2, 10, 3, 37, 64, 49, 12, [])
+    for n, said in ((2, False), (3, False), (4, True)):
+        rows = metrics(*[0.5] * n)
+        (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert run_line(launch).endswith(" left") == said
+
+
+def test_without_a_terminal_there_is_a_line_after_each_update(house, capsys):
+    rows, shown = metrics(0.25, 0.5, 0.75), Lines()
+    for n in (1, 1, 2, 3):  # the first was there before this launch
+        (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:n]))
+        shown.show(house.supervisor)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("success ")[2].partition(",")[0] for line in lines] == ["50%", "75%"]
 
 
 def test_the_screen_has_a_row_an_actor_and_what_happened_above_it(house):

@@ -9,7 +9,7 @@ from forked import Command
 from stand_in import save
 from test_learner import free_port, write_config
 
-from bridge.launch import facts, plan
+from bridge.launch import command, facts, plan
 from bridge.launch.actor import environment
 from bridge.launch.facts import Facts
 from pirl_jax.recipe import LaunchConfig
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_last_does_not_lead_to_yet_is_found(tmp_path):
     for step in (9, 10):
         save(tmp_path / "run", step)
     (tmp_path / "run/checkpoints/last").unlink()
-    assert plan.saved_config(tmp_path / "run").parts[-3] == "000010"
+    assert plan.saved_config(tmp_path / "run").resolve().parts[-3] == "000010"
 
 
 def test_auto_without_a_folder_says_what_it_needs(prepare):
@@ -121,3 +121,25 @@ def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
     assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings)
     with pytest.raises(ValueError, match=r"^algorithm.memory_gb must be above 0.*got -1.0\.$"):
         facts.read_facts([f"--config_path={config}", "--algorithm.memory_gb=-1"])
+
+
+def test_a_run_that_is_done_is_told_without_asking_lerobot(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    save(run, 10)
+    config = run / "checkpoints/last/pretrained_model/train_config.json"
+    env = {"type": "libero", "task": "libero_object", "task_ids": [0, 3], "episode_length": 280}
+    config.write_text(json.dumps({"steps": 10, "output_dir": str(run), "env": env}))
+    monkeypatch.setattr(plan, "read_facts", lambda _: pytest.fail("it takes long"))
+    for again in ([f"--output_dir={run}", "--resume=auto"], [f"--config_path={config}", "--resume=true"]):
+        monkeypatch.setattr("sys.argv", ["pirl-launch", *again])
+        tasks = "--suites=libero_object --tasks=0,3 --episode_length=280 --n_episodes=50"
+        command.main()
+        assert capsys.readouterr().out.splitlines() == [
+            f"finished: all 10 updates; the policy is in {config.parent}",
+            f"metrics, a line an update: {run}/metrics.jsonl",
+            f"evaluate it: pirl-eval {run}/checkpoints/last {tasks}",
+            "There is nothing left to do. To train on, give more updates than these: --steps=N",
+        ]
+    assert plan.updates_done([f"--output_dir={run}", "--resume=auto", "--steps=11"]) is None
+    assert plan.updates_done([f"--output_dir={tmp_path}/other", "--resume=auto"]) is None
+    assert plan.updates_done([f"--config_path={tmp_path}/no.json", "--resume=true"]) is None

@@ -1,11 +1,14 @@
 """The rules by which a launch starts, watches and ends its processes; the processes are stand-ins."""
 
+import json
 import signal
 import time
 
 import pytest
 from house import House
 from stand_in import save
+
+from bridge.launch.board import run_line, state
 
 REFUSED = "error: the learner refused this actor: it is another's."
 
@@ -30,10 +33,11 @@ def test_actors_are_started_once_the_learner_listens_each_in_a_folder_of_its_own
     assert [name for name, _ in launch.started] == ["learner"]
     launch.until(lambda: launch.beats("0", "1"))
     outcome = launch.end()
-    assert (outcome.end, outcome.line) == (
-        "finished",
+    assert outcome.end == "finished"
+    assert outcome.line.splitlines() == [
         f"finished: all 10 updates; the policy is in {launch.output_dir}/checkpoints/last/pretrained_model",
-    )
+        f"metrics, a line an update: {launch.output_dir}/metrics.jsonl",
+    ]
     folders = {arguments[-1] for _, arguments in launch.started}
     assert folders == {
         f"--output_dir={launch.output_dir}",
@@ -140,6 +144,33 @@ def test_a_learner_that_ends_with_an_error_ends_the_launch_with_its_line(house):
     assert launch.starts("0") == 0
 
 
+def test_a_learner_that_never_listens_is_told_of_each_minute_and_given_up_with_its_last_lines(house):
+    launch = house(
+        {"learner": ["silent compiling what the run will do"], "0": ["run"]}, listen_within_s=1800.0
+    )
+    launch.until(lambda: launch.starts("learner"))
+    launch.until(lambda: "compiling" in launch.supervisor.learner.last_words())
+    started = launch.supervisor.learner.started
+    for seconds in (30, 61, 90, 130):
+        assert launch.supervisor.step(started + seconds) is None
+    told = [line for line in launch.said if "does not listen yet" in line]
+    assert told == [
+        f"the learner does not listen yet, after {waited}: compiling what the run will do"
+        for waited in ("61 s", "2 min")
+    ]
+    outcome = launch.supervisor.step(started + 1801)
+    assert outcome is not None
+    assert outcome.end == "failed"
+    log = f"{launch.plan.folder}/learner/01.log"
+    assert outcome.line == (
+        "the learner has not listened within 1800 s (algorithm.launch.listen_within_s); "
+        f"{log} ends:\ncompiling what the run will do"
+    )
+    launch.supervisor.close()
+    assert not launch.processes["learner"].running
+    assert launch.starts("0") == 0
+
+
 def test_asked_to_stop_the_learner_saves_and_the_last_line_says_how_to_go_on(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
@@ -153,6 +184,46 @@ def test_asked_to_stop_the_learner_saves_and_the_last_line_says_how_to_go_on(hou
     assert not any(process.running for process in launch.processes.values())
 
 
+def test_actors_end_as_soon_as_the_launch_is_asked_to_stop_while_the_learner_saves(house):
+    """What they play would not be learned from, and their end takes a while, too."""
+    launch = house({"learner": ["slow"], "0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    launch.supervisor.ask_to_stop()
+    (actor,) = launch.supervisor.actors
+    launch.until(lambda: actor.slot.process is None)
+    assert launch.processes["learner"].running
+    assert state(actor, time.monotonic()) == "ended"
+    assert run_line(launch.supervisor).endswith("the learner saves")
+    assert launch.end().line.startswith("stopped: update 3 is saved; ")
+    assert launch.starts("0") == 1
+
+
+def test_actors_end_once_all_updates_are_done_and_come_back_if_the_last_was_not_saved(house):
+    launch = house({"0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    launch.done = launch.plan.updates
+    (actor,) = launch.supervisor.actors
+    launch.until(lambda: actor.slot.process is None)
+    assert run_line(launch.supervisor) == "update 10 of 10, the learner saves"
+    save(launch.output_dir, 8)
+    launch.done = 8
+    launch.signal("learner", signal.SIGKILL)
+    launch.until(lambda: launch.starts("0") == 2 and actor.registered)
+    assert not launch.supervisor.learned
+
+
+def test_a_learner_that_listens_no_more_after_its_last_update_is_not_waited_for(house):
+    launch = house({"0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    row = {"step": 10, "time": 1.0, "train/episodes": 4, "train/success_rate": 0.5}
+    (launch.output_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert launch.supervisor.step(time.monotonic()) is None
+    assert not launch.supervisor.learned  # a resumed run's metrics may be ahead of it, until it listens
+    launch.signal("learner", signal.SIGSTOP)
+    launch.until(lambda: launch.supervisor.status is None)
+    assert run_line(launch.supervisor) == "update 10 of 10, success 50%, the learner saves"
+
+
 def test_asked_twice_everything_is_killed_at_once(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
@@ -163,8 +234,10 @@ def test_asked_twice_everything_is_killed_at_once(house):
     started = time.monotonic()
     outcome = launch.end()
     assert time.monotonic() - started < 5
-    assert (outcome.end, outcome.line.partition(";")[0]) == ("stopped", "killed: nothing is saved")
-    assert [process.poll() for process in launch.processes.values()] == [-signal.SIGKILL] * 2
+    assert outcome.end == "stopped"
+    assert outcome.line.startswith("killed: nothing is saved; begin anew with: pirl-launch ")
+    assert launch.processes["learner"].poll() == -signal.SIGKILL
+    assert not launch.processes["0"].running
 
 
 def test_episodes_are_counted_over_restarts(house):
@@ -177,3 +250,28 @@ def test_episodes_are_counted_over_restarts(house):
     assert not actor.registered
     launch.until(lambda: actor.registered)
     assert actor.episodes == 4
+
+
+def test_policy_servers_are_started_with_the_learner_and_again_when_they_end(house):
+    launch = house(
+        {"0": ["run"], "server0": ["exit 0 gone", "run"], "server1": ["run"]}, server_devices=(5, 6)
+    )
+    launch.until(lambda: launch.beats("0", "server0", "server1"))
+    assert (launch.starts("server0"), launch.starts("server1")) == (2, 1)
+    arguments = dict(launch.started)
+    assert arguments["server1"] == ("--config_path=cfg.json", "--replica=1")  # the plugin is the actors'
+    assert any(
+        line.startswith("policy server 0 ended with status 0 and is started again") for line in launch.said
+    )
+    launch.supervisor.ask_to_stop()
+    assert launch.end().end == "stopped"
+    assert not any(process.running for process in launch.processes.values())
+
+
+def test_a_run_whose_policy_servers_are_all_refused_is_saved_and_ends_with_the_reason(house):
+    refused = "error: the learner refused this policy server: it is another's."
+    launch = house({"0": ["run"], "server0": [f"exit 1 {refused}"]})
+    outcome = launch.end()
+    assert outcome.end == "failed"
+    assert outcome.line.startswith("no policy server is left; ")
+    assert outcome.line.endswith(refused.removeprefix("error: "))

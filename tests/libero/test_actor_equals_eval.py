@@ -98,7 +98,7 @@ def act(cfg, export, task_id):
     policy.eval()
     algorithm = make_algorithm(cfg=cfg.algorithm, policy=policy)
     cfg.algorithm.noise.level = 0.0
-    algorithm._generator.manual_seed(NOISE_SEED)
+    algorithm.acting._generator.manual_seed(NOISE_SEED)
     pre, post = make_pre_post_processors(policy_cfg=cfg.policy, dataset_stats=None)
     env = cfg.env.make()
     seen, actions = spy_on(policy), []

@@ -1,5 +1,6 @@
 """LIBERO is set up without a question, and what is missing is named."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -70,9 +71,35 @@ def test_a_folder_that_holds_no_assets_is_refused(home, capsys):
 
 
 def test_assets_that_are_there_already_are_not_replaced(assets, home):
-    installation.cached_assets().mkdir(parents=True)
+    (installation.cached_assets() / "scenes").mkdir(parents=True)
     with pytest.raises(SystemExit, match="already holds assets"):
         setup.main([f"--assets={assets}"])
+
+
+def test_after_a_download_that_failed_a_local_folder_can_be_given(assets, home, capsys, monkeypatch):
+    """LIBERO leaves an empty folder where its download would go, and prints seven lines."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = run("-m", "bridge.libero.setup")
+    assert offline.returncode == 1
+    last = offline.stderr.splitlines()[-1]
+    assert last.startswith("missing: LIBERO's assets are not here, and the Hugging Face Hub does not provide")
+    assert last.endswith("--assets FOLDER")
+    assert len((offline.stdout + offline.stderr).splitlines()) == 2
+    assert not installation.cached_assets().exists()
+    (installation.cached_assets() / ".cache" / "huggingface").mkdir(parents=True)  # of an earlier release
+    assert setup.configure(assets) == assets
+    assert installation.cached_assets().resolve() == assets.resolve()
+
+
+def test_what_robosuite_says_of_a_macro_file_is_not_heard(home, caplog):
+    installation.prepare()
+    log = logging.getLogger("robosuite_logs")
+    log.warning("No private macro file found!")
+    log.warning("To setup, run: python /robosuite/scripts/setup_macros.py")
+    log.warning("a joint is missing")
+    assert [record.getMessage() for record in caplog.records if record.name == log.name] == [
+        "a joint is missing"
+    ]
 
 
 def test_a_config_of_another_installation_is_named_with_its_cure(home):

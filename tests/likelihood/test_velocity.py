@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,6 @@ from toy_run import FROZEN, PARAMS, RECIPE, critic, episode, fresh_state, toy_po
 from pirl_jax.likelihood import flow, modes
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.collect import Collected
 
 B, H, A = 6, 4, 5
 
@@ -182,7 +182,7 @@ def test_a_velocity_policy_is_scored_and_trained_through_the_same_interface(repl
     assert max(item.log_prob_gap for item in collected) < 1e-4
 
     start, evaluate = fresh_state(recipe), make_evaluate(policy, critic, recipe)
-    batch, n = make_batch([Collected(item, 0) for item in collected], recipe, evaluate, start)
+    batch, n = make_batch([by_recipe.collected(item) for item in collected], recipe, evaluate, start)
     one_step = make_recipe(recipe, minibatch_size=len(batch.advantages))
     _, metrics = make_update(policy.predict, critic, one_step, chain)(start, batch, n)
     assert float(metrics["train/ratio_mean"]) == pytest.approx(1.0, abs=1e-4)

@@ -81,7 +81,7 @@ def test_flax_equals_lerobot_end_to_end_in_float32(mode: str, data: st.DataObjec
     flax_model = XVLA(config)
     images = jnp.stack([to_jax(batch[key]) for key in case.present], axis=1)
     tokens, domain_id = to_jax(inputs["input_ids"]), to_jax(inputs["domain_id"])
-    proprio = prepare_proprio(to_jax(batch["observation.state"]), config.dim_proprio)
+    proprio = jnp.asarray(prepare_proprio(batch["observation.state"].numpy(), config.dim_proprio))
 
     @partial(jax.jit, compiler_options=COMPILER_OPTIONS)
     def run(params):

@@ -48,7 +48,9 @@ def observation(brightness=200):
 
 def head(algorithm):
     prefixes = ("model.transformer.", "noise_head.")
-    return {key: value.clone() for key, value in algorithm._tensors().items() if key.startswith(prefixes)}
+    return {
+        key: value.clone() for key, value in algorithm.acting.tensors().items() if key.startswith(prefixes)
+    }
 
 
 def push(version, tensors, level=0.1):
@@ -112,7 +114,7 @@ def test_a_partial_push_is_copied_in_place_and_changes_the_version(dtype):
     pushed = torch.randn_like(before[key]).to(dtype)
     algorithm.load_weights(push(3, {key: pushed}), device=torch.device("cpu"))
     after = dict(algorithm.policy.named_parameters())
-    assert algorithm.version == 3
+    assert algorithm.acting.version == 3
     assert after[key] is before[key]
     assert torch.equal(after[key], pushed.float())
     preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
@@ -142,8 +144,8 @@ def test_a_push_that_does_not_fit_is_logged_and_changes_nothing(spoil, message, 
     tensors = spoil({key: value + 1 for key, value in before.items()})
     with caplog.at_level(logging.ERROR):
         algorithm.load_weights(push(2, tensors, level=0.05))
-    assert algorithm.version == 0
-    assert algorithm.noise.level == 0.1
+    assert algorithm.acting.version == 0
+    assert algorithm.acting.noise.level == 0.1
     assert all(torch.equal(value, before[key]) for key, value in head(algorithm).items())
     assert len(caplog.records) == 1
     assert re.search(message, caplog.text)
@@ -171,7 +173,7 @@ def test_a_push_without_a_proper_version_or_level_is_refused(changes, message, c
     algorithm = make(noise=NoiseConfig(mode="flow_cps", level=0.1))
     weights = push(2, head(algorithm), level=0.05) | changes
     algorithm.load_weights({name: value for name, value in weights.items() if value is not None})
-    assert (algorithm.version, algorithm.noise.level) == (0, 0.1)
+    assert (algorithm.acting.version, algorithm.acting.noise.level) == (0, 0.1)
     assert message in caplog.text
 
 
@@ -181,7 +183,7 @@ def test_the_noise_of_a_row_has_the_level_of_the_push():
     batch = preprocessor.process_observation(observation())
 
     def row():
-        algorithm._generator.manual_seed(0)
+        algorithm.acting._generator.manual_seed(0)
         return unpack(algorithm.select_action(dict(batch)).numpy())
 
     first = row()
@@ -198,7 +200,7 @@ def test_a_learned_deviation_is_pushed_with_the_policy_and_widens_the_noise(dtyp
     batch = preprocessor.process_observation(observation())
 
     def row():
-        algorithm._generator.manual_seed(0)
+        algorithm.acting._generator.manual_seed(0)
         return unpack(algorithm.select_action(dict(batch)).numpy())
 
     first = row()
@@ -206,14 +208,14 @@ def test_a_learned_deviation_is_pushed_with_the_policy_and_widens_the_noise(dtyp
     assert first.denoise_step == 5
     # tanh(40) = 1: the upper bound, twice the level, where the head began at the level itself.
     algorithm.load_weights(push(1, {"noise_head.bound.bias": torch.full((4,), 40.0, dtype=dtype)}))
-    assert algorithm.version == 1
+    assert algorithm.acting.version == 1
     np.testing.assert_allclose(row().log_prob - first.log_prob, -5 * 4 * np.log(2), rtol=1e-4)
 
 
 def test_a_noise_head_is_refused_by_an_actor_that_has_none(caplog):
     algorithm = make()
     algorithm.load_weights(push(1, head(make(noise=FLOW_NOISE))))
-    assert algorithm.version == 0
+    assert algorithm.acting.version == 0
     assert "the policy has no tensor 'noise_head." in caplog.text
 
 
@@ -252,7 +254,7 @@ class Learner:
 
 def playing(*versions):
     algorithm = make()
-    algorithm._channel = Learner(*(push(version, head(algorithm)) for version in versions))
+    algorithm.acting.channel = Learner(*(push(version, head(algorithm)) for version in versions))
     preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
     batch = preprocessor.process_observation(observation())
     return algorithm, lambda: unpack(algorithm.select_action(dict(batch)).numpy())
@@ -263,7 +265,7 @@ def test_an_episodes_noise_is_its_keys_whoever_plays_it_and_whatever_came_before
         algorithm, row = playing(1)
         rows = []
         for number, key in enumerate(keys):
-            algorithm._channel.assign(number, 1, key)
+            algorithm.acting.channel.assign(number, 1, key)
             rows += [row().latents[0], row().latents[0]]
         return rows
 
@@ -275,29 +277,29 @@ def test_an_episodes_noise_is_its_keys_whoever_plays_it_and_whatever_came_before
 
 def test_the_version_that_is_assigned_is_loaded_before_the_first_chunk_and_stays_to_the_last():
     algorithm, row = playing(3, 4)
-    algorithm._channel.assign(0, 3)
+    algorithm.acting.channel.assign(0, 3)
     first = row()
     assert (first.version, first.number, first.run) == (3, 0, 9)
     assert row().version == 3
-    algorithm._channel.assign(1, 4)
+    algorithm.acting.channel.assign(1, 4)
     assert [(record.version, record.number) for record in (row(), row())] == [(4, 1), (4, 1)]
 
 
 def test_every_chunk_is_a_sign_of_life():
     algorithm, row = playing(3)
-    algorithm._channel.assign(0, 3)
+    algorithm.acting.channel.assign(0, 3)
     row()
-    before = algorithm._channel.signs
+    before = algorithm.acting.channel.signs
     row()
-    assert algorithm._channel.signs == before + 1
+    assert algorithm.acting.channel.signs == before + 1
 
 
 def test_a_number_that_is_handed_out_again_is_played_anew():
     """With its own noise from the start, under the version that is assigned now."""
     algorithm, row = playing(3, 4)
-    algorithm._channel.assign(0, 3, 7)
+    algorithm.acting.channel.assign(0, 3, 7)
     first = row()
-    algorithm._channel.assign(0, 4, 7)
+    algorithm.acting.channel.assign(0, 4, 7)
     again = row()
     assert (again.number, again.version) == (0, 4)
     np.testing.assert_array_equal(again.latents[0], first.latents[0])
@@ -305,11 +307,11 @@ def test_a_number_that_is_handed_out_again_is_played_anew():
 
 def test_a_version_of_the_runs_before_is_none_of_this_run():
     algorithm, row = playing(5)
-    algorithm._channel.assign(0, 5)
+    algorithm.acting.channel.assign(0, 5)
     row()
-    algorithm._channel.run = 10
-    algorithm._channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
-    algorithm._channel.assign(0, 1)
+    algorithm.acting.channel.run = 10
+    algorithm.acting.channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
+    algorithm.acting.channel.assign(0, 1)
     record = row()
     assert (record.run, record.version, record.number) == (10, 1, 0)
 
@@ -317,21 +319,21 @@ def test_a_version_of_the_runs_before_is_none_of_this_run():
 def test_a_learner_that_is_restarted_before_it_has_pushed_what_it_assigned_holds_nobody_up():
     """What was assigned is played as no process's, whichever of the two processes the push was of."""
     algorithm, row = playing()
-    algorithm._channel.assign(3, 5)
-    algorithm._channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
+    algorithm.acting.channel.assign(3, 5)
+    algorithm.acting.channel.pushes = [push(1, head(algorithm)) | {"run": torch.tensor(10)}]
     record = row()
     assert (record.run, record.number) == (0, 3)
     assert row().run == 0
-    algorithm._channel.run = 10
-    algorithm._channel.assign(0, 1)
+    algorithm.acting.channel.run = 10
+    algorithm.acting.channel.assign(0, 1)
     record = row()
     assert (record.run, record.version, record.number) == (10, 1, 0)
 
 
 def test_an_actor_that_is_told_to_stop_waits_for_no_parameters():
     algorithm, row = playing()
-    algorithm._channel.assign(0, 1)
-    algorithm._channel.stop.set()
+    algorithm.acting.channel.assign(0, 1)
+    algorithm.acting.channel.stop.set()
     with pytest.raises(SystemExit) as caught:
         row()
     assert caught.value.code == 0

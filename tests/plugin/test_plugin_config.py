@@ -18,7 +18,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config, write_run_config
 
 import bridge.plugin
-from pirl_jax.command import reason
+from bridge.plugin.parsing import in_words
 
 bridge.plugin.register()
 
@@ -148,7 +148,7 @@ def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, override
     path = write_run_config(tmp_path, 50051, **overrides)
     with pytest.raises((ValueError, DraccusException)) as error:
         load(path).validate()
-    assert re.search(message, reason(error.value))
+    assert re.search(message, in_words(error.value))
 
 
 def test_a_policy_that_is_no_flow_policy_is_refused_by_name(tmp_path):

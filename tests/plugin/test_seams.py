@@ -27,7 +27,7 @@ import bridge.plugin
 bridge.plugin.register()
 
 from bridge.libero import installation  # noqa: E402
-from bridge.plugin import seams, transport  # noqa: E402
+from bridge.plugin import seams, source, transport  # noqa: E402
 from bridge.plugin.algorithm import PiRLAlgorithm  # noqa: E402
 from bridge.plugin.libero_config import LiberoConfig  # noqa: E402
 from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
@@ -55,11 +55,11 @@ def parts(place):
 
 def edited(monkeypatch, module, edit):
     """Let the installed packages look as if one module's syntax tree had been edited."""
-    text = seams.source(module)
+    text = source.source(module)
     tree = ast.parse(text)
     edit(tree)
-    true = seams.source
-    monkeypatch.setattr(seams, "source", lambda name: ast.unparse(tree) if name == module else true(name))
+    true = source.source
+    monkeypatch.setattr(source, "source", lambda name: ast.unparse(tree) if name == module else true(name))
 
 
 def definition(tree, path):
@@ -86,6 +86,7 @@ def refusal(caplog, call):
 def opening(seam, package="lerobot"):
     name, distribution = {
         "lerobot": ("LeRobot", "lerobot"),
+        "draccus": ("draccus", "draccus"),
         "grpc": ("grpcio", "grpcio"),
         "robosuite": ("robosuite", "robosuite"),
     }[package]
@@ -164,8 +165,8 @@ def test_the_order_of_what_the_actor_does_counts(monkeypatch, caplog):
 
 
 def test_a_module_that_is_gone_is_named(monkeypatch, caplog):
-    true = seams.source
-    monkeypatch.setattr(seams, "source", lambda name: None if name == "lerobot.rl.actor" else true(name))
+    true = source.source
+    monkeypatch.setattr(source, "source", lambda name: None if name == "lerobot.rl.actor" else true(name))
     line = refusal(caplog, seams.check_all)
     assert line.startswith(f"{opening(seams.CHANNEL)}lerobot.rl.actor:learner_service_client is not there; ")
 
@@ -175,7 +176,10 @@ def test_a_moved_lerobot_stops_the_actor_before_it_acts(tmp_path, monkeypatch, c
     with draccus.config_type("json"):
         cfg = draccus.parse(TrainRLServerPipelineConfig, str(write_run_config(tmp_path, 1)), args=[])
     edited(monkeypatch, "lerobot.rl.actor", lambda tree: empty(definition(tree, "act_with_policy")))
-    assert refusal(caplog, cfg.validate).startswith(opening(seams.GET_ALGORITHM_CLASS))
+    caplog.clear()
+    with pytest.raises(SystemExit) as ended, caplog.at_level(logging.ERROR):
+        cfg.validate()
+    assert ended.value.code.startswith(f"error: {opening(seams.GET_ALGORITHM_CLASS)}")
 
 
 def test_a_moved_robosuite_is_refused_where_libero_is_made(monkeypatch, caplog):
@@ -293,7 +297,7 @@ def test_an_actor_in_which_a_replacement_was_replaced_is_refused(
 def test_a_process_that_is_no_actor_needs_no_channel(monkeypatch):
     monkeypatch.setattr(transport, "_current", None)
     monkeypatch.setattr(seams, "_installed", {})
-    assert make_algorithm().version == 0
+    assert make_algorithm().acting.version == 0
 
 
 @pytest.mark.e2e

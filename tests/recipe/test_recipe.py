@@ -47,7 +47,9 @@ def test_no_option_does_nothing(options):
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_number_of_a_section_has_a_range_or_is_a_choice(section):
     hints = typing.get_type_hints(SECTIONS[section])
-    choices = {name for name, hint in hints.items() if hint is bool or typing.get_origin(hint) is Literal}
+    choices = {
+        name for name, hint in hints.items() if hint in (bool, str) or typing.get_origin(hint) is Literal
+    }
     assert set(hints) - choices == set(ranges.RANGES[section])
 
 

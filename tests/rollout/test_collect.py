@@ -28,6 +28,11 @@ class Scored:
         self.old_log_prob = np.array([0.0 if finite else np.nan])
         self.log_prob_gap, self.gap_tolerance = gap, 0.01
         self.reward = np.array([float(success)])
+        self.stale = np.zeros(0, bool)
+
+    def without(self, stale):
+        self.stale = stale
+        return self
 
 
 class Learner:
@@ -138,7 +143,7 @@ def test_neither_length_nor_success_selects_what_is_learned_from(max_staleness, 
     for update in range(100):
         collected, dropped = learner.collector.collect()
         assert not +dropped
-        oldest = max(oldest, *(update - item.update for item in collected))
+        oldest = max(oldest, *(update - item.update.min() for item in collected))
         outcomes += [item.episode.success for item in collected]
         playing.learner_updates(3.0)
         learner.push()
@@ -148,6 +153,39 @@ def test_neither_length_nor_success_selects_what_is_learned_from(max_staleness, 
     assert outcomes == [succeeds(number) for number in range(800)]
     assert oldest <= max_staleness
     assert actors == 1 or oldest == max_staleness
+
+
+@pytest.mark.parametrize("failures_last", [10.0, 0.1])
+@pytest.mark.parametrize("actors", [1, 4, 16])
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+def test_nothing_is_selected_where_the_version_changes_within_episodes(max_staleness, actors, failures_last):
+    """A server acts: each chunk is of the newest version. A failure has ten chunks, a success four."""
+    learner = Learner(max_staleness, scored=lambda number: Scored(number, succeeds(number)), size=8)
+    playing = SimulatedActors(
+        learner.assignments,
+        actors,
+        lambda number: 1.0 if succeeds(number) else failures_last,
+        lambda number: 4 if succeeds(number) else 10,
+    )
+    learner.collector._receive = playing.receive
+    outcomes, oldest, changed = [], 0, 0
+    for update in range(100):
+        collected, dropped = learner.collector.collect()
+        assert not +dropped
+        ages = [update - item.update for item in collected]
+        assert min(age.min() for age in ages) >= 0
+        oldest = max(oldest, *(age.max() for age in ages))
+        changed += sum(age.max() > age.min() for age in ages)
+        outcomes += [item.episode.success for item in collected]
+        playing.learner_updates(0.4)
+        learner.push()
+        playing.served.append(playing.now)
+    assert outcomes == [succeeds(number) for number in range(800)]
+    low, high = wilson(sum(outcomes), len(outcomes))
+    assert low < 0.5 < high
+    # What is admitted at its start is learned from in time, so no chunk is too old to count.
+    assert oldest <= max_staleness
+    assert (changed > 0) == (max_staleness > 0)
 
 
 def test_a_wrong_episode_is_played_again_and_counted():
@@ -252,6 +290,57 @@ def test_what_is_judged_wrong_though_scored_ahead_is_played_again():
     collected, dropped = learner.collect()
     assert (collected, dropped) == ([0], Counter(not_finite=1))
     assert learner.scorings[0] == 2
+
+
+def of_versions(assigned, versions):
+    """An episode whose chunks were chosen by these versions."""
+    item = episode(0, len(versions), terminated=True, version=versions)
+    return dataclasses.replace(item, number=assigned.number)
+
+
+def delivered(learner, assigned, versions):
+    learner.assignments.deliver(assigned.number, assigned.seed)
+    learner.queue.append(of_versions(assigned, versions))
+
+
+@pytest.mark.parametrize(
+    ("versions", "updates"),
+    [([3, 3], [2, 2]), ([2, 3], [1, 2]), ([1, 1, 3], [-1, -1, 2]), ([0, 2, 3], [-1, 1, 2])],
+)
+def test_an_episode_is_learned_from_if_any_of_its_chunks_can_be_scored(versions, updates):
+    learner = Learner(max_staleness=1, size=1)
+    learner.push()
+    learner.push()
+    delivered(learner, *learner.start(), versions)
+    (item,), dropped = learner.collector.collect()
+    assert not +dropped
+    np.testing.assert_array_equal(item.update, updates)
+
+
+@pytest.mark.parametrize("versions", [[1], [0, 1], [4], [3, 4], [1, 3, 10_000]])
+def test_an_episode_of_too_old_versions_alone_or_of_one_never_pushed_is_played_again(versions):
+    learner = Learner(max_staleness=1, size=1)
+    learner.push()
+    learner.push()
+    delivered(learner, *learner.start(), versions)
+    learner.later = [lambda: learner.replay(0)]
+    assert learner.collect() == ([0], Counter(unknown_version=1))
+    assert learner.scorings == Counter([0])
+
+
+def test_chunks_that_grow_too_old_after_they_were_scored_ahead_are_masked():
+    learner = Learner(max_staleness=1, size=1)
+    learner.push()
+    delivered(learner, *learner.start(), [1, 2, 2])
+    with learner.collector.meanwhile():
+        wait_until(lambda: learner.scorings[0] == 1)
+    learner.push()
+    learner.stop.clear()
+    (item,), dropped = learner.collector.collect()
+    assert not +dropped
+    np.testing.assert_array_equal(item.episode.stale, [True, False, False])
+    np.testing.assert_array_equal(item.update, [-1, 1, 1])
+    assert learner.scorings[0] == 1
 
 
 def test_an_error_in_scoring_ahead_is_raised_when_its_update_is_done():

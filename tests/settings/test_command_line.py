@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub import HfApi
 from lerobot.configs import parser
 from tiny import tiny_policy_config, write_run_config
 
+from bridge.plugin import command_line
 from bridge.settings.sft_config import SFTConfig
 from pirl_jax import learner
 from pirl_jax.command import run_command
@@ -73,6 +74,12 @@ def test_the_warm_start_obeys_it_too(config, parsed, tmp_path):
     values = {name: values[name] for name in ("dataset", "policy", "seed")}
     path.write_text(json.dumps(values | {"output_dir": str(tmp_path / "out")}))
     assert parsed(path, "--policy.dtype=bfloat16", command=sft).policy.dtype == "bfloat16"
+
+
+def test_a_launch_reads_it_as_the_learner_does(config):
+    command = [sys.executable, "-m", "bridge.launch.facts", f"--config_path={config()}"]
+    done = subprocess.run([*command, "--policy.dtype=bfloat16"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.startswith("facts: ")) == (0, True), done.stderr
 
 
 def test_lists_objects_and_nulls_of_the_file_are_obeyed(config, parsed):
@@ -173,15 +180,33 @@ def test_a_wrong_policy_folder_is_not_looked_for_on_the_hub(
         parsed(config(path=path.format(base=tmp_path / "base")))
 
 
-def test_a_model_that_the_hub_cannot_give_is_named(config, parsed, monkeypatch):
-    def unreachable(**_):
-        raise LocalEntryNotFoundError("No connection.")
+@pytest.mark.parametrize("command", [learner.command, sft])
+def test_a_model_that_the_hub_cannot_give_is_named_at_once(config, parsed, monkeypatch, command):
+    """LeRobot's own download would try for half a minute."""
+    asked = []
 
-    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", unreachable)
-    with pytest.raises(
-        SystemExit, match=r"^error: there is no folder policy\.path=me/robot, and the .*connection\.$"
-    ):
-        parsed(config(), "--policy.path=me/robot")
+    def unreachable(self, repo_id, **_):
+        asked.append(repo_id)
+        raise ConnectionError("No connection.\nAnd more.")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    monkeypatch.setattr("lerobot.configs.policies.hf_hub_download", lambda **_: pytest.fail("it tries long"))
+    with pytest.raises(SystemExit) as ended:
+        parsed(config(), "--policy.path=me/robot", command=command)
+    assert ended.value.code == (
+        "error: there is no folder policy.path=me/robot, and the Hugging Face Hub does not provide it "
+        "(No connection). Check the name and the connection."
+    )
+    assert asked == ["me/robot"]
+
+
+def test_a_model_that_was_downloaded_before_needs_no_connection(tmp_path, monkeypatch):
+    (tmp_path / "config.json").touch()
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: pytest.fail("it asks"))
+    monkeypatch.setattr(
+        command_line, "try_to_load_from_cache", lambda *_, **__: str(tmp_path / "config.json")
+    )
+    command_line.check_folder("me/robot")
 
 
 def test_a_damaged_or_missing_file_is_named(config, parsed, tmp_path):

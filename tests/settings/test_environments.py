@@ -1,14 +1,20 @@
 """Settings of environments that follow from others, or that another leaves without effect."""
 
+import json
+
+import draccus
 import pytest
+from lerobot.envs.configs import EnvConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig
+from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.robots.so_follower import SO100FollowerConfig
-from tiny import tiny_policy_config
+from tiny import tiny_policy_config, write_run_config
 
 import bridge.plugin
 
 bridge.plugin.register()
 
+from bridge.plugin import transport  # noqa: E402
 from bridge.plugin.gym_config import ChunkedGymConfig  # noqa: E402
 from bridge.plugin.libero_config import LiberoConfig  # noqa: E402
 from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
@@ -55,3 +61,33 @@ def test_the_column_of_domains_is_the_environments(key, told, caplog):
     for _ in range(2):
         recipe.policy_config = policy
     assert caplog.text.count("policy.domain_feature_key=observation.robot has no effect") == told
+
+
+OURS = {"chunked_gym", "libero"}
+
+
+@pytest.mark.parametrize("actor", [False, True])
+@pytest.mark.parametrize("kind", sorted(EnvConfig.get_known_choices().keys() - OURS))
+def test_an_environment_that_takes_no_chunks_is_refused_by_learner_and_actor(
+    tmp_path, monkeypatch, kind, actor
+):
+    """All that LeRobot offers but LIBERO: its actor would make a robot of them, or hand them packed rows."""
+    monkeypatch.setattr(transport, "is_actor", lambda: actor)
+    config = write_run_config(tmp_path, 1)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"env": {"type": kind}}))
+    with draccus.config_type("json"):
+        cfg = draccus.parse(TrainRLServerPipelineConfig, str(config), args=[])
+    with pytest.raises(SystemExit if actor else ValueError) as refused:
+        cfg.validate()
+    line = str(refused.value).removeprefix("error: ")
+    assert line.startswith(f"env.type={kind} cannot be played under algorithm.type=pi_rl")
+    assert "\n" not in line
+
+
+def test_an_actor_without_an_environment_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(transport, "is_actor", lambda: True)
+    config = write_run_config(tmp_path, 1, env=None)
+    with draccus.config_type("json"):
+        cfg = draccus.parse(TrainRLServerPipelineConfig, str(config), args=[])
+    with pytest.raises(SystemExit, match=r"^error: env.type=None cannot be played"):
+        cfg.validate()

@@ -39,6 +39,7 @@ HELD = {
     "env": {"settings"},
     "algorithm": {"recipe"},
     "algorithm.launch": {"settings", "_settings"},
+    "algorithm.serve": {"settings"},
     "algorithm.watchdog": {"_settings"},
     "wandb": {"wandb_config"},
 }
@@ -99,6 +100,7 @@ def learner(env: type, entry: str, **allowed: str) -> Command:
     entries = (
         "pirl_jax.learner",
         "pirl_jax.doctor",
+        "pirl_jax.serve",
         "bridge.launch.command",
         entry,
         "bridge.plugin.algorithm",

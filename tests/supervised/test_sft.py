@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from toy_frames import CONFIG, data
 
-from pirl_jax import tree_store
 from pirl_jax.supervised import step as sft
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
-from pirl_jax.trees import merge
+from pirl_jax.trees import merge, store
 from pirl_jax.xvla.init import init_params
 from pirl_jax.xvla.trainable import is_frozen
 
@@ -56,8 +55,8 @@ def test_training_lowers_the_loss(trainer):
 def test_three_steps_a_checkpoint_and_three_more_equal_six(trainer, tmp_path):
     whole, _ = run(trainer[0](), trainer, 6)
     half, _ = run(trainer[0](), trainer, 3)
-    tree_store.save(tmp_path / "orbax", half)
-    resumed = tree_store.restore(tmp_path / "orbax", trainer[0](seed=1))
+    store.save(tmp_path / "orbax", half)
+    resumed = store.restore(tmp_path / "orbax", trainer[0](seed=1))
     resumed, _ = run(resumed, trainer, 6, start=3)
     assert int(resumed.step) == 6
     assert_same(whole, resumed)

@@ -16,9 +16,10 @@ from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
 from bridge.datasets import dataset
 from bridge.settings.sft_config import SFTConfig
-from pirl_jax import sft, tree_store
+from pirl_jax import sft
 from pirl_jax.run_folder.layout import read_step
 from pirl_jax.training.metrics import read
+from pirl_jax.trees import store
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def command(monkeypatch):
 
 
 def states(output_dir):
-    return tree_store.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
+    return store.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path, capfd):
@@ -136,7 +137,12 @@ def test_the_checkpoint_is_a_policy_that_lerobot_loads_and_a_run_can_start_from(
     (row,) = read(tmp_path / "second" / "metrics.jsonl")
     assert row["train/moved/head"] > 0.5
     assert 0 < row["train/update_ratio/vlm"] < 1
-    assert "trained: head: " in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "trained: head: " in told
+    assert f"metrics: {tmp_path / 'second'}/metrics.jsonl" in told
+    assert "step 1 of 1 | loss " in told
+    assert "step 1: " in told
+    assert (tmp_path / "second" / "learning_curve.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax import tree_store
 from pirl_jax.run_folder.layout import checkpoint_folder, read_step
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import checkpoint
+from pirl_jax.trees import store
 
 
 def state(value: float) -> dict:
@@ -43,6 +43,17 @@ def test_writer_makes_lerobots_layout(tmp_path):
     np.testing.assert_array_equal(checkpoint.restore(last, state(0.0))["w"], 2.0)
 
 
+def test_a_run_killed_before_its_links_were_made_has_them_once_it_goes_on(tmp_path):
+    """Also if it is stopped before its next checkpoint."""
+    with checkpoint.CheckpointWriter(tmp_path, 1000, Retention()) as writer:
+        writer.save(10, state(1.0), no_export, {"score": 0.5})
+    links = [tmp_path / "checkpoints" / name for name in ("last", "best")]
+    for link in links:
+        link.unlink()
+    checkpoint.CheckpointWriter(tmp_path, 1000, Retention()).close()
+    assert [os.readlink(link) for link in links] == ["000010", "000010"]
+
+
 def test_folder_names_are_padded_as_lerobot_pads_them():
     assert checkpoint_folder("o", 7, 1000).name == "000007"
     assert checkpoint_folder("o", 7, 12_345_678).name == "00000007"
@@ -62,7 +73,7 @@ def test_writer_snapshots_before_the_buffers_are_donated(tmp_path):
         writer.save(1, state, slow_export)
         jax.block_until_ready(step(state))
     np.testing.assert_array_equal(seen["w"], want)
-    stored = tree_store.load(tmp_path / "checkpoints" / "000001" / "training_state" / "orbax")
+    stored = store.load(tmp_path / "checkpoints" / "000001" / "training_state" / "orbax")
     np.testing.assert_array_equal(stored["w"], want)
 
 
@@ -113,7 +124,7 @@ def test_the_state_of_the_end_is_saved_if_the_save_before_it_failed(tmp_path):
         checkpoint.save_last(writer, 2, {"w": np.ones(2)}, no_export)
         assert writer.saved == 2
         checkpoint.save_last(writer, 2, {"w": np.zeros(2)}, no_export)  # it is saved already
-    state = tree_store.load(tmp_path / "checkpoints" / "last" / "training_state" / "orbax")
+    state = store.load(tmp_path / "checkpoints" / "last" / "training_state" / "orbax")
     np.testing.assert_array_equal(state["w"], 1.0)
 
 
@@ -151,7 +162,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pirl_jax import tree_store
+from pirl_jax.trees import store
 from pirl_jax.training import checkpoint
 from pirl_jax.run_folder.layout import checkpoint_folder, read_step
 from pirl_jax.run_folder.retention import Retention

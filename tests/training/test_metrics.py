@@ -44,6 +44,22 @@ def test_console_line_shows_the_known_keys_that_are_there(tmp_path, caplog):
     assert console_line(12, metrics) in caplog.messages
 
 
+def test_the_console_line_of_a_run_of_steps_says_how_much_is_left(tmp_path, caplog):
+    metrics = {"train/loss": 2.4632, "train/lr": 1e-3, "train/update_s": 0.5, "train/x": 1.0}
+    keys = ("train/loss", "train/update_s")
+    with (
+        caplog.at_level(logging.INFO),
+        MetricsWriter(tmp_path, steps=1000, keys=keys) as writer,
+    ):
+        for step in (25, 1000):
+            writer.write(step, metrics)
+    assert caplog.messages == [
+        f"metrics: {tmp_path}/metrics.jsonl, one JSON object a line",
+        "step 25 of 1000 | loss 2.46 | update_s 0.5 | 8 min left",
+        "step 1000 of 1000 | loss 2.46 | update_s 0.5",
+    ]
+
+
 WANDB = types.SimpleNamespace(enable=True, project="p", entity=None, notes=None, run_id="r1", mode="offline")
 
 

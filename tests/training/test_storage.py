@@ -8,7 +8,7 @@ import pytest
 from planned import plan
 
 from pirl_jax.run_folder.retention import Retention
-from pirl_jax.training import storage
+from pirl_jax.training import kept, storage
 from pirl_jax.training.budget import GIB, Budget
 from pirl_jax.training.parts import capacity_of
 from pirl_jax.training.plan import size_of
@@ -46,6 +46,21 @@ def test_a_state_that_is_saved_takes_room(tmp_path):
     saved = storage.storage(made, GIB, {"checkpoints": 5 * 2**20})
     assert saved.memory["the state that is being saved"] == size_of(made.state)
     assert re.search(r"in all +5\.00 MiB", "\n".join(storage.table(saved)))
+
+
+@pytest.mark.parametrize(("left", "keep"), [(-1, "never"), (1, "always")])
+def test_a_large_state_is_kept_on_a_cpu_if_run_and_actors_leave_room_for_it(monkeypatch, left, keep):
+    made = plan()
+    stored, size = storage.storage(made, GIB, on_cpu=True), size_of(made.state)
+    assert storage.KEPT in stored.memory  # it is little
+    monkeypatch.setattr(kept, "_LITTLE", 0)
+    stored = storage.storage(made, GIB, on_cpu=True)
+    assert storage.KEPT not in stored.memory
+    taken = sum(stored.memory.values()) + 2 * GIB + 3 * GIB
+    monkeypatch.setattr(storage, "allowed", lambda budget: taken + size + left)
+    found, recipe = storage.settled(stored, made, device=2 * GIB, actors=3 * GIB)
+    assert recipe.watchdog.keep == keep
+    assert (storage.KEPT in found.memory) == (keep == "always")
 
 
 def test_too_little_memory_or_disk_is_refused_with_the_remedy(tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ from toy_run import (
 
 from pirl_jax.recipe import CriticConfig, NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training import loop as train
 
@@ -57,7 +56,7 @@ def test_an_episode_is_scored_at_the_level_that_its_actor_had():
     item = episode(0, 2, terminated=True)
     scored = make_scorer(toy_policy(), FROZEN, RECIPE)(item, Behaviour(PARAMS, 0, 0.3))
     np.testing.assert_allclose(scored.old_log_prob, reference_log_prob(item, 0.3, std=0.3), rtol=1e-5)
-    assert scored.level == 0.3
+    np.testing.assert_array_equal(scored.level, np.float32([0.3, 0.3]))
 
 
 def test_success_is_reported_for_each_task_that_was_played():
@@ -66,7 +65,7 @@ def test_success_is_reported_for_each_task_that_was_played():
     items = [
         dataclasses.replace(episode(i, 1, terminated=won), task=task) for i, (task, won) in enumerate(played)
     ]
-    collected = [Collected(score(item, BEHAVIOUR), 0) for item in items]
+    collected = [by_recipe.collected(score(item, BEHAVIOUR)) for item in items]
     metrics = train._episode_metrics(collected, Counter(), {}, update=0)
     rates = {name: value for name, value in metrics.items() if name.startswith("train/success_rate")}
     assert rates == {
@@ -82,7 +81,7 @@ def test_a_batch_holds_every_decision_point_with_its_advantage():
     score = make_scorer(toy_policy(), FROZEN, RECIPE)
     levels = [0.5, 0.4, 0.6]
     behaviours = [Behaviour(PARAMS, 0, level) for level in levels]
-    collected = [Collected(score(item, behaviours[i]), 0) for i, item in enumerate(items)]
+    collected = [by_recipe.collected(score(item, behaviours[i])) for i, item in enumerate(items)]
     initial = fresh_state(RECIPE)
     batch, n_valid = by_recipe.make_batch(collected, RECIPE, evaluate(RECIPE), initial)
 
@@ -191,7 +190,7 @@ def played(seed: int, success: bool, T: int = 2, version: int = 1) -> Episode:
 def test_a_groups_advantage_is_the_return_relative_to_the_group_on_every_chunk():
     items = [played(5, True, T=1), played(5, False, T=3), played(6, False, T=2), played(6, True, T=4)]
     score = make_scorer(toy_policy(), FROZEN, GROUPED)
-    collected = [Collected(score(item, BEHAVIOUR), 0) for item in items]
+    collected = [by_recipe.collected(score(item, BEHAVIOUR)) for item in items]
     initial = fresh_state(GROUPED)
     batch, n_valid = by_recipe.make_batch(collected, GROUPED, evaluate(GROUPED), initial)
     assert n_valid == 10
@@ -257,3 +256,35 @@ def test_nothing_is_compiled_once_the_first_update_is_done():
     compiled = [update.metrics["train/compilations"] for update in updates]
     assert compiled[0] > 0
     assert compiled[1:] == [0, 0, 0]
+
+
+def test_the_loop_learns_from_episodes_whose_versions_change_and_masks_what_is_too_old():
+    """Each has a chunk of every version that was ever pushed, as if its actor had played since the start."""
+    pushed: list[int] = []
+    numbers = itertools.count()
+
+    def receive(timeout: float) -> Episode:
+        return episode(next(numbers), len(pushed), terminated=True, version=list(pushed))
+
+    config = make_recipe(RECIPE, max_staleness=1, loss_weighting="episode", lr=1e-3)
+    start = fresh_state(config)
+    updates = by_recipe.run(
+        toy_policy(),
+        critic,
+        {"scale": jnp.float32(0.01)},  # features of about 1, so that ratios stay near 1
+        config,
+        start,
+        total_steps=4,
+        receive=receive,
+        publish=lambda version, behaviour: pushed.append(version),
+        stop=threading.Event(),
+    )
+    rows = [update.metrics for update in updates]
+    assert [row["dropped/stale_chunks"] for row in rows] == [0, 0, 3, 6]
+    assert [row["train/stale_fraction"] for row in rows] == pytest.approx([0, 1 / 2, 2 / 3, 3 / 4])
+    assert all(row["dropped/unknown_version"] == 0 for row in rows)
+    assert all(row["train/actor_learner_logprob_gap"] < 1e-3 for row in rows)
+    # Ratios are taken before the first step moves the policy: chunks of the newest version have 1.
+    assert rows[0]["train/ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert all(row["train/policy_steps"] > 0 for row in rows)
+    assert not any(row["train/skipped_steps"] for row in rows)

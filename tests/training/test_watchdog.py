@@ -4,6 +4,7 @@ import itertools
 import logging
 import sys
 import threading
+import time
 
 import by_recipe
 import jax
@@ -13,8 +14,14 @@ from by_recipe import make_recipe
 from toy_run import FROZEN, RECIPE, critic, episode, fresh_state, toy_policy
 
 from pirl_jax.recipe import WatchdogConfig
+from pirl_jax.run_folder.layout import read_step
+from pirl_jax.run_folder.retention import Retention
+from pirl_jax.training import checkpoint
+from pirl_jax.training.checkpoint import CheckpointWriter
 from pirl_jax.training.kept import Kept, keeps
+from pirl_jax.training.saves import Cadence, Saves
 from pirl_jax.training.watchdog import DivergedError, Watchdog
+from pirl_jax.update import update
 
 GOOD = {"train/approx_kl": 0.01, "train/skipped_steps": 0.0, "train/policy_steps": 4.0}
 
@@ -114,7 +121,7 @@ def test_a_signal_gives_up_the_update_that_runs_and_the_one_before_it_is_there(c
     kept, stop, calls = Kept(), threading.Event(), itertools.count()
     asked = [False]
     # The signal comes in the middle of an update, when the state's memory is in use.
-    stop.is_set = lambda: asked[0] and sys._getframe(1).f_code.co_name == "update" and next(calls) == 3
+    stop.is_set = lambda: asked[0] and sys._getframe(1).f_code.co_name == "_gives_up" and next(calls) == 3
     updates = toy_run(kept, stop)
     first = next(updates)
     before = leaves(first.state)
@@ -139,14 +146,104 @@ def test_what_is_kept_outlives_its_donation():
 
 
 @pytest.mark.parametrize(
-    ("keep", "size", "on_cpu", "kept"),
+    ("keep", "size", "on_cpu", "left", "kept"),
     [
-        ("auto", 2**33, False, True),
-        ("auto", 2**33, True, False),
-        ("auto", 2**20, True, True),
-        ("always", 2**33, True, True),
-        ("never", 1, False, False),
+        ("auto", 2**33, False, 0, True),
+        ("auto", 2**33, True, 0, False),
+        ("auto", 2**33, True, 2**33, True),
+        ("auto", 2**20, True, -1, True),
+        ("always", 2**33, True, 0, True),
+        ("never", 1, False, 0, False),
+        ("never", 1, True, 2**33, False),
     ],
 )
-def test_when_a_state_is_kept(keep, size, on_cpu, kept):
-    assert keeps(WatchdogConfig(keep=keep), size, on_cpu) == kept
+def test_when_a_state_is_kept(keep, size, on_cpu, left, kept):
+    assert keeps(WatchdogConfig(keep=keep), size, on_cpu, left) == kept
+
+
+class SlowStep:
+    """Holds the second update up in its ``step``th minibatch step, as a large policy would for minutes."""
+
+    def __init__(self, monkeypatch, step):
+        self.reached, self.goes_on = threading.Event(), threading.Event()
+        numbers, wait = itertools.count(), update._wait_for_all_but_one
+
+        def slow(running):
+            if next(numbers) == STEPS + step:
+                self.reached.set()
+                assert self.goes_on.wait(60)
+            wait(running)
+
+        monkeypatch.setattr(update, "_wait_for_all_but_one", slow)
+
+
+STEPS = 8
+"""Of an update of ``toy_run``: four epochs of two minibatches."""
+
+
+@pytest.fixture
+def saved_run(tmp_path):
+    """Run in a thread, saving the end and what is kept once a signal comes; return stop and thread."""
+
+    def start(kept):
+        stop, seen = threading.Event(), []
+
+        def work():
+            with CheckpointWriter(tmp_path, 3, Retention()) as writer:
+                saves = Saves(writer, Cadence(0), lambda folder, state: None, {}, kept)
+                if kept is not None:
+                    saves.at_once(stop)
+                try:
+                    for done in toy_run(kept, stop):
+                        seen.append(done.number)
+                        states.append(leaves(done.state))
+                        saves.after(done.number, done.state)
+                finally:
+                    saves.last()
+
+        states: list[object] = []
+        thread = threading.Thread(target=work)
+        thread.start()
+        return stop, thread, seen, states
+
+    return start
+
+
+def test_a_signal_in_the_middle_of_a_slow_step_has_a_checkpoint_before_the_step_is_done(
+    saved_run, monkeypatch, tmp_path
+):
+    slow = SlowStep(monkeypatch, step=3)
+    stop, thread, seen, states = saved_run(Kept())
+    assert slow.reached.wait(60)
+    last = tmp_path / "checkpoints" / "last"
+    assert not last.exists()
+    stop.set()
+    deadline = time.monotonic() + 20
+    while not last.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not slow.goes_on.is_set()
+    assert read_step(last) == 1
+    restored = checkpoint.restore(last, fresh_state(RECIPE))
+    jax.tree.map(np.testing.assert_array_equal, leaves(restored), states[0])
+    assert int(restored.updates) == 1
+    slow.goes_on.set()
+    thread.join(60)
+    assert seen == [1]  # the update is given up
+    assert read_step(last) == 1
+
+
+@pytest.mark.parametrize(("step", "done"), [(0, [1]), (3, [1, 2])])
+def test_without_a_copy_an_update_is_given_up_while_its_state_is_whole_and_else_finished(
+    saved_run, monkeypatch, tmp_path, step, done
+):
+    slow = SlowStep(monkeypatch, step)
+    stop, thread, seen, states = saved_run(None)
+    assert slow.reached.wait(60)
+    stop.set()
+    slow.goes_on.set()
+    thread.join(60)
+    assert seen == done
+    restored = checkpoint.restore(tmp_path / "checkpoints" / "last", fresh_state(RECIPE))
+    jax.tree.map(np.testing.assert_array_equal, leaves(restored), states[-1])
+    assert int(restored.updates) == done[-1]

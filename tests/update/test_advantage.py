@@ -1,5 +1,6 @@
 """Chunk GAE against a float64 loop."""
 
+import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from toy_run import FROZEN, PARAMS, RECIPE, STD, episode, evaluate, fresh_state, toy_policy
 
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.update import advantage
 
 
@@ -73,7 +73,7 @@ def test_what_a_time_limit_is_worth_is_an_option(bootstraps):
     )
     score = make_scorer(toy_policy(), FROZEN, config)
     episodes = [episode(seed, 3, terminated=seed == 0) for seed in (0, 1)]
-    collected = [Collected(score(item, Behaviour(PARAMS, 0, STD)), 0) for item in episodes]
+    collected = [by_recipe.collected(score(item, Behaviour(PARAMS, 0, STD))) for item in episodes]
     batch, n = make_batch(collected, config, evaluate(config), fresh_state(config))
     features = [np.asarray(item.episode.features, np.float64) for item in collected]
     expected = [

@@ -12,7 +12,6 @@ from test_loss_weighting import scored
 from toy_run import RECIPE, evaluate, fresh_state
 
 from pirl_jax.recipe import ObjectiveConfig
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.update import losses
 
 
@@ -28,7 +27,7 @@ def test_a_points_weight_is_of_the_density_that_the_recipe_names(whose):
     recipe = make_recipe(
         RECIPE, episodes_per_update=2, decoupled=True, behaviour_log_prob=whose, max_behaviour_weight=cap
     )
-    collected = [Collected(episode, 0) for episode in episodes]
+    collected = [by_recipe.collected(episode) for episode in episodes]
     batch, n = by_recipe.make_batch(collected, recipe, evaluate(recipe), fresh_state(recipe))
     assert n == 7
     learners, actors = (

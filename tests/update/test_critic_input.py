@@ -16,7 +16,6 @@ from toy_frames import data
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.rollout.behaviour import Behaviour
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.training import parts
 from pirl_jax.update import critic as critics
 from pirl_jax.xvla.init import init_params
@@ -138,7 +137,7 @@ def test_the_value_of_the_final_observation_is_asked_too():
     """A truncated episode bootstraps from it, with the same input."""
     score = make_scorer(toy_run.toy_policy(), toy_run.FROZEN, toy_run.RECIPE)
     items = [toy_run.episode(seed, 2, terminated=False) for seed in range(3)]
-    collected = [Collected(score(item, Behaviour(toy_run.PARAMS, 0, 0.1)), 0) for item in items]
+    collected = [by_recipe.collected(score(item, Behaviour(toy_run.PARAMS, 0, 0.1))) for item in items]
     batch, n = by_recipe.make_batch(
         collected,
         toy_run.RECIPE,

@@ -10,8 +10,8 @@ import toy_run
 from by_recipe import make_recipe
 from toy_update import CAPACITY, assert_same, collect, new_state, padded, recipe, update_of
 
-from pirl_jax import tree_store
 from pirl_jax.recipe import CriticConfig
+from pirl_jax.trees import store
 
 WARMUP = 2
 CONFIG = make_recipe(
@@ -74,8 +74,8 @@ def test_a_run_resumed_inside_or_after_the_warm_up_equals_an_unbroken_one(update
         return state
 
     whole = run(new_state(CONFIG), 0, len(SIZES))
-    tree_store.save(tmp_path / "orbax", run(new_state(CONFIG), 0, stop))
-    resumed = tree_store.restore(tmp_path / "orbax", new_state(CONFIG, seed=1))
+    store.save(tmp_path / "orbax", run(new_state(CONFIG), 0, stop))
+    resumed = store.restore(tmp_path / "orbax", new_state(CONFIG, seed=1))
     assert_same(run(resumed, stop, len(SIZES)), whole)
 
 

@@ -31,9 +31,9 @@ from toy_update import (
     recipe,
 )
 
-from pirl_jax import tree_store
 from pirl_jax.likelihood import flow
 from pirl_jax.recipe import DemonstrationsConfig
+from pirl_jax.trees import store
 from pirl_jax.update.demonstrations import Demonstrations, coef_at, encode
 from pirl_jax.xvla.images import normalize_images
 from pirl_jax.xvla.init import init_params
@@ -127,7 +127,8 @@ def test_it_adds_to_the_policy_objective_and_leaves_the_critic():
     gain = float(after["train/policy_loss"]) - float(before["train/policy_loss"])
     assert gain == pytest.approx(0.5 * float(after["train/demonstrations_loss"]), rel=1e-4)
     assert_same(held.critic_params, plain.critic_params)
-    assert not np.array_equal(held.params["weight"], plain.params["weight"])
+    # Not the weights: Adam's first step goes by the gradient's sign alone.
+    assert float(after["train/grad_norm"]) != pytest.approx(float(before["train/grad_norm"]), rel=1e-3)
 
 
 def test_a_resumed_run_draws_what_an_unbroken_one_does(tmp_path):
@@ -143,8 +144,8 @@ def test_a_resumed_run_draws_what_an_unbroken_one_does(tmp_path):
         return state
 
     whole = run(new_state(config), batches)
-    tree_store.save(tmp_path / "orbax", run(new_state(config), batches[:2]))
-    resumed = tree_store.restore(tmp_path / "orbax", new_state(config, seed=1))
+    store.save(tmp_path / "orbax", run(new_state(config), batches[:2]))
+    resumed = store.restore(tmp_path / "orbax", new_state(config, seed=1))
     assert_same(run(resumed, batches[2:]), whole)
 
 

@@ -14,7 +14,6 @@ from toy_run import RECIPE, A, H, evaluate, fresh_state
 from toy_update import CAPACITY, assert_same, collect, critic, new_state, recipe, update_of
 
 from pirl_jax.recipe import ObjectiveConfig
-from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.scoring import ScoredEpisode
 from pirl_jax.update import losses
 from pirl_jax.update.critic_steps import CriticBatch
@@ -36,7 +35,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
         step_mask=mask,
         old_log_prob=old_log_prob,
         actor_log_prob=old_log_prob,
-        level=0.1,
+        level=np.full(length, 0.1, np.float32),
         reward=rng.normal(size=length).astype(np.float32),
         terminated=bool(rng.random() < 0.5),
         success=False,
@@ -45,7 +44,7 @@ def scored(rng: np.random.Generator, length: int) -> ScoredEpisode:
 
 def batches(episodes, aggregation, advantage="gae", normalize=False):
     """The batch under either weighting, and which episode each point belongs to."""
-    collected = [Collected(episode, 0) for episode in episodes]
+    collected = [by_recipe.collected(episode) for episode in episodes]
     made = {}
     for weighting in ("chunk", "episode"):
         config = make_recipe(
@@ -168,7 +167,8 @@ def test_the_update_weights_the_critics_loss_and_the_kl_to_the_start():
     state = new_state(config)
     state = state.replace(reference=jax.tree.map(lambda x: x + 0.1, state.params))
     share = losses.equal_shares(np.array([2, 7, 15])).repeat([2, 7, 15])
-    batch = collect(state.params, config, CAPACITY, seed=3).replace(share=jnp.asarray(share))
+    batch = collect(state.params, config, CAPACITY, seed=3)
+    batch = batch.replace(share=jnp.asarray(share), policy_share=jnp.asarray(share))
     owner = np.repeat([0, 1, 2], [2, 7, 15])
 
     def mean(params):
@@ -203,8 +203,9 @@ def test_the_kl_that_stops_an_update_is_not_weighted():
     config = recipe(num_epochs=1, minibatch_size=CAPACITY)
     batch = collect(new_state(config, seed=9).params, config, CAPACITY, seed=3)
     plain = update_of(config)(new_state(config), batch, CAPACITY)[1]
+    shares = jnp.linspace(0.5, 1.5, CAPACITY)
     weighted = update_of(config)(
-        new_state(config), batch.replace(share=jnp.linspace(0.5, 1.5, CAPACITY)), CAPACITY
+        new_state(config), batch.replace(share=shares, policy_share=shares), CAPACITY
     )[1]
     for name in ("approx_kl", "ratio_mean", "explained_variance"):
         assert float(weighted[f"train/{name}"]) == float(plain[f"train/{name}"])

@@ -172,7 +172,8 @@ def test_microbatches_are_the_same_update_in_less_memory(microbatch_size, aggreg
 
             state = jax.tree.map(double, new_state(config))
             batch = jax.tree.map(double, collect(new_state(config).params, config, 20, seed=1))
-            batch = batch.replace(share=jnp.linspace(0.5, 1.5, 20))
+            shares = jnp.linspace(0.5, 1.5, 20), jnp.linspace(1.5, 0.5, 20)
+            batch = batch.replace(share=shares[0], policy_share=shares[1])
             return update_of(config)(state, padded(batch), 20)
 
         (state, metrics), (expected, their_metrics) = updated(cut), updated(whole)

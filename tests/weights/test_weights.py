@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
 from lerobot.policies.xvla import modeling_xvla
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
@@ -24,7 +25,7 @@ from tiny import florence_config, tiny_policy_config
 from bridge.weights import convert, keymap, state_dict
 from bridge.weights import folder as folders
 from bridge.weights.export import policy_config
-from pirl_jax import tree_store
+from pirl_jax.trees import store
 
 SHARED = "model.vlm.language_model.shared.weight"
 EMBED = "model.vlm.language_model.encoder.embed_tokens.weight"
@@ -290,7 +291,7 @@ def test_a_corrupted_orbax_folder_gives_one_clear_line_and_no_output(
         next(folder.rglob("_METADATA")).unlink()
         message = "params is damaged"
     else:
-        params = tree_store.load(folder)
+        params = store.load(folder)
         shutil.rmtree(folder)
         if damage == "NaN":
             params["transformer"]["pos_emb"] = np.full_like(params["transformer"]["pos_emb"], np.nan)
@@ -298,7 +299,7 @@ def test_a_corrupted_orbax_folder_gives_one_clear_line_and_no_output(
         else:
             params["transformer"]["more"] = np.ones(2, np.float32)
             message = "transformer.more is not part of the model"
-        tree_store.save(folder, params)
+        store.save(folder, params)
     status, out, err = run(tmp_path / "x", tmp_path / "out", capsys=capsys)
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
@@ -310,7 +311,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, capsys, lerobot_folder
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folders.tree_store, "save", full)
+    monkeypatch.setattr(folders.store, "save", full)
     status, out, err = run(lerobot_folder, tmp_path / "out", capsys=capsys)
     assert (status, out) == (1, "")
     assert "No space left on device" in err
@@ -343,7 +344,7 @@ def test_a_failed_overwrite_keeps_the_old_checkpoint(tmp_path, capsys, lerobot_f
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folders.tree_store, "save", full)
+    monkeypatch.setattr(folders.store, "save", full)
     status, _, _ = run(lerobot_folder, tmp_path / "out", "--overwrite", capsys=capsys)
     assert status == 1
     monkeypatch.undo()
@@ -359,6 +360,7 @@ def test_a_hub_id_is_downloaded(tmp_path, lerobot_folder, monkeypatch):
         return str(lerobot_folder)
 
     monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(folders, "not_on_hub", lambda *_: None)
     to, _ = convert.convert("lerobot/xvla-base", tmp_path / "out", revision="v1")
     assert to == "orbax"
     assert asked["repo_id"] == "lerobot/xvla-base"
@@ -366,10 +368,13 @@ def test_a_hub_id_is_downloaded(tmp_path, lerobot_folder, monkeypatch):
 
 
 def test_without_a_network_a_hub_id_gives_one_clear_line(tmp_path, capsys, monkeypatch):
-    def snapshot_download(*args, **kwargs):
+    def model_info(*args, **kwargs):
         raise LocalEntryNotFoundError("Cannot reach the hub.\nAnd more.")
 
-    monkeypatch.setattr(folders, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    monkeypatch.setattr(
+        folders, "snapshot_download", lambda *_, **__: pytest.fail("it tries for half a minute")
+    )
     status, _, err = run("lerobot/xvla-base", tmp_path / "out", capsys=capsys)
     assert status == 1
     assert "the Hugging Face hub cannot provide it (Cannot reach the hub)" in err

@@ -50,7 +50,9 @@ def test_an_episode_arrives_bit_for_bit():
     np.testing.assert_array_equal(episode.denoise_step, [1, 1, 1])
     np.testing.assert_array_equal(episode.executed, [3, 3, 1])
     np.testing.assert_array_equal(episode.reward, [0, 0, 1])
-    assert (episode.version, episode.terminated, episode.truncated, episode.success) == (7, True, False, True)
+    np.testing.assert_array_equal(episode.version, [7, 7, 7])
+    np.testing.assert_array_equal(episode.feature_key, [0, 0, 0])
+    assert (episode.terminated, episode.truncated, episode.success) == (True, False, True)
     for v, key in enumerate(SPEC.image_keys):
         np.testing.assert_array_equal(episode.observations.images[:, v], torch.cat([s[key] for s in states]))
     np.testing.assert_array_equal(
@@ -111,6 +113,24 @@ def poison_row(t: list) -> None:
     t[1]["action"][0, 40] = float("nan")
 
 
+def test_an_episode_that_outlived_its_learner_is_no_learners():
+    """Its first chunks are of one process, the last of whatever the next one's parameters chose."""
+    sent = transitions(3, run=5)
+    sent[LAST]["action"] = repacked(sent[LAST], run=0, version=2)
+    assert decode_episode(transitions_to_bytes(sent), SPEC).run == 0
+    sent[LAST]["action"] = repacked(sent[LAST], run=6, version=7)
+    assert reason_of(sent) == "number"
+
+
+def test_versions_and_feature_keys_of_the_chunks_are_kept():
+    sent = transitions(3)
+    for transition, version, key in zip(sent, (7, 7, 9), (0, (1 << 32) - 1, 5)):
+        transition["action"] = repacked(transition, version=version, feature_key=key)
+    episode = decode_episode(transitions_to_bytes(sent), SPEC)
+    np.testing.assert_array_equal(episode.version, [7, 7, 9])
+    np.testing.assert_array_equal(episode.feature_key, [0, (1 << 32) - 1, 5])
+
+
 IMAGE, STATE, TOKENS = "observation.images.front", "observation.state", "observation.language.tokens"
 
 BAD = {
@@ -129,7 +149,8 @@ BAD = {
     "step beyond K": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=6))),
     "a step never noised": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=3))),
     "step zero": ("record", lambda t: t[1].update(action=repacked(t[1], denoise_step=0))),
-    "version changes": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
+    "version falls": ("version", lambda t: t[1].update(action=repacked(t[1], version=6))),
+    "version rises and falls": ("version", lambda t: t[1].update(action=repacked(t[1], version=8))),
     "nothing executed": ("executed", lambda t: set_penalty(t, 0, 0, 0, 0, 0, -1)),
     "too much executed": ("executed", lambda t: set_penalty(t, 4, 0, 0, 0, 0, -1, 0, 0, 0)),
     "half a step executed": ("executed", lambda t: set_penalty(t, 1.5, 0, 0, 0, 0, -1, 0)),

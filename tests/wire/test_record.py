@@ -11,12 +11,17 @@ from bridge.wire.record import HEADER_SIZE, MAX_ROW_SIZE, Record, RecordDims, Re
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+INTEGERS = {"denoise_step": 16, "version": 31, "number": 31, "run": 32, "feature_key": 32}
+"""Bits of each."""
+
+
 @st.composite
 def records(draw):
     H, E, L, A = (draw(st.integers(1, n)) for n in (6, 4, 4, 5))
     Hx = draw(st.integers(1, H))
     arrays = [draw(hnp.arrays(np.float32, shape, elements=finite)) for shape in ((Hx, E), (L, H, A), (H,))]
-    return Record(*arrays, denoise_step=draw(st.integers(0, 65535)), version=draw(st.integers(0, 2**31 - 1)))
+    integers = {name: draw(st.integers(0, 2**bits - 1)) for name, bits in INTEGERS.items()}
+    return Record(*arrays, **integers)
 
 
 def example(**changes):
@@ -40,7 +45,7 @@ def test_a_record_comes_back_bit_for_bit(record):
         sent, got = getattr(record, name), getattr(back, name)
         assert sent.shape == got.shape
         assert sent.tobytes() == got.tobytes()
-    assert (back.denoise_step, back.version) == (record.denoise_step, record.version)
+    assert all(getattr(back, name) == getattr(record, name) for name in INTEGERS)
 
 
 @given(records(), st.data())
@@ -99,6 +104,8 @@ def test_other_sizes_than_expected_are_refused():
         ({"latents": np.full((3, 5, 4), np.nan, np.float32)}, "NaN"),
         ({"version": 1 << 31}, "version"),
         ({"version": -1}, "version"),
+        ({"feature_key": 1 << 32}, "feature_key"),
+        ({"feature_key": -1}, "feature_key"),
         ({"log_prob": np.zeros(4, np.float32)}, "log_prob"),
         ({"env_action": np.zeros((6, 4), np.float32)}, "does not fit"),
         ({"env_action": np.zeros(4, np.float32)}, "dimensions"),

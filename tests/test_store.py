@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from pirl_jax import tree_store
+from pirl_jax.trees import store
 
 
 class Inner(NamedTuple):
@@ -38,8 +38,8 @@ def bits(tree) -> list[bytes]:
 
 def test_restore_returns_the_same_bits_types_and_structure(tmp_path):
     state = example_state()
-    tree_store.save(tmp_path / "x", state)
-    restored = tree_store.restore(tmp_path / "x", example_state(seed=1))
+    store.save(tmp_path / "x", state)
+    restored = store.restore(tmp_path / "x", example_state(seed=1))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert bits(restored) == bits(state)
     for got, want in zip(jax.tree.leaves(restored), jax.tree.leaves(state)):
@@ -49,42 +49,42 @@ def test_restore_returns_the_same_bits_types_and_structure(tmp_path):
 
 def test_restore_takes_abstract_leaves(tmp_path):
     params = example_state()["params"]
-    tree_store.save(tmp_path / "x", params)
-    restored = tree_store.restore(tmp_path / "x", jax.eval_shape(lambda: params))
+    store.save(tmp_path / "x", params)
+    restored = store.restore(tmp_path / "x", jax.eval_shape(lambda: params))
     assert bits(restored) == bits(params)
 
 
 def test_restored_arrays_can_be_donated(tmp_path):
     state = {"w": jnp.arange(1000.0)}
-    tree_store.save(tmp_path / "x", state)
-    restored = tree_store.restore(tmp_path / "x", state)
+    store.save(tmp_path / "x", state)
+    restored = store.restore(tmp_path / "x", state)
     stepped = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(restored)
     np.testing.assert_array_equal(stepped["w"], np.arange(1000.0) + 1)
-    assert bits(tree_store.restore(tmp_path / "x", state)) == bits(state)
+    assert bits(store.restore(tmp_path / "x", state)) == bits(state)
 
 
 def test_an_update_works_in_the_place_of_a_restored_state(tmp_path):
     state = {f"w{i}": jnp.arange(100_000.0 + 1000 * i) for i in range(8)}
-    tree_store.save(tmp_path / "x", state)
+    store.save(tmp_path / "x", state)
     step = jax.jit(lambda w: w + 1, donate_argnums=0)
     for like in (state, jax.eval_shape(lambda: state)):
-        for array in tree_store.restore(tmp_path / "x", like).values():
+        for array in store.restore(tmp_path / "x", like).values():
             place = array.unsafe_buffer_pointer()
             assert step(array).block_until_ready().unsafe_buffer_pointer() == place
 
 
 def test_load_needs_no_structure_and_keeps_bfloat16(tmp_path):
-    tree_store.save(tmp_path / "x", {"a": {"b": np.ones(3, ml_dtypes.bfloat16)}})
-    loaded = tree_store.load(tmp_path / "x")
+    store.save(tmp_path / "x", {"a": {"b": np.ones(3, ml_dtypes.bfloat16)}})
+    loaded = store.load(tmp_path / "x")
     assert loaded["a"]["b"].dtype == ml_dtypes.bfloat16
     assert isinstance(loaded["a"]["b"], np.ndarray)
 
 
 def test_a_mismatch_names_path_and_shapes(tmp_path):
-    tree_store.save(tmp_path / "x", {"a": {"w": np.zeros((3, 4), np.float32)}, "old": np.zeros(2, np.int32)})
+    store.save(tmp_path / "x", {"a": {"w": np.zeros((3, 4), np.float32)}, "old": np.zeros(2, np.int32)})
     like = {"a": {"w": np.zeros((3, 5), np.float32)}, "new": np.zeros(1, np.float32)}
     with pytest.raises(ValueError) as error:
-        tree_store.restore(tmp_path / "x", like)
+        store.restore(tmp_path / "x", like)
     message = str(error.value)
     assert "a.w is float32[3, 4], expected float32[3, 5]" in message
     assert "new is missing (expected float32[1])" in message
@@ -92,21 +92,21 @@ def test_a_mismatch_names_path_and_shapes(tmp_path):
     assert "train_config.json" in message
     like = {"a": {"w": jnp.zeros((3, 4), jnp.bfloat16)}, "old": np.zeros(2, np.int32)}
     with pytest.raises(ValueError, match=r"a\.w is float32\[3, 4\], expected bfloat16\[3, 4\]"):
-        tree_store.restore(tmp_path / "x", like)
+        store.restore(tmp_path / "x", like)
 
 
 def test_save_refuses_an_existing_folder_and_restore_a_foreign_one(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(ValueError, match="already exists"):
-        tree_store.save(tmp_path / "x", {"a": np.ones(2)})
+        store.save(tmp_path / "x", {"a": np.ones(2)})
     with pytest.raises(ValueError, match="not a complete Orbax checkpoint"):
-        tree_store.restore(tmp_path / "x", {"a": np.ones(2)})
+        store.restore(tmp_path / "x", {"a": np.ones(2)})
     with pytest.raises(ValueError, match="not a complete Orbax checkpoint"):
-        tree_store.load(tmp_path / "absent")
+        store.load(tmp_path / "absent")
 
 
 def test_a_branch_can_be_read_alone(tmp_path):
-    tree_store.save(tmp_path / "x", {"params": {"w": np.ones(3)}, "moments": ({"w": np.zeros(3)},)})
-    loaded = tree_store.load(tmp_path / "x", only=("params",))
+    store.save(tmp_path / "x", {"params": {"w": np.ones(3)}, "moments": ({"w": np.zeros(3)},)})
+    loaded = store.load(tmp_path / "x", only=("params",))
     assert list(loaded) == ["params"]
     np.testing.assert_array_equal(loaded["params"]["w"], 1.0)

@@ -1,0 +1,160 @@
+"""A policy server in a process of its own: its port, and its ties to the learner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import grpc
+from lerobot.transport import services_pb2, services_pb2_grpc
+from lerobot.transport.utils import MAX_MESSAGE_SIZE, bytes_to_state_dict
+
+from bridge.plugin.transport import LearnerChannel, Outage, open_channel
+from bridge.weights.state_dict import WeightsError, from_push
+from bridge.wire import protocol, record
+from bridge.wire.act_service import ActService
+from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, ProtocolError
+from bridge.wire.spec import EpisodeSpec
+from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.serving.service import PolicyService
+from pirl_jax.typing import Params
+
+logger = logging.getLogger(__name__)
+
+_OFFER_EVERY_S = 2.0
+_CALL_TIMEOUT_S = 10.0
+_POLL_S = 0.5
+_STOP_GRACE_S = 0.5
+
+
+class Replica:
+    """Serves chunks on a port, offers itself to the learner, and takes over what the learner pushes.
+
+    A context manager. The learner may come later, be gone for a while, or be another process: actors are
+    answered with what there is.
+
+    Args:
+        service: Who answers; its encoder is there.
+        spec: Sizes of what is sent.
+        host: Where to listen, and where actors find this server.
+        port: Likewise; 0 picks a free one, see the attribute.
+        learner: Address of the learner, ``host:port``.
+        agreement: What it must have in common with it: dotted name → JSON value.
+        shapes: Of the trainable parameters.
+        stop: Set when the server should end; set by this class when the learner refuses it.
+
+    Attributes:
+        port: Where it listens.
+        refused: Why the learner refuses it; None: it does not.
+    """
+
+    def __init__(
+        self,
+        service: PolicyService,
+        spec: EpisodeSpec,
+        host: str,
+        port: int,
+        learner: str,
+        agreement: Mapping[str, Any],
+        shapes: Params,
+        stop: threading.Event,
+    ) -> None:
+        self._service, self._shapes, self._stop = service, shapes, stop
+        self._host, self.port, self._agreement = host, port, dict(agreement)
+        self._run = 0
+        self.refused: str | None = None
+        self._act = ActService(service, spec, lambda: self._run, stop)
+        self._channel = LearnerChannel(open_channel(learner), stop)
+        self._server: grpc.Server | None = None
+
+    def __enter__(self) -> Self:
+        """Bind the port and begin.
+
+        Raises:
+            OSError: The port is in use, or the address is not this machine's.
+        """
+        server = grpc.server(
+            ThreadPoolExecutor(256, thread_name_prefix="policy-server"),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+                ("grpc.http2.max_ping_strikes", 0),
+            ],
+        )
+        server.add_generic_rpc_handlers((self._act.handler(),))
+        try:
+            self.port = server.add_insecure_port(f"{self._host}:{self.port}")
+        except RuntimeError as error:
+            raise OSError(
+                f"Cannot listen on {self._host}:{self.port}: the port is in use, or the address is not this "
+                "machine's. Set algorithm.serve.host and algorithm.serve.port, for learner and servers alike."
+            ) from error
+        server.start()
+        self._server = server
+        for work in (self._receive, self._take_over, self._offer):
+            threading.Thread(target=work, name=f"replica-{work.__name__}", daemon=True).start()
+        logger.info("Policy server listens on %s:%d.", self._host, self.port)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop serving: open calls end with UNAVAILABLE."""
+        self._stop.set()
+        if self._server is not None:
+            self._server.stop(_STOP_GRACE_S).wait()
+        self._channel.close()
+
+    def _receive(self) -> None:
+        """Keep the parameter stream open; messages wait in the channel."""
+        stub = services_pb2_grpc.LearnerServiceStub(self._channel)
+        empty: Any = services_pb2.Empty  # type: ignore[attr-defined]
+        list(stub.StreamParameters(empty()))
+
+    def _take_over(self) -> None:
+        while not self._stop.is_set():
+            message = self._channel.parameters.take(_POLL_S)
+            if message is None:
+                continue
+            try:
+                self._load(bytes_to_state_dict(message))
+            except (WeightsError, KeyError, ValueError, RuntimeError) as error:
+                logger.error("Rejected a parameter push: %s", error)
+
+    def _load(self, push: Mapping[str, Any]) -> None:
+        run, version, level = int(push["run"]), int(push["version"]), float(push["level"])
+        params = from_push(push["policy"], self._shapes)
+        self._service.publish(run, version, Behaviour(params, version - 1, level))
+        logger.info("Acting with version %d.", version)
+
+    def _offer(self) -> None:
+        """Tell the learner now and then that this server is there, and hear which process it is."""
+        call: Any = self._channel.plain.unary_unary(f"/{protocol.SERVICE}/{protocol.OFFER}")
+        address = f"{self._host}:{self.port}"
+        offer = Offer(uuid.uuid4().hex, address, PACKAGE_VERSION, record.FORMAT, self._agreement)
+        outage = Outage("Offer", self._stop)
+        while not self._stop.is_set():
+            try:
+                self._run = protocol.decode(
+                    Offered, call(protocol.encode(offer), timeout=_CALL_TIMEOUT_S)
+                ).run
+            except grpc.RpcError as error:
+                code: Any = error
+                if code.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED):
+                    return self._refuse(code.details())
+                if not outage.wait(f"{code.code().name} {code.details()}"):
+                    return None
+            except ProtocolError as error:
+                return self._refuse(f"the learner's answer cannot be read: {error}")
+            else:
+                outage.over()
+                self._stop.wait(_OFFER_EVERY_S)
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        self._stop.set()

@@ -1,0 +1,139 @@
+"""Observations that were encoded to act on, kept until their episodes are scored."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pirl_jax.typing import Features, Int, PyTree, UInt8, typed
+
+_KEYS = 1 << 32
+
+
+@typed
+def digest(images: UInt8[np.ndarray, "V C h w"], tokens: Int[np.ndarray, " N"]) -> bytes:
+    """Return what tells an observation from others, as far as its features go: 16 bytes of BLAKE2b.
+
+    Args:
+        images: as they are sent, the views in the policy's order.
+        tokens: of the instruction, in integers of any width.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    for array in (images, tokens.astype("<i8")):
+        found.update(repr(array.shape).encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a store has seen since it was made."""
+
+    hits: int = 0
+    """Rows that were taken."""
+    misses: int = 0
+    """Keys that were asked for in vain."""
+    evicted: int = 0
+    """Rows that went before anybody took them."""
+    encoded: int = 0
+    """Observations that the learner has encoded itself."""
+    held: int = 0
+    """Rows in the store."""
+    held_bytes: int = 0
+
+
+class _Row(NamedTuple):
+    features: Features
+    digest: bytes
+    nbytes: int
+
+
+class Encoded:
+    """Features by key, in host memory: a server puts what it acts on, the scorer takes it.
+
+    It may be used from several threads. When it is full the oldest rows go, and who asks for one encodes
+    again.
+
+    Args:
+        bound: bytes of features that are held at most.
+    """
+
+    def __init__(self, bound: float) -> None:
+        self._bound, self._next = bound, 1
+        self._rows: OrderedDict[int, _Row] = OrderedDict()
+        self._stats, self._lock = Stats(), threading.Lock()
+
+    def put(self, features: PyTree, digests: Sequence[bytes]) -> list[int]:
+        """Keep copies of rows.
+
+        Args:
+            features: of B observations, arrays in host memory with leading dimension B or more; rows beyond
+                B, which fill a block, are left out.
+            digests: of the B observations (``digest``).
+
+        Returns:
+            Their keys, in [1, 2^32); they return after 2^32 rows.
+        """
+        # Copied one by one: a view would hold the whole block.
+        rows = [
+            jax.tree.map(lambda leaf, i=i: np.array(leaf[i : i + 1]), features) for i in range(len(digests))
+        ]
+        sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(row)) for row in rows]
+        with self._lock:
+            return [self._keep(_Row(*row)) for row in zip(rows, digests, sizes, strict=True)]
+
+    def take(self, key: int, digest: bytes) -> Features | None:
+        """Return an observation's features, with a leading dimension of 1, and let go of them.
+
+        Args:
+            key: as ``put`` has returned it; 0 is nobody's.
+            digest: of the observation. A key may have come from another process, where it meant another one.
+
+        Returns:
+            None if they are not here; whatever else has the key stays.
+        """
+        if not key:
+            return None
+        with self._lock:
+            row = self._rows.get(key)
+            if row is None or row.digest != digest:
+                self._count(misses=1)
+                return None
+            del self._rows[key]
+            self._count(hits=1, held=-1, held_bytes=-row.nbytes)
+            return row.features
+
+    def count_encoded(self, observations: int) -> None:
+        """Add to ``stats().encoded``."""
+        with self._lock:
+            self._count(encoded=observations)
+
+    def stats(self) -> Stats:
+        """Return what has happened so far."""
+        with self._lock:
+            return self._stats
+
+    def _keep(self, row: _Row) -> int:
+        key, self._next = self._next, self._next % (_KEYS - 1) + 1
+        if key in self._rows:  # of 2^32 rows ago
+            self._evict(key)
+        self._rows[key] = row
+        self._count(held=1, held_bytes=row.nbytes)
+        while self._stats.held_bytes > self._bound:
+            self._evict(next(iter(self._rows)))
+        return key
+
+    def _evict(self, key: int) -> None:
+        self._count(evicted=1, held=-1, held_bytes=-self._rows.pop(key).nbytes)
+
+    def _count(self, **changes: int) -> None:
+        self._stats = replace(
+            self._stats, **{name: getattr(self._stats, name) + change for name, change in changes.items()}
+        )

@@ -1,0 +1,1 @@
+"""Acting for many: observations in, chunks of the newest policy out, in batches."""

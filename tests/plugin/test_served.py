@@ -1,0 +1,297 @@
+"""An actor without a network over real gRPC: what it asks, what it packs, and whom it waits for."""
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.rl.algorithms.factory import make_algorithm
+from tiny import tiny_policy_config
+
+import bridge.plugin
+
+bridge.plugin.register()
+
+from bridge.plugin import served, transport  # noqa: E402
+from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
+from bridge.wire import act  # noqa: E402
+from bridge.wire.act_service import ActService  # noqa: E402
+from bridge.wire.record import unpack  # noqa: E402
+from bridge.wire.spec import EpisodeSpec  # noqa: E402
+from pirl_jax.recipe import NoiseConfig  # noqa: E402
+from pirl_jax.rollout.assignments import Assignment  # noqa: E402
+from pirl_jax.serving.acting import Acted  # noqa: E402
+from pirl_jax.serving.batching import Batcher  # noqa: E402
+
+SPEC = EpisodeSpec(
+    image_keys=("observation.images.front",),
+    image_shape=(3, 64, 64),
+    num_tokens=10,
+    proprio_dim=5,
+    chunk_size=8,
+    n_action_steps=8,
+    env_action_dim=4,
+    action_dim=4,
+    num_latents=3,
+    denoise_steps=(1,),
+    max_chunks=8,
+)
+RUN = 9
+
+
+class Service:
+    """A policy server without a policy: its chunks say what was asked."""
+
+    def __init__(self, version=3):
+        self.acts, self.asked, self.slow = (RUN, version), [], threading.Event()
+        self.slow.set()
+        self.acting, self.changed = self, threading.Condition()
+        self.batcher = Batcher(self.answer, 2, 0.0, 4)
+
+    def load(self, run, version):
+        with self.changed:
+            self.acts = run, version
+            self.changed.notify_all()
+
+    def wait_for(self, ready, timeout):
+        with self.changed:
+            return self.changed.wait_for(lambda: ready(*self.acts), timeout)
+
+    def answer(self, questions):
+        self.slow.wait(10)
+        self.asked += questions
+        return [self._acted(question) for question in questions]
+
+    def _acted(self, question):
+        action = np.full((8, 4), question.chunk, np.float32)
+        latents = np.stack([action, action, action])
+        log_prob = np.full(8, question.proprio[0], np.float32)
+        return Acted(action, latents, log_prob, 1, *self.acts, 77)
+
+
+@contextlib.contextmanager
+def serving(service, port=0, current_run=RUN):
+    stopping = threading.Event()
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((ActService(service, SPEC, lambda: current_run, stopping).handler(),))
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    with service.batcher:
+        try:
+            yield port
+        finally:
+            stopping.set()
+            server.stop(0.2).wait()
+
+
+class Episodes:
+    """What is used of ``AssignedEpisodes``."""
+
+    actor, server, run = "an-actor", "", RUN
+
+    def __init__(self):
+        self.current, self.registered = Assignment(4, 1, 123, 0, None, 3), 0
+
+    def say_alive(self):
+        pass
+
+    def register_again(self):
+        self.registered += 1
+
+
+def light(port):
+    """A light algorithm, and a call for its next row."""
+    policy_config = tiny_policy_config()
+    config = PiRLConfig(noise=NoiseConfig(level=0.1), inference="served")
+    config.policy_config = policy_config
+    algorithm = make_algorithm(config, served.LightPolicy(policy_config))
+    plain, stop = transport.open_channel(f"127.0.0.1:{port}"), threading.Event()
+    algorithm.acting.channel = SimpleNamespace(plain=plain, stop=stop, episodes=Episodes())
+    preprocess, _ = make_pre_post_processors(policy_config)
+    generator = torch.Generator().manual_seed(1)
+    batch = preprocess.process_observation(
+        {
+            "observation.images.front": torch.randint(
+                0, 256, (1, 3, 64, 64), generator=generator, dtype=torch.uint8
+            ),
+            "observation.state": torch.randn((1, 5), generator=generator),
+            "observation.language.tokens": torch.randint(0, 12, (1, 10), generator=generator),
+            "observation.domain_id": torch.tensor([1]),
+        }
+    )
+    return algorithm, batch, lambda: unpack(algorithm.select_action(dict(batch)).numpy())
+
+
+def test_a_light_policy_has_no_parameters_and_goes_where_lerobot_puts_it():
+    policy = served.LightPolicy(tiny_policy_config()).to("cpu").eval()
+    assert not list(policy.parameters())
+    assert policy.model.action_space.name == "auto"
+
+
+def test_only_a_served_actor_is_given_one(monkeypatch, tmp_path):
+    config = PiRLConfig(inference="served")
+    config.policy_config = tiny_policy_config()
+    monkeypatch.setattr(transport, "is_actor", lambda: True)
+    assert isinstance(served.from_pretrained(tmp_path, config=config.policy_config), served.LightPolicy)
+    monkeypatch.setattr(transport, "is_actor", lambda: False)
+    with pytest.raises(Exception, match=r"safetensors"):
+        served.from_pretrained(tmp_path, config=config.policy_config)
+
+
+def test_a_row_is_what_the_server_drew():
+    service = Service()
+    with serving(service) as port:
+        _, batch, row = light(port)
+        records = [row(), row()]
+    assert [record.latents[0, 0, 0] for record in records] == [0, 1]  # the chunk's index
+    for record in records:
+        assert (record.version, record.number, record.run, record.feature_key) == (3, 4, RUN, 77)
+        np.testing.assert_array_equal(record.log_prob, np.full(8, batch["observation.state"][0, 0]))
+    question = service.asked[0]
+    assert (question.noise_key, question.domain_id) == (123, 1)
+    np.testing.assert_array_equal(question.images, batch["observation.images.front"].numpy())
+    np.testing.assert_array_equal(question.tokens, batch["observation.language.tokens"][0])
+
+
+def test_images_are_sent_as_the_camera_gave_them():
+    _, batch, _ = light(1)
+    assert batch["observation.images.front"].dtype == torch.uint8
+
+
+def test_an_instruction_is_sent_once(monkeypatch):
+    sent = []
+    encode = act.encode_question
+    monkeypatch.setattr(act, "encode_question", lambda *args: sent.append(len(args)) or encode(*args))
+    with serving(Service()) as port:
+        *_, row = light(port)
+        for _ in range(3):
+            row()
+    assert sent == [2, 3, 2, 2]
+
+
+def test_a_new_episode_begins_at_chunk_0_whatever_its_number():
+    with serving(Service()) as port:
+        algorithm, _, row = light(port)
+        row()
+        row()
+        episodes = algorithm.acting.channel.episodes
+        episodes.current = Assignment(4, 1, 123, 0, None, 3)  # the same again
+        assert row().latents[0, 0, 0] == 0
+
+
+def test_the_version_that_was_assigned_is_waited_for():
+    service = Service(version=2)
+    with serving(service) as port:
+        *_, row = light(port)
+        threading.Timer(0.5, lambda: service.load(RUN, 5)).start()
+        started = time.monotonic()
+        assert row().version == 5
+        assert time.monotonic() - started > 0.4
+
+
+def test_an_episode_of_a_learner_that_is_gone_is_played_for_nothing():
+    """By a server that has heard of the next one: nobody is held up, and nothing of it is learned from."""
+    service = Service()
+    service.load(10, 1)
+    with serving(service, current_run=10) as port:
+        *_, row = light(port)
+        assert row().run == 0
+
+
+def test_a_server_that_is_restarted_is_waited_for():
+    first, second = Service(), Service()
+    with serving(first) as port:
+        *_, row = light(port)
+        row()
+    revived = threading.Event()
+
+    def revive():
+        with serving(second, port):
+            revived.wait(20)
+
+    thread = threading.Timer(0.7, revive)
+    thread.start()
+    try:
+        assert row().latents[0, 0, 0] == 1  # the episode goes on
+    finally:
+        revived.set()
+        thread.join()
+    assert len(second.asked) == 1
+
+
+def test_a_server_that_stays_away_is_asked_for(monkeypatch):
+    from bridge.plugin import policy_server
+
+    monkeypatch.setattr(policy_server, "_ASK_WHERE_AFTER", 2)
+    monkeypatch.setattr(transport, "_LAST_DELAY", 0.2)
+    with serving(Service()) as port:
+        algorithm, _, row = light(1)
+        episodes = algorithm.acting.channel.episodes
+        episodes.server = "127.0.0.1:1"
+
+        def again():
+            episodes.server = f"127.0.0.1:{port}"
+
+        episodes.register_again = again
+        assert row().version == 3
+
+
+def test_an_actor_that_is_told_to_stop_waits_for_no_chunk():
+    service = Service()
+    service.slow.clear()
+    with serving(service) as port:
+        algorithm, _, row = light(port)
+        threading.Timer(0.3, algorithm.acting.channel.stop.set).start()
+        with pytest.raises(SystemExit) as caught:
+            row()
+        service.slow.set()
+    assert caught.value.code == 0
+
+
+def test_a_client_that_has_left_costs_nothing_more():
+    service = Service()
+    service.slow.clear()
+    question = act.Question("gone", "0" * 32, 0, 1, 0, RUN, 3)
+    observation = act.Observation(np.zeros((1, 3, 64, 64), np.uint8), np.zeros(5, np.float32))
+    tokens = np.zeros(10, np.int64)
+    message = act.encode_question(
+        act.Question(**{**vars(question), "tokens": act.name_of(tokens)}), observation, tokens
+    )
+    with serving(service) as port:
+        plain = grpc.insecure_channel(f"127.0.0.1:{port}")
+        call = plain.unary_unary(f"/{act.SERVICE}/{act.ACT}")
+        running = call.future(message)
+        time.sleep(0.3)
+        left = call.future(message)
+        time.sleep(0.3)
+        left.cancel()
+        time.sleep(0.5)
+        service.slow.set()
+        running.result(5)
+        time.sleep(0.3)
+        plain.close()
+    assert len(service.asked) == 1
+
+
+def test_what_cannot_be_read_ends_the_actor_with_a_word(monkeypatch):
+    monkeypatch.setattr(act, "encode_question", lambda *args: b"nonsense")
+    with serving(Service()) as port:
+        *_, row = light(port)
+        with pytest.raises(SystemExit, match="the policy server refused this actor: INVALID_ARGUMENT"):
+            row()
+
+
+def test_a_learner_without_a_policy_server_is_named():
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    *_, row = light(port)
+    with pytest.raises(SystemExit, match="refused this actor: UNIMPLEMENTED"):
+        row()
+    server.stop(0)
