@@ -375,6 +375,8 @@ class Run:
             "encoder": calls,
             "batch": rows[-1].get("serve/batch"),
             "batch_ms": rows[-1].get("serve/batch_ms"),
+            "policy steps": rows[-1]["train/policy_steps"],
+            "forgotten": rows[-1]["dropped/stale_chunks"],
         }
 
     def _actor(self, number: int) -> subprocess.Popen[bytes]:
