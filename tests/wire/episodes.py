@@ -42,7 +42,7 @@ def record(rng: np.random.Generator, version: int = 7, spec: EpisodeSpec = SPEC,
         log_prob=rng.standard_normal(dims.chunk_size, dtype=np.float32),
         denoise_step=1,
         version=version,
-        **({"run": 5} | episode),
+        **episode,
     )
 
 
