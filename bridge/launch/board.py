@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bridge.launch.pace import duration
 from bridge.wire.reminder import doing
+from pirl_jax.training.metrics import duration
 
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bridge.launch.actor import Actor
 from bridge.launch.farewell import farewell
-from bridge.launch.pace import Metrics, Pace, duration
+from bridge.launch.pace import Metrics, Pace
 from bridge.launch.plan import AUTO, Plan, saved_config
 from bridge.launch.policy_server import PolicyServer
 from bridge.launch.slot import Process, Slot, Start, how, start_command
@@ -20,6 +20,7 @@ from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
 from pirl_jax.files import tail
 from pirl_jax.run_folder.layout import read_step
+from pirl_jax.training.metrics import duration
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)

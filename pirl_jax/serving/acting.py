@@ -166,8 +166,7 @@ class ActingPolicy:
         )
         keys = [0] * len(asked)
         if self._encoded is not None:
-            kept = jax.tree.map(lambda leaf: leaf[: len(asked)], features)
-            keys = self._encoded.put(kept, [digest(each.images, each.tokens) for each in asked])
+            keys = self._encoded.put(features, [digest(each.images, each.tokens) for each in asked])
         return [
             Acted(
                 action=chunk.action[i],

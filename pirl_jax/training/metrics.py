@@ -116,11 +116,11 @@ def console_line(
     if steps is None:
         return " | ".join([f"update {step}", *parts])
     if UPDATE_S in metrics and step < steps:
-        parts.append(f"{in_words((steps - step) * float(metrics[UPDATE_S]))} left")
+        parts.append(f"{duration((steps - step) * float(metrics[UPDATE_S]))} left")
     return " | ".join([f"step {step} of {steps}", *parts])
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

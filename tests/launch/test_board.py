@@ -10,9 +10,10 @@ from rich.console import Console
 
 from bridge.launch import board
 from bridge.launch.board import Lines, Screen, run_line
-from bridge.launch.pace import duration, pace_of
+from bridge.launch.pace import pace_of
 from bridge.wire.protocol import ActorStatus, Status
 from bridge.wire.reminder import in_words
+from pirl_jax.training.metrics import duration
 
 
 @pytest.fixture
