@@ -97,7 +97,7 @@ def run(
     behaviours = Behaviours(recipe.rollout.max_staleness)
     pushes = Pushes(actors.publish, behaviours)
     score = partial(_scored, parts, frozen, shelf, encoded)
-    collector = _collector(recipe, actors, pushes, score, behaviours, int(state.episodes), stop)
+    collector = _collector(parts, actors, pushes, score, behaviours, int(state.episodes), stop)
 
     push = partial(_push, recipe, pushes, actors.assignments, collector, kept)
     watchdog = Watchdog(recipe.watchdog, kept is not None)
@@ -170,10 +170,10 @@ def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours,
 
 
 def _collector(
-    recipe: Recipe,
+    parts: Parts,
     actors: Actors,
     pushes: Pushes,
-    score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
+    score: Callable[[Sequence[Episode], Mapping[int, Behaviour]], list[ScoredEpisode]],
     behaviours: Behaviours,
     first: int,
     stop: threading.Event,
@@ -183,10 +183,11 @@ def _collector(
         return actors.receive(timeout)
 
     return Collector(
-        recipe.rollout,
-        groups_of(recipe),
+        parts.recipe.rollout,
+        groups_of(parts.recipe),
         receive,
         score,
+        parts.score.sizes[0],
         behaviours,
         actors.assignments,
         first,
@@ -200,11 +201,13 @@ def _scored(
     frozen: Params,
     shelf: Shelf | None,
     encoded: Encoded | None,
-    episode: Episode,
+    episodes: Sequence[Episode],
     played: Mapping[int, Behaviour],
-) -> ScoredEpisode:
-    scored = parts.score(frozen, episode, played, encoded)
-    return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
+) -> list[ScoredEpisode]:
+    scored = parts.score.together(frozen, episodes, played, encoded)
+    if shelf is None:
+        return scored
+    return [replace(each, features=shelf.put(each.features)) for each in scored]
 
 
 def _update(
