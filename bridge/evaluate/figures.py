@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 _BAR, _BETTER, _WORSE, _SAME = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280"
 _OUTCOMES = ListedColormap(["#c8553d", "#3a9a5b"])
 _NOTICE = "#b00020"
+_FEWEST = 3
+"""Rows that a suite has room for at least: one task's bar would fill the picture."""
 
 
 def draw_report(report: Mapping[str, Any], path: Path) -> None:
@@ -30,7 +32,7 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
         path: The image to write.
     """
     suites = report["suites"]
-    heights = [len(suite["tasks"]) + 1.5 for suite in suites.values()]
+    heights = [max(len(suite["tasks"]), _FEWEST) + 1.5 for suite in suites.values()]
     figure, axes = plt.subplots(
         len(suites),
         2,
@@ -43,12 +45,13 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
         for (name, suite), (bars, raster) in zip(suites.items(), axes):
             _bars(bars, name, suite)
             _raster(raster, report, name, suite)
-        overall = report["overall"]
-        low, high = overall["ci95"]
-        _heading(
+        average = report["suite_average"]
+        low, high = average["ci95"]
+        of = "" if len(suites) == 1 else f", average of {len(suites)} suites"
+        heading(
             figure,
-            f"{report['label']}: {overall['success']:.1%} of {overall['n']} episodes, "
-            f"95 % interval {low:.1%} – {high:.1%}",
+            f"{report['label']}\n{average['success']:.1%}{of}, "  # labels may be long
+            f"95 % interval on these tasks {low:.1%} – {high:.1%}, n = {average['n']}",
             report["notice"],
         )
         figure.savefig(path, dpi=130)
@@ -81,8 +84,8 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
         axis.set_xlim(-1.02, 1.02)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axis.set_xlabel("success of B minus success of A, points", fontsize=9)
-        _bare(axis)
-        _heading(
+        bare(axis)
+        heading(
             figure, f"A: {comparison['a']['label']}   B: {comparison['b']['label']}", comparison["notice"]
         )
         figure.savefig(path, dpi=130)
@@ -100,11 +103,11 @@ def _bars(axis: Axes, name: str, suite: Mapping[str, Any]) -> None:
     errors = np.maximum(0.0, [rates - low, high - rates])
     axis.errorbar(rates, heights, xerr=errors, fmt="none", ecolor="0.25", elinewidth=1.1, capsize=2.5)
     axis.set_yticks(heights, [f"{task['task_id']}" for task in tasks], fontsize=8)
-    axis.invert_yaxis()
+    _rows(axis, len(tasks))
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_title(f"{name}: {suite['success']:.1%} (n = {suite['n']})", loc="left", fontsize=9)
-    _bare(axis)
+    bare(axis)
 
 
 def _raster(axis: Axes, report: Mapping[str, Any], name: str, suite: Mapping[str, Any]) -> None:
@@ -115,19 +118,30 @@ def _raster(axis: Axes, report: Mapping[str, Any], name: str, suite: Mapping[str
             outcomes[rows[episode["task_id"]], episode["episode"]] = episode["success"]
     axis.imshow(outcomes, cmap=_OUTCOMES, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axis.set_yticks(range(len(rows)), [str(task_id) for task_id in rows], fontsize=8)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _rows(axis, len(rows))
+    axis.spines[:].set_visible(False)
+    # One episode is one tick wide: the default wants two ticks, and finds them between episodes.
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_title("episode, one an initial state (green: success)", loc="left", fontsize=9)
     axis.tick_params(labelsize=8)
 
 
-def _bare(axis: Axes) -> None:
+def _rows(axis: Axes, n: int) -> None:
+    """Show n rows from above, in the middle of at least ``_FEWEST``."""
+    middle, half = (n - 1) / 2, max(n, _FEWEST) / 2
+    axis.set_ylim(middle + half, middle - half)
+
+
+def bare(axis: Axes) -> None:
+    """Leave of an axis what is needed to read it."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x", color="0.9", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8)
 
 
-def _heading(figure: Figure, title: str, notice: str | None) -> None:
+def heading(figure: Figure, title: str, notice: str | None) -> None:
+    """Write a picture's title, and in red below it what must not be overlooked."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     if notice:
         figure.supxlabel(notice, x=0.01, ha="left", fontsize=9, color=_NOTICE)
