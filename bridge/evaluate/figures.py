@@ -17,7 +17,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-_BAR, _BETTER, _WORSE, _SAME = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280"
+_BAR, BETTER, WORSE, SAME = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280"
 _OUTCOMES = ListedColormap(["#c8553d", "#3a9a5b"])
 _NOTICE = "#b00020"
 _FEWEST = 3
@@ -75,7 +75,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
     try:
         for height, (_, result, marker) in enumerate(rows):
             low, high = result["difference_ci95"]
-            colour = _BETTER if low > 0 else _WORSE if high < 0 else _SAME
+            colour = BETTER if low > 0 else WORSE if high < 0 else SAME
             axis.plot([low, high], [height, height], color=colour, linewidth=2.4 if marker == "D" else 1.4)
             axis.plot(result["difference"], height, marker, color=colour, markersize=6)
         axis.axvline(0, color="0.6", linewidth=0.8)
@@ -103,7 +103,7 @@ def _bars(axis: Axes, name: str, suite: Mapping[str, Any]) -> None:
     errors = np.maximum(0.0, [rates - low, high - rates])
     axis.errorbar(rates, heights, xerr=errors, fmt="none", ecolor="0.25", elinewidth=1.1, capsize=2.5)
     axis.set_yticks(heights, [f"{task['task_id']}" for task in tasks], fontsize=8)
-    _rows(axis, len(tasks))
+    show_rows(axis, len(tasks))
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_title(f"{name}: {suite['success']:.1%} (n = {suite['n']})", loc="left", fontsize=9)
@@ -118,7 +118,7 @@ def _raster(axis: Axes, report: Mapping[str, Any], name: str, suite: Mapping[str
             outcomes[rows[episode["task_id"]], episode["episode"]] = episode["success"]
     axis.imshow(outcomes, cmap=_OUTCOMES, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axis.set_yticks(range(len(rows)), [str(task_id) for task_id in rows], fontsize=8)
-    _rows(axis, len(rows))
+    show_rows(axis, len(rows))
     axis.spines[:].set_visible(False)
     # One episode is one tick wide: the default wants two ticks, and finds them between episodes.
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -126,9 +126,9 @@ def _raster(axis: Axes, report: Mapping[str, Any], name: str, suite: Mapping[str
     axis.tick_params(labelsize=8)
 
 
-def _rows(axis: Axes, n: int) -> None:
-    """Show n rows from above, in the middle of at least ``_FEWEST``."""
-    middle, half = (n - 1) / 2, max(n, _FEWEST) / 2
+def show_rows(axis: Axes, n: int, fewest: int = _FEWEST) -> None:
+    """Show n rows from above, in the middle of room for some at least."""
+    middle, half = (n - 1) / 2, max(n, fewest) / 2
     axis.set_ylim(middle + half, middle - half)
 
 

@@ -67,6 +67,10 @@ class Grid:
         tasks = tuple(self.tasks[column] for column in columns)
         return type(self)(tasks, self.successes[:, columns], self.episodes[columns])
 
+    def of_run(self, run: int) -> Self:
+        """Return the grid of this run alone."""
+        return type(self)(self.tasks, self.successes[run : run + 1], self.episodes)
+
 
 def shared(runs: Sequence[Outcomes]) -> list[Key]:
     """Return the episodes that all runs have played, in the order of the first."""

@@ -7,7 +7,7 @@ every level at once does, would count it twice.
 
 Three runs are too few for percentiles or a normal distribution, so intervals are Student's, with the degrees
 of freedom that F. E. Satterthwaite (Biometrics Bulletin 1946) gives to a sum of variances. None is narrower
-than the interval of the episodes alone.
+than the interval of the episodes alone, nor one for new tasks than that for these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from bridge.evaluate.grid import Grid
 from bridge.evaluate.statistics import score_limits
@@ -50,11 +50,10 @@ class Spread:
         A side of one run is that policy, of which only the episodes can differ.
         """
         runs, policies = self._sides()
-        floor = _half(self.episodes)
-        these = max(floor, _half([*runs, *policies]))
-        new = None if self.tasks is None else max(floor, _half([*runs, *self.tasks]))
+        these = max(_half(self.episodes), _half([*runs, *policies]))
+        new = None if self.tasks is None else max(these, _half([*runs, *self.tasks]))
         return {
-            name: None if half is None else [max(low, self.value - half), min(high, self.value + half)]
+            name: None if half is None else [max(float(low), self.value - half), min(float(high), self.value + half)]
             for name, half in (("ci95", these), ("ci95_new_tasks", new))
         }
 
@@ -68,15 +67,16 @@ class Spread:
             guarded: The mean of the guarded rates, of which ``episodes`` is the variance.
         """
         runs, _ = self._sides()
-        floor = _half(self.episodes) ** 2 / (guarded * (1 - guarded))
-        binomial = self.value * (1 - self.value)
 
-        def limits(parts: Sequence[Part]) -> list[float]:
-            weight = _half(parts) ** 2 / binomial if binomial > 0 else 0.0
-            return list(score_limits(self.value, max(floor, weight)))
+        def weight(parts: Sequence[Part], rate: float) -> float:
+            return _half(parts) ** 2 / (rate * (1 - rate)) if 0 < rate < 1 else 0.0
 
-        new = None if self.tasks is None else limits([*runs, *self.tasks])
-        return {"ci95": limits(runs), "ci95_new_tasks": new}
+        these = max(weight(self.episodes, guarded), weight(runs, self.value))
+        new = None if self.tasks is None else max(these, weight([*runs, *self.tasks], self.value))
+        return {
+            name: None if one is None else list(score_limits(self.value, one))
+            for name, one in (("ci95", these), ("ci95_new_tasks", new))
+        }
 
     @property
     def p(self) -> float:
@@ -151,11 +151,11 @@ def _sum(parts: Sequence[Part]) -> Part:
 def _half(parts: Sequence[Part]) -> float:
     """Return half of the 95 % interval's width."""
     variance, degrees = _sum(parts)
-    return float(t.ppf(0.975, degrees) * math.sqrt(variance))
+    return float(stdtrit(degrees, 0.975) * math.sqrt(variance))
 
 
 def _p(value: float, parts: Sequence[Part]) -> float:
     variance, degrees = _sum(parts)
     if variance == 0:
         return float(value == 0)
-    return float(2 * t.sf(abs(value) / math.sqrt(variance), degrees))
+    return float(2 * stdtr(degrees, -abs(value) / math.sqrt(variance)))
