@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge.evaluate import aggregate_files
 from bridge.evaluate import compare as comparing
 from bridge.evaluate import report as reporting
-from bridge.evaluate.aggregate import aggregate
+from bridge.evaluate.aggregate import files as aggregate_files
+from bridge.evaluate.aggregate.content import aggregate
 from bridge.evaluate.benchmark import MATRIX, check_configured
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
@@ -61,7 +61,9 @@ def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Seque
     if options.metrics is not None:
         raise ValueError("--metrics belongs to --compare A B; evaluating a checkpoint does not read it.")
     if options.baseline:
-        raise ValueError("--baseline belongs to --aggregate RUN RUN …; evaluating a checkpoint does not read it.")
+        raise ValueError(
+            "--baseline belongs to --aggregate RUN RUN …; evaluating a checkpoint does not read it."
+        )
     preset = PRESETS.get(options.preset, {})
     suites, n_episodes = (
         options.suites or preset.get("suites"),
@@ -131,15 +133,13 @@ def _report(report: dict[str, Any], output_dir: Path) -> None:
 
 
 def _refuse_unread(options: argparse.Namespace, passed_on: Sequence[str], read: Sequence[str]) -> None:
-    """Refuse what says how to evaluate where nothing is evaluated; ``read`` is what is used, the command first."""
+    """Refuse options that say how to evaluate: nothing is. What is read is given, the command first."""
     default = vars(_parser().parse_args([]))
     used = (*read, "output_dir")
     unread = [name for name, value in vars(options).items() if name not in used and value != default[name]]
     if unread or passed_on:
         names = [name if name == "checkpoint" else f"--{name}" for name in unread] + list(passed_on)
-        raise ValueError(
-            f"{', '.join(names)} would do nothing: --{read[0]} evaluates nothing. Leave it out."
-        )
+        raise ValueError(f"{', '.join(names)} would do nothing: --{read[0]} evaluates nothing. Leave it out.")
 
 
 def _compare(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
@@ -162,7 +162,10 @@ def _aggregate(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     _refuse_unread(options, passed_on, ("aggregate", "baseline"))
     folders, baseline = options.aggregate, options.baseline or ()
     content = aggregate(folders, baseline)
-    first, name = folders[0].resolve(), fingerprint({"runs": content["runs"], "baseline": content["baseline"]})
+    first, name = (
+        folders[0].resolve(),
+        fingerprint({"runs": content["runs"], "baseline": content["baseline"]}),
+    )
     output_dir: Path = options.output_dir or first.parent / f"aggregate-{first.name}-{name[:8]}"
     files = aggregate_files.write_aggregate(content, output_dir)
     for warning in content["warnings"]:

@@ -15,10 +15,11 @@ def claims(n_runs: int) -> list[str]:
         return [
             f"*{THESE}*: what runs like these {n_runs} reach on average on just these tasks. Runs vary, and "
             "their episodes with them; tasks are fixed.",
-            f"*{NEW}*: what they would reach on other tasks, of which these are a random draw. Tasks vary too.",
+            f"*{NEW}*: what they would reach on other tasks, if these are a random draw of such. Tasks vary "
+            "too.",
         ]
     return [
         f"*{THESE}*: what this policy reaches on just these tasks. Episodes vary; tasks are fixed.",
-        f"*{NEW}*: what it would reach on other tasks, of which these are a random draw. Tasks vary too.",
+        f"*{NEW}*: what it would reach on other tasks, if these are a random draw of such. Tasks vary too.",
         "Neither covers another training run: `pirl-eval --aggregate` of several seeds does.",
     ]

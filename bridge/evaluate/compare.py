@@ -20,9 +20,9 @@ JSON, MARKDOWN, PICTURE, CURVE = "compare.json", "compare.md", "compare.png", "l
 METHOD = (
     "Pairs are episodes of the same suite, task, initial state and seed. Differences are B − A; their 95 % "
     "intervals are Newcombe's square-and-add intervals for paired proportions (1998, method 10); p is "
-    "McNemar's exact two-sided test, and *p, Holm* is adjusted for the number of tasks (of suites, for suites). "
-    "Pairs are taken as independent. Intervals and tests are about *these tasks*, played by these two "
-    "policies: they say nothing of other tasks, nor of other training runs (`--aggregate` does)."
+    "McNemar's exact two-sided test, and *p, Holm* is adjusted for the number of tasks, or of suites. Pairs "
+    "are taken as independent. Intervals and tests are about *these tasks*, played by these two policies: "
+    "they say nothing of other tasks, nor of other training runs (`--aggregate` does)."
 )
 
 
@@ -41,14 +41,9 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
             "Evaluate both with the same --suites, --tasks and --seed."
         )
     names = list(dict.fromkeys(key[0] for key in keys))
+    tasks = sorted(dict.fromkeys(key[:2] for key in keys), key=lambda task: names.index(task[0]))
     by_suite = adjusted([_pairs(*played, [key for key in keys if key[0] == name]) for name in names], _P)
-    by_task = adjusted(
-        [
-            {"suite": task[0], "task_id": task[1], **_pairs(*played, [key for key in keys if key[:2] == task])}
-            for task in sorted(dict.fromkeys(key[:2] for key in keys), key=lambda task: names.index(task[0]))
-        ],
-        _P,
-    )
+    by_task = adjusted([_pairs(*played, [key for key in keys if key[:2] == task]) for task in tasks], _P)
     unlike = [f"B is not evaluated as it was trained: {one}" for one in reports[1].get("unlike_training", [])]
     notices = dict.fromkeys(report["notice"] for report in reports if report["notice"])
     return {
@@ -61,7 +56,8 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "overall": _pairs(*played, keys),
         "verdict": verdict(by_task),
         "suites": {
-            name: suite | {"tasks": [task for task in by_task if task["suite"] == name]}
+            name: suite
+            | {"tasks": [{"task_id": task[1], **row} for task, row in zip(tasks, by_task) if task[0] == name]}
             for name, suite in zip(names, by_suite)
         },
     }

@@ -30,4 +30,6 @@ def verdict(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Say of how many tasks the ``difference`` is more than chance, in a sentence."""
     found = [task["difference"] for task in tasks if task["p_holm"] < LEVEL]
     better, worse = sum(one > 0 for one in found), sum(one < 0 for one in found)
-    return f"After Holm's correction, {better} of {len(tasks)} tasks are better and {worse} worse (p < {LEVEL})."
+    return (
+        f"After Holm's correction, {better} of {len(tasks)} tasks are better and {worse} worse (p < {LEVEL})."
+    )

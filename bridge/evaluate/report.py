@@ -41,20 +41,20 @@ def make_report(
     """Return the content of ``report.json``; ``failed`` names groups without a result, and why.
 
     Rates are shares in [0, 1] of ``n`` episodes, with intervals for these tasks (``ci95``) and for new tasks
-    of this kind (``ci95_new_tasks``). ``overall`` counts all tasks alike; ``suite_average`` is the mean of the
-    suites' rates, which papers report: the same number where the suites have as many tasks.
+    of this kind (``ci95_new_tasks``). ``overall`` counts all tasks alike; ``suite_average`` is the mean of
+    the suites' rates, which papers report: the same number where the suites have as many tasks.
     """
     episodes = [episode for result in results for episode in result.episodes]
     outcomes = {(one.suite, one.task_id, one.init_state, one.seed): one.success for one in episodes}
     grid = Grid.of([outcomes], list(outcomes))
     suites = {}
     for suite, columns in grid.suites.items():
-        tasks = instructions(suite)
+        said = instructions(suite)
         suites[suite] = {
             **_rate(grid.of_tasks(columns)),
             "horizon": settings.horizon(suite),
             "tasks": [
-                {"task_id": task_id, "instruction": tasks[task_id], **_rate(grid.of_tasks(columns[i : i + 1]))}
+                {"task_id": task_id, "instruction": said[task_id], **_rate(grid.of_tasks(columns[[i]]))}
                 for i, (_, task_id) in enumerate(grid.of_tasks(columns).tasks)
             ],
         }

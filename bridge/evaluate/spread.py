@@ -53,7 +53,7 @@ class Spread:
         these = max(_half(self.episodes), _half([*runs, *policies]))
         new = None if self.tasks is None else max(these, _half([*runs, *self.tasks]))
         return {
-            name: None if half is None else [max(float(low), self.value - half), min(float(high), self.value + half)]
+            name: None if half is None else [max(low, self.value - half), min(high, self.value + half)]
             for name, half in (("ci95", these), ("ci95_new_tasks", new))
         }
 

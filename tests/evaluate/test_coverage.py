@@ -1,8 +1,8 @@
 """How often the intervals hold the truth, in a world whose truth is known.
 
-A share of N repetitions has a standard error of √(.95 · .05 / N): .0069 for 1000, so that .92 to .98 is four of
-them around .95. Runs vary as a normal distribution does, which Student's interval asks for: where three runs
-vary as a uniform one, it holds the truth in .92.
+A share of N repetitions has a standard error of √(.95 · .05 / N): .0069 for 1000, so that .92 to .98 is four
+of them around .95. Runs vary as a normal distribution does, which Student's interval asks for: where three
+runs vary as a uniform one, it holds the truth in .93 of 5000 such worlds.
 """
 
 import numpy as np

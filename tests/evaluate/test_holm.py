@@ -11,7 +11,7 @@ from bridge.evaluate.holm import adjusted, holm, verdict
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_it_is_the_closed_test_by_bonferroni(p_values):
-    """A hypothesis falls when every set of hypotheses that holds it does, each tested by Bonferroni's rule."""
+    """A hypothesis falls when every set of hypotheses that it is in does, by Bonferroni's rule."""
     n = len(p_values)
     sets = [chosen for size in range(1, n + 1) for chosen in combinations(range(n), size)]
     want = [max(min(1.0, len(s) * min(p_values[i] for i in s)) for s in sets if one in s) for one in range(n)]

@@ -37,7 +37,6 @@ def test_a_run_is_drawn_with_all_its_tasks():
     # Means .9, .1 with a quarter each and .5 with a half: variance .08, and Bessel's 2/1.
     assert spread.runs[0].variance == pytest.approx(0.16, rel=0.05)
     assert spread.runs[0].degrees == 1
-    # As if each task had been trained for alone, it would be less than half of that.
 
 
 def test_the_same_outcomes_have_the_same_interval():

@@ -17,7 +17,7 @@ OTHERS = [[20, 41, 6, 24], [26, 33, 15, 20], [15, 39, 8, 17], [29, 38, 4, 22]]
 
 
 def grid(successes, episodes=50, suites=()):
-    """Counts [R, T] with as many episodes in each cell; ``suites``: how many tasks each has, else it is one."""
+    """Counts [R, T] with as many episodes in each cell; ``suites``: their numbers of tasks, else one."""
     counts = np.asarray(successes)
     sizes = suites or (counts.shape[1],)
     tasks = tuple((f"suite{k}", task) for k, size in enumerate(sizes) for task in range(size))

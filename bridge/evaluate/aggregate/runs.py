@@ -41,8 +41,8 @@ def read_evaluations(folders: Sequence[Path], baseline: Sequence[Path]) -> Evalu
     """Read the folders of runs, and those of a baseline if there is one.
 
     Raises:
-        ValueError: A folder has no report or is given twice, one policy's episodes are in two folders, or there
-            is no episode that all runs have played.
+        ValueError: A folder has no report or is given twice, two folders hold the same episodes of one
+            policy, or there is no episode that all runs have played.
     """
     reports: dict[Path, dict[str, Any]] = {}
     for folder in (*folders, *baseline):
@@ -54,7 +54,8 @@ def read_evaluations(folders: Sequence[Path], baseline: Sequence[Path]) -> Evalu
     keys = shared([run.outcomes for run in runs])
     if not keys:
         raise ValueError(
-            f"{', '.join(run.name for run in runs)} have no episode of the same task, initial state and seed. "
+            f"{', '.join(run.name for run in runs)} have no episode of the same task, initial state and "
+            "seed. "
             "Evaluate all with the same --suites, --tasks and --seed."
         )
     named = {str(folder): report for folder, report in reports.items()}
@@ -89,8 +90,8 @@ def _runs(reports: Mapping[Path, Mapping[str, Any]]) -> list[Run]:
         if both := [key for key in played if key in other.outcomes]:
             suite, task, *_ = both[0]
             raise ValueError(
-                f"{other.name} and {folder} are of one policy and both hold {suite} task {task}: they are no two "
-                "runs. Leave one of them out."
+                f"{other.name} and {folder} are of one policy and both hold {suite} task {task}: they are "
+                "not two runs. Leave one of them out."
             )
         runs[digest] = Run(f"{other.name} + {folder}", other.label, digest, {**other.outcomes, **played})
     return list(runs.values())

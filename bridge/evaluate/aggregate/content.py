@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bridge.evaluate.aggregate.runs import Run, read_evaluations
 from bridge.evaluate.grid import Grid
 from bridge.evaluate.holm import adjusted, verdict
 from bridge.evaluate.resampling import bootstrap, interquartile_mean, probability_of_improvement
-from bridge.evaluate.runs import Run, read_evaluations
 from bridge.evaluate.spread import difference, rate
 
 FORMAT = 1
@@ -70,7 +70,7 @@ def _row(grids: Sequence[Grid]) -> dict[str, Any]:
     if len(grids) == 1:
         return row
     gain = difference(*grids)
-    limits = {f"difference_{name}": value for name, value in gain.interval(-1, 1).items()}
+    limits = {f"difference_{name}": value for name, value in gain.interval(-1.0, 1.0).items()}
     row |= {"difference": gain.value, **limits, "p": gain.p}
     if len(grids[0].tasks) > 1:
         row["probability_of_improvement"] = _improvement(grids)
@@ -85,12 +85,12 @@ def _side(grid: Grid) -> dict[str, Any]:
     }
     if len(grid.tasks) > 1:
         middle = bootstrap(interquartile_mean, [grid])
-        side["interquartile_mean"] = {"value": middle.value, **middle.interval(0, 1)}
+        side["interquartile_mean"] = {"value": middle.value, **middle.interval(0.0, 1.0)}
     return side
 
 
 def _improvement(grids: Sequence[Grid]) -> dict[str, Any]:
     improvement = bootstrap(probability_of_improvement, grids)
-    if improvement.value in (0, 1):  # of runs that always win, resampling finds none that loses
+    if improvement.value in (0.0, 1.0):  # of runs that always win, resampling finds none that loses
         return {"value": improvement.value, "ci95": None, "ci95_new_tasks": None}
-    return {"value": improvement.value, **improvement.interval(0, 1)}
+    return {"value": improvement.value, **improvement.interval(0.0, 1.0)}

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from bridge.evaluate.aggregate_files import title
+from bridge.evaluate.aggregate.files import title
 from bridge.evaluate.claims import NEW, THESE
 from bridge.evaluate.figures import BETTER, SAME, WORSE, bare, heading, show_rows
 from bridge.evaluate.holm import LEVEL
@@ -65,9 +65,7 @@ def _result(aggregate: Mapping[str, Any]) -> str:
 def _panels(aggregate: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
     suites = aggregate["suites"]
     average = [("average of suites", aggregate["average"])] * (len(suites) > 1)
-    tasks = [
-        (name, [(_label(task), task) for task in suite["tasks"]]) for name, suite in suites.items()
-    ]
+    tasks = [(name, [(_label(task), task) for task in suite["tasks"]]) for name, suite in suites.items()]
     if len(tasks) == 1 and len(tasks[0][1]) == 1:
         return tasks
     return [("suites", [*suites.items(), *average]), *tasks]
@@ -129,4 +127,6 @@ def _legend(axis: Axes, aggregate: Mapping[str, Any]) -> None:
         axis.plot([], [], color=grey, linewidth=2.4, label=f"95 %: {THESE}")[0],
         axis.plot([], [], color=grey, linewidth=0.9, label=f"95 %: {NEW}")[0],
     ]
-    axis.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8, frameon=False)
+    axis.figure.legend(
+        handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8, frameon=False
+    )

@@ -13,24 +13,25 @@ from pirl_jax.files import write_file, write_json, write_text
 JSON, MARKDOWN, PICTURE = "aggregate.json", "aggregate.md", "aggregate.png"
 
 METHOD = """\
-Success is the mean over runs of each run's success; every task of a suite, and every suite in the average,
-counts the same. Its intervals are Wilson's of as many independent episodes as would vary as much. Runs share
-the tasks, so a run counts as one, with all its tasks: intervals are Student's of the runs' (and tasks') own
-means, and never narrower than that of the episodes alone. *IQM* is the mean of the middle half of all runs'
-rates on all tasks, *P(improvement)* the probability that a run is better on a task than a run of the baseline,
-a tie counting half (Agarwal et al. 2021, arXiv 2108.13264); theirs are from a hierarchical bootstrap over runs,
-tasks and episodes. A P(improvement) of 0 or 100 % has none: runs that always win show no spread. With three
-runs a side its intervals are somewhat narrow near 0 and 100 %."""
+Success is the mean over runs of each run's success; every task of a suite counts the same, and so does every
+suite in the average. Its intervals are Wilson's, of as many independent episodes as would vary as much. Runs
+share their tasks, so a run counts as one, with all its tasks: widths are Student's, by how runs (and tasks)
+differ, and never below what episodes alone make. *IQM* is the mean of the middle half of all runs' rates on
+all tasks, *P(improvement)* the probability that a run is better on a task than a run of the baseline, a tie
+counting half (Agarwal et al. 2021, arXiv 2108.13264); their intervals are from a hierarchical bootstrap over
+runs, tasks and episodes."""
 
 _METHOD_OF_A_BASELINE = """\
 Differences are runs − baseline, not paired by episode (of two single policies, `--compare` is the sharper
-tool). p is the two-sided test that belongs to the interval on these tasks; *p, Holm* is adjusted for the number
-of tasks (of suites, for suites). Of three runs a side, only a large difference can be told from chance."""
+tool). p is the two-sided test that belongs to the interval on these tasks; *p, Holm* is adjusted for the
+number of tasks, or of suites. With three runs a side, only large differences can be told from chance. A
+P(improvement) of 0 or 100 % has no interval: runs that always win show no spread; near these, intervals of
+three runs a side are somewhat narrow."""
 
 
 def write_aggregate(aggregate: Mapping[str, Any], folder: Path) -> list[str]:
     """Write the three files, and return their names."""
-    from bridge.evaluate.aggregate_figure import draw_aggregate  # matplotlib takes a second to load
+    from bridge.evaluate.aggregate.figure import draw_aggregate  # matplotlib takes a second to load
 
     write_json(folder / JSON, aggregate)
     write_text(folder / MARKDOWN, markdown(aggregate))
@@ -46,7 +47,13 @@ def markdown(aggregate: Mapping[str, Any]) -> str:
         lines += [f"> **{aggregate['notice']}**", ""]
     lines += [f"> Warning: {warning}." for warning in aggregate["warnings"]]
     lines += [""] * bool(aggregate["warnings"])
-    lines += [summary(aggregate), "", "What the intervals cover:", "", *(f"- {one}" for one in claims(n_runs))]
+    lines += [
+        summary(aggregate),
+        "",
+        "What the intervals cover:",
+        "",
+        *(f"- {one}" for one in claims(n_runs)),
+    ]
     if compared and len(aggregate["baseline"]) != n_runs:
         lines += [f"- The baseline's: {claims(len(aggregate['baseline']))[0]}"]
     lines += ["", METHOD, *(["", _METHOD_OF_A_BASELINE] if compared else []), "", "## Tasks", ""]
@@ -54,7 +61,7 @@ def markdown(aggregate: Mapping[str, Any]) -> str:
     for side in ("runs", "baseline"):
         rates = aggregate["average"].get(side, {}).get("of_runs", [])
         lines += [
-            f"- {'baseline: ' * (side == 'baseline')}{run['label']}: {100 * success:.1f} % (`{run['folders']}`)"
+            f"- {side}: {run['label']}, {100 * success:.1f} % (`{run['folders']}`)"
             for run, success in zip(aggregate[side], rates)
         ]
     return "\n".join([*lines, ""])
