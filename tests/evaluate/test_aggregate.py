@@ -10,7 +10,8 @@ from scipy.stats import mannwhitneyu, trim_mean, ttest_ind
 
 from bridge.evaluate.__main__ import main
 from bridge.evaluate.aggregate.content import aggregate
-from bridge.evaluate.report import make_report, write_report
+from bridge.evaluate.report import JSON, make_report
+from pirl_jax.files import write_json
 
 RATES = {"libero_object": (0.9, 0.5, 0.3), "libero_goal": (0.7, 0.2)}
 N = 20
@@ -21,7 +22,7 @@ def folder(tmp_path):
     def write(name, outcomes, changes=None, **values):
         of = settings(name, **({"n_episodes": len(next(iter(outcomes.values()))[0])} | values))
         report = make_report(of, identity(of, **(changes or {})), results(of, outcomes))
-        write_report(report, tmp_path / name)
+        write_json(tmp_path / name / JSON, report)
         return tmp_path / name
 
     return write
@@ -119,7 +120,7 @@ def test_a_run_counts_once(folder, tmp_path):
     with pytest.raises(ValueError, match="a is given twice"):
         aggregate([a], [b, a])
     copy = tmp_path / "copy"
-    write_report(json.loads((a / "report.json").read_text()), copy)
+    write_json(copy / JSON, json.loads((a / JSON).read_text()))
     with pytest.raises(ValueError, match="of one policy and both hold libero_object task 0"):
         aggregate([a, copy])
 

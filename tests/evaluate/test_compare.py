@@ -9,8 +9,9 @@ from scipy.stats import binomtest
 
 from bridge.evaluate.__main__ import main
 from bridge.evaluate.compare import compare, write_comparison
-from bridge.evaluate.report import make_report, write_report
+from bridge.evaluate.report import JSON, make_report
 from bridge.evaluate.statistics import paired_difference
+from pirl_jax.files import write_json
 
 T, F = True, False
 A = {"libero_object": [[T, F, F, F, F, F], [T, T, F, F, T, T]], "libero_goal": [[F, F, F, T, T, T]]}
@@ -22,7 +23,7 @@ def folder(tmp_path):
     def write(name, outcomes, identity_changes=None, **values):
         of = settings(name, n_episodes=6, **values)
         report = make_report(of, identity(of, **(identity_changes or {})), results(of, outcomes))
-        write_report(report, tmp_path / name)
+        write_json(tmp_path / name / JSON, report)
         return tmp_path / name
 
     return write
