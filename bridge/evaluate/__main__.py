@@ -162,11 +162,9 @@ def _aggregate(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     _refuse_unread(options, passed_on, ("aggregate", "baseline"))
     folders, baseline = options.aggregate, options.baseline or ()
     content = aggregate(folders, baseline)
-    first, name = (
-        folders[0].resolve(),
-        fingerprint({"runs": content["runs"], "baseline": content["baseline"]}),
-    )
-    output_dir: Path = options.output_dir or first.parent / f"aggregate-{first.name}-{name[:8]}"
+    first = folders[0].resolve()
+    name = f"aggregate-{first.name}-{fingerprint({side: content[side] for side in ('runs', 'baseline')})[:8]}"
+    output_dir: Path = options.output_dir or first.parent / name
     files = aggregate_files.write_aggregate(content, output_dir)
     for warning in content["warnings"]:
         print(f"warning: {warning}")

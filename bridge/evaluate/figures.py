@@ -17,7 +17,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-_BAR, BETTER, WORSE, SAME = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280"
+from bridge.evaluate.holm import LEVEL
+
+_BAR, _BETTER, _WORSE, _SAME = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280"
 _OUTCOMES = ListedColormap(["#c8553d", "#3a9a5b"])
 _NOTICE = "#b00020"
 _FEWEST = 3
@@ -75,7 +77,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
     try:
         for height, (_, result, marker) in enumerate(rows):
             low, high = result["difference_ci95"]
-            colour = BETTER if low > 0 else WORSE if high < 0 else SAME
+            colour = colour_of(result["difference"], result.get("p_holm", result["p_mcnemar"]))
             axis.plot([low, high], [height, height], color=colour, linewidth=2.4 if marker == "D" else 1.4)
             axis.plot(result["difference"], height, marker, color=colour, markersize=6)
         axis.axvline(0, color="0.6", linewidth=0.8)
@@ -83,7 +85,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlim(-1.02, 1.02)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-        axis.set_xlabel("success of B minus success of A, points", fontsize=9)
+        axis.set_xlabel("success of B minus success of A, points (coloured: p < 0.05, Holm)", fontsize=9)
         bare(axis)
         heading(
             figure, f"A: {comparison['a']['label']}   B: {comparison['b']['label']}", comparison["notice"]
@@ -91,6 +93,11 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, dpi=130)
     finally:
         plt.close(figure)
+
+
+def colour_of(difference: float, p: float) -> str:
+    """Return the colour of a difference: grey where it may be chance."""
+    return _SAME if p >= LEVEL else _BETTER if difference > 0 else _WORSE
 
 
 def _bars(axis: Axes, name: str, suite: Mapping[str, Any]) -> None:

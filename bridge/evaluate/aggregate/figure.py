@@ -13,8 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from bridge.evaluate.aggregate.files import title
 from bridge.evaluate.claims import NEW, THESE
-from bridge.evaluate.figures import BETTER, SAME, WORSE, bare, heading, show_rows
-from bridge.evaluate.holm import LEVEL
+from bridge.evaluate.figures import bare, colour_of, heading, show_rows
 from bridge.evaluate.report import percent
 
 _SIDES = {"baseline": ("#9aa3ad", -0.17), "runs": ("#2f6ba3", 0.17)}
@@ -101,8 +100,7 @@ def _rate(axis: Axes, result: Mapping[str, Any], height: float, colour: str) -> 
 
 def _differences(axis: Axes, rows: Sequence[Row]) -> None:
     for height, (_, row) in enumerate(rows):
-        sure = row.get("p_holm", row["p"]) < LEVEL
-        colour = SAME if not sure else BETTER if row["difference"] > 0 else WORSE
+        colour = colour_of(row["difference"], row.get("p_holm", row["p"]))
         axis.plot(row["difference_ci95"], [height] * 2, color=colour, linewidth=2)
         axis.plot(row["difference"], height, "o", color=colour, markersize=5)
     axis.axvline(0, color="0.6", linewidth=0.8)
