@@ -88,7 +88,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
         axis.set_xlabel("success of B minus success of A, points (coloured: p < 0.05, Holm)", fontsize=9)
         bare(axis)
         heading(
-            figure, f"A: {comparison['a']['label']}   B: {comparison['b']['label']}", comparison["notice"]
+            figure, f"A: {comparison['a']['label']}\nB: {comparison['b']['label']}", comparison["notice"]
         )
         figure.savefig(path, dpi=130)
     finally:
