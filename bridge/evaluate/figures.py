@@ -87,9 +87,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axis.set_xlabel("success of B minus success of A, points (coloured: p < 0.05, Holm)", fontsize=9)
         bare(axis)
-        heading(
-            figure, f"A: {comparison['a']['label']}\nB: {comparison['b']['label']}", comparison["notice"]
-        )
+        heading(figure, f"A: {comparison['a']['label']}\nB: {comparison['b']['label']}", comparison["notice"])
         figure.savefig(path, dpi=130)
     finally:
         plt.close(figure)
