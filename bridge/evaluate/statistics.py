@@ -17,7 +17,16 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"wilson needs 0 ≤ successes ≤ n and n > 0; got {successes} of {n}.")
-    rate, weight = successes / n, _Z95**2 / n
+    return score_limits(successes / n, _Z95**2 / n)
+
+
+def score_limits(rate: float, weight: float) -> tuple[float, float]:
+    """Return between which p lie that differ from a rate by at most √(weight · p (1 − p)).
+
+    Args:
+        rate: In [0, 1].
+        weight: z²/n for Wilson's interval of n episodes.
+    """
     centre = (rate + weight / 2) / (1 + weight)
     half = math.sqrt(rate * (1 - rate) * weight + weight**2 / 4) / (1 + weight)
     return max(0.0, centre - half), min(1.0, centre + half)
