@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from bridge.libero.schedule import INIT_STATE_RULES, TASK_SAMPLING, Schedule, init_state_of
-from pirl_jax.rollout.assignments import episode_seed
+from pirl_jax.rollout.seeds import episode_seed
 
 STATES = 50
 

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from pirl_jax.rollout.assignments import ATTEMPTS, TRAINING_SEEDS, Assignments, Verdict, episode_seed
+from pirl_jax.rollout.assignments import ATTEMPTS, Assignments, Verdict
+from pirl_jax.rollout.seeds import TRAINING_SEEDS, episode_seed
 
 
 def published(window=4, **settings):
