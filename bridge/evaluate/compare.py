@@ -9,8 +9,9 @@ from typing import Any
 from bridge.evaluate.report import read_report
 from bridge.evaluate.statistics import mcnemar_exact, paired_difference
 from pirl_jax.files import write_file, write_json, write_text
+from pirl_jax.run_folder.layout import CURVE
 
-JSON, MARKDOWN, PICTURE, CURVE = "compare.json", "compare.md", "compare.png", "learning_curve.png"
+JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
 
 METHOD = (
     "Pairs are episodes of the same suite, task, initial state and seed. Differences are B − A; their 95 % "
@@ -91,7 +92,7 @@ def write_comparison(
     unlike = comparison["b"]["unlike_training"]
     notes = [comparison["notice"], *(differs.partition(": --")[0] for differs in unlike)]
     title = "\n".join([f"π-RL on {', '.join(comparison['suites'])}", *filter(None, notes)])
-    write_file(folder / CURVE, lambda path: learning_curve(updates, before, after, path, title))
+    write_file(folder / CURVE, lambda path: learning_curve(updates, path, title, before, after))
     return [JSON, MARKDOWN, PICTURE, CURVE]
 
 

@@ -13,10 +13,10 @@ from bridge.evaluate.benchmark import instructions
 from bridge.evaluate.results import TaskEpisode
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
-from bridge.evaluate.statistics import wilson
 from bridge.evaluate.trained import unlike_training
 from bridge.libero.suites import INIT_STATES
 from pirl_jax.files import read_json, write_file, write_json, write_text
+from pirl_jax.training.interval import wilson
 
 FORMAT = 1
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"

@@ -85,6 +85,17 @@ class LiberoConfig(ActorSettings, LiberoEnv):
         """Initial states that evaluations begin in."""
         return init_states.read("env.eval_init_states", self.eval_init_states)
 
+    def evaluation_shares(self) -> str | None:
+        """As in the base class: initial states."""
+        shared = init_states.overlap(self.train_states, self.eval_states)
+        if not shared or not self.init_states:
+            return None
+        return (
+            f"evaluation and training both begin in the initial states {shared.start}:{shared.stop}: success "
+            "there says little of states that are never trained on. To hold some out give "
+            "env.train_init_states and env.eval_init_states, as 20:50 and 0:20."
+        )
+
     def schedule(self) -> schedule.Schedule:
         """Return the rule that ``task_sampling`` and ``init_state_rule`` name, over the tasks."""
         return schedule.Schedule(len(self.tasks), self.task_sampling, self.init_state_rule)

@@ -35,7 +35,7 @@ class Episode:
     latents: Float[np.ndarray, "T L H A"]
     """The states of the chain by which it can be scored (``modes.num_latents``)."""
     denoise_step: Int[np.ndarray, " T"]
-    """Index k of the (first) noised step: it goes from time k/K to (k-1)/K; 0 in an evaluation, without noise."""
+    """Index k of the (first) noised step: it goes from time k/K to (k-1)/K; 0 in an evaluation."""
     log_prob: Float[np.ndarray, "T H"]
     """The actor's own log-density, one term a chunk step (summed over scored channels)."""
     executed: Int[np.ndarray, " T"]

@@ -13,10 +13,10 @@ def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):
         for i in range(1, 4)
     ]
     result = {"success": 0.4, "n": 200, "ci95": [0.33, 0.47]}
-    learning_curve(rows, result, result, tmp_path / "learning_curve.png", "π-RL")
+    learning_curve(rows, tmp_path / "learning_curve.png", "π-RL", result, result)
     assert imageio.imread(tmp_path / "learning_curve.png").shape[2] in (3, 4)
     with pytest.raises(ValueError, match="no update"):
-        learning_curve([], result, result, tmp_path / "empty.png", "π-RL")
+        learning_curve([], tmp_path / "empty.png", "π-RL")
 
 
 def test_a_warm_starts_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):

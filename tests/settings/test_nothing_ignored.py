@@ -119,7 +119,7 @@ COMMANDS = {
         ("pirl_jax.sft",),
         SFTConfig,
         {"policy": XVLAConfig},
-        (unused.IGNORED_WITH_PRESET, unused.IGNORED_WITHOUT_PRESET),
+        (unused.IGNORED_IN_SFT, unused.IGNORED_WITH_PRESET, unused.IGNORED_WITHOUT_PRESET),
         LOADER,
         {**ALLOWED, **NETWORK, "env": ENV_OF_ACTORS},
     ),
