@@ -25,7 +25,7 @@ SPEC = EpisodeSpec(
     max_chunks=5,
 )
 TOKENS = np.arange(6)
-QUESTION = act.Question("an-actor", act.name_of(TOKENS), 1, (1 << 63) - 1, 4, 7, 9)
+QUESTION = act.Question("an-actor", act.name_of(TOKENS), 1, (1 << 63) - 1, 4, 7, 9, True)
 LATENTS = (3, 4, 3)
 
 
