@@ -174,7 +174,7 @@ def test_there_is_a_program_for_each_power_of_two(most, sizes):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_evaluated_is_drawn_as_lerobot_does_among_rows_that_are_not(mode):
     """One batch of both kinds: LeRobot's own chain from the same first noise, and neighbours as ever."""
-    service, policy, _, behaviour, _ = served(mode)
+    service, *_ = served(mode)
     asked = questions(4)
     mixed = [dataclasses.replace(each, noise_free=bool(i % 2)) for i, each in enumerate(asked)]
     acted, noisy = service.acting(mixed), service.acting(asked)
@@ -194,7 +194,8 @@ def test_what_is_evaluated_is_drawn_as_lerobot_does_among_rows_that_are_not(mode
         assert (row.denoise_step, row.feature_key) == (0, 0)
         np.testing.assert_array_equal(row.log_prob, 0)
         np.testing.assert_array_equal(row.latents[0], noisy[i].latents[0])  # the first noise is the key's
-        with torch.no_grad(), patch.object(torch, "randn", lambda *a, **k: torch.from_numpy(row.latents[:1])):
+        first = torch.from_numpy(row.latents[:1])
+        with torch.no_grad(), patch.object(torch, "randn", return_value=first):
             expected = stock.predict_action_chunk(_as_batch(each, preprocess))[0].numpy()
         np.testing.assert_allclose(row.action, expected, atol=1e-5)
         assert np.abs(row.action - noisy[i].action).max() > 1e-3
