@@ -66,11 +66,10 @@ class LiberoTasks(gym.Env):
         self._make = make
         self._schedule = schedule
         self._max_cached = max_cached
-        self._states = {False: train_states, True: eval_states}
+        self._train_states, self._eval_states = train_states, eval_states
         self._built: OrderedDict[int, _Task] = OrderedDict()
         self._current: _Task | None = None
-        self._assigned: tuple[int, int | None] | None = None
-        self._evaluates = False
+        self._assigned: tuple[int, int | None, range] | None = None
         self._task = 0
         self._steps = 0
         self._rendering = True
@@ -94,7 +93,7 @@ class LiberoTasks(gym.Env):
 
     def assign(self, task: int, place: int | None, evaluates: bool) -> None:
         """Say what the next reset plays (``schedule.Schedule.choose``)."""
-        self._assigned, self._evaluates = (task, place), evaluates
+        self._assigned = task, place, self._eval_states if evaluates else self._train_states
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -112,10 +111,13 @@ class LiberoTasks(gym.Env):
         return self._present(), {"task": self._task, "init_state": init_state}
 
     def _begin(self, seed: int, options: Mapping[str, Any]) -> int:
+        states = self._train_states
         if "task" in options:
             self._task, place = options["task"], None
+        elif self._assigned is not None:
+            self._task, place, states = self._assigned
         else:
-            self._task, place = self._assigned or self._schedule.choose(seed)
+            self._task, place = self._schedule.choose(seed)
         self._assigned = None
         self._current = self._open(self._task)
         if not self._current.has_init_states:
@@ -123,7 +125,7 @@ class LiberoTasks(gym.Env):
         elif "init_state" in options:
             init_state = options["init_state"]
         else:
-            init_state = init_state_of(seed, place, self._states[self._evaluates])
+            init_state = init_state_of(seed, place, states)
         self._steps = 0
         self._observation = self._current.reset(seed, init_state)
         return init_state

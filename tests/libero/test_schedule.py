@@ -15,7 +15,7 @@ def play(schedule, episodes, solved=()):
     for number in range(episodes):
         seed = episode_seed(3, number)
         task, place = schedule.choose(seed)
-        chosen.append((task, init_state_of(seed, place, STATES)))
+        chosen.append((task, init_state_of(seed, place, range(STATES))))
         schedule.report(task, task in solved)
     return chosen
 
