@@ -30,7 +30,7 @@ from pirl_jax.training.budget import budget, give_back_what_is_freed
 from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
-from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluations, read, wandb_sinks
+from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluations, read, updates, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
@@ -360,6 +360,8 @@ def _note(evaluated: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Pa
     if (rate := evaluated.metrics.get(PC_SUCCESS)) is not None:
         saves.evaluated(evaluated.update, rate)
     rows, picture = read(log.path), output_dir / CURVE
+    if not updates(rows):
+        return
     try:
         write_file(picture, lambda path: learning_curve(rows, path, str(output_dir)))
     except OSError as error:  # it costs the run nothing
