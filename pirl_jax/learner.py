@@ -30,7 +30,7 @@ from pirl_jax.training.budget import budget, give_back_what_is_freed
 from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
-from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluations, read, updates, wandb_sinks
+from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, updates, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
@@ -220,19 +220,6 @@ def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | N
     return encode(run.policy, encoder, frames)
 
 
-def evaluations_of(cfg: Any, recorded: Mapping[str, Any] | None) -> Evaluations:
-    """Return the run's evaluations, if ``env_eval_freq`` asks for any.
-
-    Args:
-        cfg: of the run.
-        recorded: the row of the newest evaluation that its metrics have.
-    """
-    from bridge.settings.evaluation import evaluation_freq, evaluation_turns
-
-    update = recorded["step"] if recorded else None
-    return Evaluations(evaluation_freq(cfg), evaluation_turns(cfg), cfg.seed, cfg.steps, update)
-
-
 def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService | None, dict[str, int]]:
     """Return the policy server of a served run, compiled, and what it takes of the device, by name.
 
@@ -268,6 +255,7 @@ def learn(cfg: Any) -> None:
 def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     """Return what may have stopped the run, and the updates that are done."""
     from bridge.actors import Port, assignments_of
+    from bridge.settings.evaluation import of_run
     from bridge.weights.export import export_pretrained
 
     give_back_what_is_freed()
@@ -310,13 +298,13 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
                 "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
             )
-            recorded = next(reversed(evaluations(read(log.path))), None)
-            publish = partial(port.publish, server)
+            recorded = next(reversed(evaluated(read(log.path))), None)
+            evaluations = Evaluations(**of_run(cfg), recorded=recorded["step"] if recorded else None)
             turns = loop.run(
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(server.get, publish, assignments, report, evaluations_of(cfg, recorded)),
+                loop.Actors(server.get, partial(port.publish, server), assignments, report, evaluations),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
@@ -352,13 +340,13 @@ def _kept(recipe: Recipe, train_state: state.TrainState) -> tuple[Kept | None, s
     return None, f"{what} unless it has begun to change the policy: then it is finished first"
 
 
-def _note(evaluated: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) -> None:
+def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) -> None:
     """Write down what an evaluation has found, and draw the run as it stands."""
     from bridge.figures.learning_curve import learning_curve
 
-    log.write(evaluated.update, evaluated.metrics)
-    if (rate := evaluated.metrics.get(PC_SUCCESS)) is not None:
-        saves.evaluated(evaluated.update, rate)
+    log.write(found.update, found.metrics)
+    if (rate := found.metrics.get(PC_SUCCESS)) is not None:
+        saves.evaluated(found.update, rate)
     rows, picture = read(log.path), output_dir / CURVE
     if not updates(rows):
         return

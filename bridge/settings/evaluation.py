@@ -19,9 +19,10 @@ def evaluation_freq(cfg: Any) -> int:
     return 0 if cfg.env_eval_freq == type(cfg).env_eval_freq else max(0, cfg.env_eval_freq)
 
 
-def evaluation_turns(cfg: Any) -> list[tuple[int, int]]:
-    """Return task and place of each episode of an evaluation (``rollout.evaluation.spread``)."""
-    return spread(cfg.eval.n_episodes, len(_task_names(cfg)))
+def of_run(cfg: Any) -> dict[str, Any]:
+    """Return what a run's config says of its evaluations, by ``training.evaluations.Evaluations``' names."""
+    turns = spread(cfg.eval.n_episodes, len(_task_names(cfg)))
+    return {"every": evaluation_freq(cfg), "turns": turns, "seed": cfg.seed, "total_updates": cfg.steps}
 
 
 def check_evaluation(cfg: Any) -> None:

@@ -110,7 +110,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def evaluated(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the rows of a run's evaluations: ``step`` is how many updates their policies have had."""
     return [row for row in rows if N_EPISODES in row]
 

@@ -12,7 +12,7 @@ bridge.plugin.register()
 
 from bridge.libero import init_states  # noqa: E402
 from bridge.plugin.libero_config import LiberoConfig  # noqa: E402
-from bridge.settings.evaluation import check_evaluation, evaluation_freq, evaluation_turns  # noqa: E402
+from bridge.settings.evaluation import check_evaluation, evaluation_freq, of_run  # noqa: E402
 from bridge.settings.learner_config import LearnerConfig  # noqa: E402
 
 
@@ -39,7 +39,8 @@ def test_its_episodes_are_named_where_none_are_played_and_said_nothing_of_where_
     caplog.clear()
     cfg = config(tmp_path, env_eval_freq=5, eval={"n_episodes": 4})
     assert "eval" not in caplog.text
-    assert evaluation_turns(cfg) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    plan = {"every": 5, "turns": [(0, 0), (0, 1), (0, 2), (0, 3)], "seed": 7, "total_updates": cfg.steps}
+    assert of_run(cfg) == plan
     config(tmp_path, env_eval_freq=5, eval={"n_episodes": 4, "recording": True})
     assert (
         "eval.recording=True has no effect here: evaluation episodes are counted and not kept" in caplog.text
