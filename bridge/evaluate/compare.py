@@ -12,10 +12,11 @@ from bridge.evaluate.holm import adjusted, verdict
 from bridge.evaluate.report import read_report
 from bridge.evaluate.statistics import mcnemar_exact, paired_difference
 from pirl_jax.files import write_file, write_json, write_text
+from pirl_jax.run_folder.layout import CURVE
 
 _P = "p_mcnemar"
 
-JSON, MARKDOWN, PICTURE, CURVE = "compare.json", "compare.md", "compare.png", "learning_curve.png"
+JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
 
 METHOD = (
     "Pairs are episodes of the same suite, task, initial state and seed. Differences are B − A; their 95 % "
@@ -88,7 +89,7 @@ def write_comparison(
     where = " and ".join(suites) if len(suites) < 3 else f"{len(suites)} suites"
     # What the run was trained on, these reports do not know.
     title = "\n".join([f"{comparison['b']['label']}, evaluated on {where}", *filter(None, notes)])
-    write_file(folder / CURVE, lambda path: learning_curve(updates, before, after, path, title))
+    write_file(folder / CURVE, lambda path: learning_curve(updates, path, title, before, after))
     return [JSON, MARKDOWN, PICTURE, CURVE]
 
 

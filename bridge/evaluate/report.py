@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from bridge.evaluate.assets import NOTICE
-from bridge.evaluate.benchmark import INIT_STATES, instructions
+from bridge.evaluate.benchmark import instructions
 from bridge.evaluate.claims import NEW, THESE, claims
 from bridge.evaluate.grid import Grid
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
 from bridge.evaluate.spread import rate
 from bridge.evaluate.trained import unlike_training
+from bridge.libero.suites import INIT_STATES
 from pirl_jax.files import read_json, write_file, write_json, write_text
 
 FORMAT = 2

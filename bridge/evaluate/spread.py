@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from bridge.evaluate.grid import Grid
-from bridge.evaluate.statistics import score_limits
+from pirl_jax.training.interval import score_limits
 
 
 class Part(NamedTuple):

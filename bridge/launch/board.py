@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.wire.reminder import doing
-from pirl_jax.training.metrics import duration
+from pirl_jax.training.metrics import PC_SUCCESS, duration
 
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor
@@ -88,6 +88,9 @@ def run_line(supervisor: Supervisor) -> str:
         parts.append(f"{pace.episodes_per_minute:.0f} episodes/min")
     if pace.success is not None:
         parts.append(f"success {pace.success:.0%}")
+    if (row := pace.evaluated) is not None:
+        low, high = row["eval/interval_low"], row["eval/interval_high"]
+        parts.append(f"evaluated {row[PC_SUCCESS]:.0f}% ({low:.0f}–{high:.0f}) at update {row['step']}")
     if supervisor.learner.process is None and (supervisor.stopping or supervisor.learned):
         parts.append("the actors end")
     elif supervisor.stopping or supervisor.learned:

@@ -102,6 +102,7 @@ class ServedActing:
             chunk=self._chunk,
             run=self._run,
             version=assigned.version,
+            noise_free=assigned.evaluates,
         )
         if self._server is None:
             self._server = PolicyServer(self.channel, self._latents)

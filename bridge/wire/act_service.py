@@ -91,6 +91,7 @@ class ActService:
             question.domain_id,
             question.noise_key,
             question.chunk,
+            question.noise_free,
         )
         acted = self._answer(question.actor, asked, context)
         answer = Answer(acted.denoise_step, acted.run, acted.version, acted.feature_key)

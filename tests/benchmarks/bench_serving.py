@@ -225,7 +225,7 @@ class Clients:
 
         def play(server: Any, asked: Any, name: str) -> None:
             for i in range(chunks):
-                question = act.Question(name, act.name_of(asked.tokens), 0, asked.noise_key, i, RUN, 1)
+                question = act.Question(name, act.name_of(asked.tokens), 0, asked.noise_key, i, RUN, 1, False)
                 server.ask(question, act.Observation(asked.images, asked.proprio), asked.tokens)
 
         threads = [threading.Thread(target=play, args=each) for each in self._ask]

@@ -11,7 +11,7 @@ import pytest
 from bridge.evaluate.grid import Grid
 from bridge.evaluate.resampling import bootstrap, interquartile_mean
 from bridge.evaluate.spread import difference, rate
-from bridge.evaluate.statistics import wilson
+from pirl_jax.training.interval import wilson
 
 N, TASKS, EPISODES = 1000, 10, 50
 NAMES = tuple(("suite", task) for task in range(TASKS))

@@ -11,8 +11,8 @@ from bridge.evaluate.grid import Grid
 from bridge.evaluate.report import make_report, markdown, read_report, write_report
 from bridge.evaluate.settings import Checkpoint, Settings
 from bridge.evaluate.spread import rate
-from bridge.evaluate.statistics import wilson
 from bridge.evaluate.trained import unlike_training
+from pirl_jax.training.interval import wilson
 
 T, F = True, False
 OUTCOMES = {"libero_object": [[T, T, T, F], [T, F, F, F]], "libero_10": [[F, F, F, F]]}

@@ -10,7 +10,7 @@ from scipy.stats import t, ttest_ind, ttest_rel
 from bridge.evaluate.grid import Grid
 from bridge.evaluate.resampling import bootstrap
 from bridge.evaluate.spread import Spread, difference, rate
-from bridge.evaluate.statistics import wilson
+from pirl_jax.training.interval import wilson
 
 RUNS = [[31, 44, 12, 25], [35, 48, 20, 27], [28, 40, 9, 26]]
 OTHERS = [[20, 41, 6, 24], [26, 33, 15, 20], [15, 39, 8, 17], [29, 38, 4, 22]]

@@ -26,6 +26,7 @@ from bridge.wire.record import unpack  # noqa: E402
 from bridge.wire.spec import EpisodeSpec  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
 from pirl_jax.rollout.assignments import Assignment  # noqa: E402
+from pirl_jax.rollout.evaluation import FIRST_NUMBER  # noqa: E402
 from pirl_jax.serving.acting import Acted  # noqa: E402
 from pirl_jax.serving.batching import Batcher  # noqa: E402
 
@@ -185,6 +186,16 @@ def test_a_new_episode_begins_at_chunk_0_whatever_its_number():
         assert row().latents[0, 0, 0] == 0
 
 
+def test_a_chunk_of_an_evaluation_is_asked_for_without_noise():
+    service = Service()
+    with serving(service) as port:
+        algorithm, _, row = light(port)
+        row()
+        algorithm.acting.channel.episodes.current = Assignment(FIRST_NUMBER, 1, 123, 0, None, 3)
+        assert row().number == FIRST_NUMBER
+    assert [question.noise_free for question in service.asked] == [False, True]
+
+
 def test_the_version_that_was_assigned_is_waited_for():
     service = Service(version=2)
     with serving(service) as port:
@@ -257,7 +268,7 @@ def test_an_actor_that_is_told_to_stop_waits_for_no_chunk():
 def test_a_client_that_has_left_costs_nothing_more():
     service = Service()
     service.slow.clear()
-    question = act.Question("gone", "0" * 32, 0, 1, 0, RUN, 3)
+    question = act.Question("gone", "0" * 32, 0, 1, 0, RUN, 3, False)
     observation = act.Observation(np.zeros((1, 3, 64, 64), np.uint8), np.zeros(5, np.float32))
     tokens = np.zeros(10, np.int64)
     message = act.encode_question(

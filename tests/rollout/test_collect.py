@@ -10,12 +10,12 @@ import pytest
 from simulated_actors import SimulatedActors
 from toy_run import episode
 
-from bridge.evaluate.statistics import wilson
 from pirl_jax.recipe import RolloutConfig
 from pirl_jax.rollout.assignments import ATTEMPTS, Assignments
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import Collector, DisagreementError
 from pirl_jax.rollout.groups import Groups
+from pirl_jax.training.interval import wilson
 
 SIZE = 4
 
