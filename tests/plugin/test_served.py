@@ -1,6 +1,7 @@
 """An actor without a network over real gRPC: what it asks, what it packs, and whom it waits for."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -71,15 +72,15 @@ class Service:
     def _acted(self, question):
         action = np.full((8, 4), question.chunk, np.float32)
         latents = np.stack([action, action, action])
-        log_prob = np.full(8, question.proprio[0], np.float32)
+        log_prob = np.full(8, question.proprio[:1].sum(), np.float32)
         return Acted(action, latents, log_prob, 1, *self.acts, 77)
 
 
 @contextlib.contextmanager
-def serving(service, port=0, current_run=RUN):
+def serving(service, port=0, current_run=RUN, spec=SPEC):
     stopping = threading.Event()
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((ActService(service, SPEC, lambda: current_run, stopping).handler(),))
+    server.add_generic_rpc_handlers((ActService(service, spec, lambda: current_run, stopping).handler(),))
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     with service.batcher:
@@ -105,9 +106,9 @@ class Episodes:
         self.registered += 1
 
 
-def light(port):
+def light(port, **policy):
     """A light algorithm, and a call for its next row."""
-    policy_config = tiny_policy_config()
+    policy_config = tiny_policy_config(**policy)
     config = PiRLConfig(noise=NoiseConfig(level=0.1), inference="served")
     config.policy_config = policy_config
     algorithm = make_algorithm(config, served.LightPolicy(policy_config))
@@ -200,8 +201,42 @@ def test_an_episode_of_a_learner_that_is_gone_is_played_for_nothing():
     service = Service()
     service.load(10, 1)
     with serving(service, current_run=10) as port:
-        *_, row = light(port)
+        algorithm, _, row = light(port)
+        episodes = algorithm.acting.channel.episodes
+        episodes.register_again = lambda: setattr(episodes, "run", 10)  # it is another process now
         assert row().run == 0
+
+
+def test_a_server_that_acts_for_another_run_is_not_played_with():
+    """One that has not heard of this learner yet, or a neighbour's on a port that this run's has left."""
+    neighbour = Service()
+    neighbour.load(10, 1)
+    with serving(neighbour, current_run=10) as wrong, serving(Service()) as right:
+        algorithm, _, row = light(1)
+        episodes = algorithm.acting.channel.episodes
+        episodes.server = f"127.0.0.1:{wrong}"
+        episodes.register_again = lambda: setattr(episodes, "server", f"127.0.0.1:{right}")
+        assert row().run == RUN
+    assert len(neighbour.asked) == 1
+
+
+def test_versions_do_not_fall_within_an_episode_whichever_server_answers():
+    service = Service(version=5)
+    with serving(service) as port:
+        *_, row = light(port)
+        assert row().version == 5
+        service.load(RUN, 4)  # as another server may be, that lies behind
+        threading.Timer(0.5, lambda: service.load(RUN, 6)).start()
+        assert row().version == 6
+
+
+def test_a_policy_that_sees_no_state_is_asked_without_one():
+    spec = dataclasses.replace(SPEC, proprio_dim=0)
+    service = Service()
+    with serving(service, spec=spec) as port:
+        *_, row = light(port, use_proprio=False)
+        assert row().version == 3
+    assert service.asked[0].proprio.shape == (0,)
 
 
 def test_a_server_that_is_restarted_is_waited_for():
