@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from pirl_jax.recipe import LaunchConfig
 from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
 
 AUTO = "--resume=auto"
-_PORT_KEY = "algorithm.actor_learner_config.learner_port"
+_ADDRESS, _SERVERS = "algorithm.actor_learner_config.learner_", "algorithm.serve."
 _PLUGIN = "--env.discover_packages_path=bridge.plugin"
 _CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
 _STEPS = "--steps="
@@ -83,7 +85,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
         given=given,
         learner=(*_without(learner, _OUTPUT), f"{_OUTPUT}{output_dir}"),
         actor=_actor_arguments(given, learner, facts),
-        policy_servers=facts.policy_servers,
+        policy_servers=len(facts.policy_servers),
         begun=None if (config := _resumed_config(learner)) is None else read_step(config.parents[1]),
     )
 
@@ -166,15 +168,36 @@ def _check(facts: Facts) -> None:
             f"algorithm.launch.actors={facts.launch.actors} is more than the learner serves: raise "
             f"algorithm.max_actors={facts.max_actors}."
         )
-    try:
-        with socket.create_server((facts.host, facts.port)):
-            pass
-    except (OSError, OverflowError) as error:  # the second for numbers that no port has
-        why = error.strerror if isinstance(error, OSError) else error
+    if facts.launch.server_devices and not facts.policy_servers:
         raise ValueError(
-            f"Cannot listen on {facts.host}:{facts.port} ({why}): another learner may run there. "
-            f"Stop it, or give --{_PORT_KEY}=N, a free port."
-        ) from error
+            f"algorithm.launch.server_devices={facts.launch.server_devices} would do nothing: there are policy "
+            "servers of their own with algorithm.inference=served and algorithm.serve.mode=process alone."
+        )
+    with ExitStack() as listening:  # all at once: a policy server may have been given the learner's port
+        listening.enter_context(_listening(_ADDRESS, facts.host, facts.port))
+        for host, port in facts.policy_servers:
+            listening.enter_context(_listening(_SERVERS, host, port))
+
+
+def _listening(prefix: str, host: str, port: int) -> socket.socket:
+    """Listen at an address for as long as the context lasts.
+
+    Args:
+        prefix: Of the settings' names, before ``host`` and ``port``.
+        host: Name or address.
+        port: At it.
+
+    Raises:
+        ValueError: It cannot; says why and what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        remedy = f"Set --{prefix}host to a name or an address of this machine."
+        if error.errno == errno.EADDRINUSE:
+            remedy = f"Another run may be there: stop it, or give --{prefix}port=N, a free port."
+        raise ValueError(f"Cannot listen on {host}:{port} ({error.strerror}). {remedy}") from error
 
 
 def _output_dir(given: Sequence[str]) -> Path:

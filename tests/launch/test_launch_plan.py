@@ -17,6 +17,14 @@ from pirl_jax.recipe import LaunchConfig
 PLUGIN = "--env.discover_packages_path=bridge.plugin"
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
     """Prepare a command line; what LeRobot would read of it is given."""
@@ -86,8 +94,32 @@ def test_a_port_in_use_and_too_many_actors_are_said_before_anything_starts(prepa
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*learner_port=N, a free port"):
             prepare(port=port)
+        with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*--algorithm.serve.port=N, a free port"):
+            prepare(policy_servers=(("127.0.0.1", free_port()), ("127.0.0.1", port)))
     with pytest.raises(ValueError, match=r"launch.actors=65 is more .* raise algorithm.max_actors=64"):
         prepare(launch=LaunchConfig(actors=65))
+
+
+def test_one_port_for_two_and_hosts_of_others_are_said_before_anything_starts(prepare):
+    port = free_port()
+    with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*--algorithm.serve.port=N, a free port"):
+        prepare(port=port, policy_servers=(("127.0.0.1", port),))
+    with pytest.raises(ValueError, match=r"no.such.host:.*Set --algorithm.serve.host to a name"):
+        prepare(policy_servers=(("no.such.host", port),))
+    with pytest.raises(ValueError, match=r"192.0.2.1:.*Set --algorithm.actor_learner_config.learner_host to"):
+        prepare(host="192.0.2.1")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_written_as_grpc_reads_it(prepare):
+    assert prepare(host="[::1]")[0].address.startswith("[::1]:")
+
+
+def test_devices_for_policy_servers_that_are_none_are_refused(prepare):
+    launch = LaunchConfig(server_devices=(1,))
+    with pytest.raises(ValueError, match=r"server_devices=\(1,\) would do nothing"):
+        prepare(launch=launch)
+    prepare(launch=launch, policy_servers=(("127.0.0.1", free_port()),))
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", ""])
@@ -107,7 +139,8 @@ def test_devices_are_dealt_out_in_turn():
 
 def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
     """By the real parser, in a process; a fork stands in for the new interpreter."""
-    config = write_config(tmp_path, 4711, algorithm={"launch": {"actors": 2, "devices": [0, 1]}})
+    served = {"inference": "served", "serve": {"mode": "process", "replicas": 2, "host": "127.0.0.2"}}
+    config = write_config(tmp_path, 4711, algorithm={"launch": {"actors": 2, "devices": [0, 1]}, **served})
 
     def run(command, **options):
         log = tmp_path / "log"
@@ -118,7 +151,8 @@ def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
     monkeypatch.setattr(facts.subprocess, "run", run)
     told = facts.read_facts([f"--config_path={config}", "--algorithm.launch.hang_after_s=30"])
     settings = LaunchConfig(actors=2, devices=(0, 1), hang_after_s=30)
-    assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings)
+    servers = (("127.0.0.2", 50061), ("127.0.0.2", 50062))
+    assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings, servers)
     with pytest.raises(ValueError, match=r"^algorithm.memory_gb must be above 0.*got -1.0\.$"):
         facts.read_facts([f"--config_path={config}", "--algorithm.memory_gb=-1"])
 
