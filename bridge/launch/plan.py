@@ -6,12 +6,14 @@ import errno
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
+from pirl_jax.files import read_json
 from pirl_jax.recipe import LaunchConfig
 from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
 
@@ -20,6 +22,8 @@ _ADDRESS, _SERVERS = "algorithm.actor_learner_config.learner_", "algorithm.serve
 _PLUGIN = "--env.discover_packages_path=bridge.plugin"
 _CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
 _STEPS = "--steps="
+_ROOM = 1 << 16
+"""Bytes, for the first lines of a few logs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
     facts = read_facts(learner)
     _check(facts)
     output_dir = Path(facts.output_dir)
+    _check_room(_launch_folder(output_dir))
     return Plan(
         output_dir=output_dir,
         updates=facts.updates,
@@ -113,6 +118,7 @@ def updates_done(arguments: Sequence[str]) -> tuple[int, Path] | None:
 
 def _read(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a command line without what is the launch's own, and its learner's."""
+    arguments = _joined(arguments)
     given = tuple(_long(argument) for argument in arguments if argument != AUTO)
     if AUTO not in arguments:
         return given, given
@@ -170,13 +176,30 @@ def _check(facts: Facts) -> None:
         )
     if facts.launch.server_devices and not facts.policy_servers:
         raise ValueError(
-            f"algorithm.launch.server_devices={facts.launch.server_devices} would do nothing: there are policy "
-            "servers of their own with algorithm.inference=served and algorithm.serve.mode=process alone."
+            f"algorithm.launch.server_devices={facts.launch.server_devices} would do nothing: there are "
+            "policy servers of their own only with inference=served and serve.mode=process."
         )
     with ExitStack() as listening:  # all at once: a policy server may have been given the learner's port
         listening.enter_context(_listening(_ADDRESS, facts.host, facts.port))
         for host, port in facts.policy_servers:
             listening.enter_context(_listening(_SERVERS, host, port))
+
+
+def _check_room(folder: Path) -> None:
+    """Make the folder of a launch, and a file in it for a moment.
+
+    Raises:
+        ValueError: Nothing can be written there; says why and what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be written to {folder} ({error.strerror}). Give another --output_dir, or make room."
+        ) from error
 
 
 def _listening(prefix: str, host: str, port: int) -> socket.socket:
@@ -204,18 +227,31 @@ def _output_dir(given: Sequence[str]) -> Path:
     """Return the run's folder, before LeRobot's parser is asked: what it is asked depends on it.
 
     Raises:
-        ValueError: Neither command line nor config says it.
+        ValueError: Neither command line nor config says it, or the config cannot be read.
     """
     place, config = _value(given, _OUTPUT), Path(_value(given, _CONFIG) or "")
-    if place is None and config.is_file():
-        place = json.loads(config.read_text()).get("output_dir")
-    if not place:
+    if place is None and config.suffix == ".json" and config.is_file():
+        place = read_json(config).get("output_dir")
+    if not place or not isinstance(place, str):
         raise ValueError(f"{AUTO} needs the folder to look for a checkpoint in: give --output_dir=…")
     return Path(place)
 
 
 def _launch_folder(output_dir: Path) -> Path:
+    if output_dir.name in ("", ".."):  # as of "."
+        output_dir = output_dir.resolve()
     return output_dir.with_name(f"{output_dir.name}.launch")
+
+
+def _joined(arguments: Iterable[str]) -> list[str]:
+    """Return a command line in which every ``--name value`` is ``--name=value``, which LeRobot looks for."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _long(argument: str) -> str:

@@ -1,6 +1,7 @@
 """What a command line starts: the arguments of learner and actors, as LeRobot reads it."""
 
 import dataclasses
+import errno
 import json
 import socket
 
@@ -82,6 +83,52 @@ def test_a_checkpoint_that_last_does_not_lead_to_yet_is_found(tmp_path):
         save(tmp_path / "run", step)
     (tmp_path / "run/checkpoints/last").unlink()
     assert plan.saved_config(tmp_path / "run").resolve().parts[-3] == "000010"
+
+
+def test_values_may_stand_apart_from_their_names(prepare, tmp_path):
+    cfg, run = tmp_path / "cfg.json", tmp_path / "run"
+    save(run, 4)
+    prepared, _ = prepare(*f"--config_path {cfg} --resume auto --output_dir {run} --actors 2 --lr -1".split())
+    last = run / "checkpoints/last/pretrained_model/train_config.json"
+    rest = ("--algorithm.launch.actors=2", "--lr=-1")
+    assert prepared.learner == (f"--config_path={last}", "--resume=true", *rest, f"--output_dir={run}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"cfg.json cannot be read: Expecting value"),
+        (b"\xff\xfe\x00", r"cfg.json cannot be read: .*utf-8"),
+        (b"[]", r"cfg.json holds no JSON object"),
+        (b'{"output_dir": 5}', "give --output_dir="),
+    ],
+)
+def test_a_config_that_names_no_folder_is_one_line(prepare, tmp_path, content, words):
+    (tmp_path / "cfg.json").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        prepare(f"--config_path={tmp_path}/cfg.json", "--resume=auto")
+
+
+def test_a_launch_in_the_folder_of_its_run_has_its_own_beside_it(prepare, tmp_path, monkeypatch):
+    save(tmp_path / "run", 4)
+    monkeypatch.chdir(tmp_path / "run")
+    prepared, _ = prepare("--output_dir=.", "--resume=auto", output_dir=".")
+    assert prepared.folder == tmp_path / "run.launch"
+
+
+def test_a_place_where_nothing_can_be_written_is_said_before_anything_starts(prepare, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"nothing can be written to .*/x.launch \(Not a directory\)"):
+        prepare(output_dir=f"{tmp_path}/file/x")
+
+
+def test_a_disk_that_is_full_is_said_before_anything_starts(prepare, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plan.tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(ValueError, match=r"run.launch \(No space left on device\)\. Give another"):
+        prepare()
 
 
 def test_auto_without_a_folder_says_what_it_needs(prepare):
