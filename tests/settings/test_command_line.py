@@ -225,7 +225,9 @@ def test_a_damaged_or_missing_file_is_named(config, parsed, tmp_path):
 
 
 def test_going_on_from_no_checkpoint_is_refused_with_what_to_give(config, parsed):
-    with pytest.raises(SystemExit, match=r"^error: --resume=true goes on from a checkpoint, .*no policy.path"):
+    with pytest.raises(
+        SystemExit, match=r"^error: --resume=true goes on from a checkpoint, .*no policy.path"
+    ):
         parsed(config(), "--resume=true")
 
 
