@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import MAX_MESSAGE_SIZE, bytes_to_state_dict
 
 from bridge.plugin.transport import LearnerChannel, Outage, open_channel
-from bridge.weights.state_dict import WeightsError, from_push
+from bridge.weights.state_dict import from_push
 from bridge.wire import protocol, record
 from bridge.wire.act_service import ActService
 from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, ProtocolError
@@ -48,11 +48,11 @@ class Replica:
         agreement: What it must have in common with it: dotted name → JSON value.
         shapes: Of the trainable parameters.
         most: Questions that may be there at a time.
-        stop: Set when the server should end; set by this class when the learner refuses it.
+        stop: Set when the server should end; set by this class when it cannot go on.
 
     Attributes:
         port: Where it listens.
-        refused: Why the learner refuses it; None: it does not.
+        failure: Why it has ended by itself: the learner refuses it, or what it was doing has failed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Replica:
         self._service, self._shapes, self._stop = service, shapes, stop
         self._host, self.port, self._agreement = host, port, dict(agreement)
         self._run = 0
-        self.refused: str | None = None
+        self.failure: Exception | None = None
         self._act, self._calls = ActService(service, spec, lambda: self._run, stop, most), most + _SPARE_CALLS
         self._channel = LearnerChannel(open_channel(learner), stop)
         self._server: grpc.Server | None = None
@@ -103,7 +103,7 @@ class Replica:
         server.start()
         self._server = server
         for work in (self._receive, self._take_over, self._offer):
-            threading.Thread(target=work, name=f"replica-{work.__name__}", daemon=True).start()
+            threading.Thread(target=self._do, args=(work,), name=work.__name__, daemon=True).start()
         logger.info("Policy server listens on %s:%d.", self._host, self.port)
         return self
 
@@ -114,6 +114,15 @@ class Replica:
             self._server.stop(_STOP_GRACE_S).wait()
         self._channel.close()
 
+    def _do(self, work: Callable[[], None]) -> None:
+        """Do what a thread is for; without one of them a server would act for ever as it does now."""
+        try:
+            work()
+        except Exception as error:
+            failure = RuntimeError(f"a thread of the policy server has failed: {error!r}")
+            failure.__cause__ = error
+            self._end(failure)
+
     def _receive(self) -> None:
         """Keep the parameter stream open; messages wait in the channel."""
         stub = services_pb2_grpc.LearnerServiceStub(self._channel)
@@ -123,12 +132,8 @@ class Replica:
     def _take_over(self) -> None:
         while not self._stop.is_set():
             message = self._channel.parameters.take(_POLL_S)
-            if message is None:
-                continue
-            try:
+            if message is not None:
                 self._load(bytes_to_state_dict(message))
-            except (WeightsError, KeyError, ValueError, RuntimeError) as error:
-                logger.error("Rejected a parameter push: %s", error)
 
     def _load(self, push: Mapping[str, Any]) -> None:
         run, version, level = int(push["run"]), int(push["version"]), float(push["level"])
@@ -150,16 +155,17 @@ class Replica:
             except grpc.RpcError as error:
                 code: Any = error
                 if code.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED):
-                    return self._refuse(code.details())
+                    return self._end(ValueError(f"the learner refused this policy server: {code.details()}"))
                 if not outage.wait(f"{code.code().name} {code.details()}"):
                     return None
             except ProtocolError as error:
-                return self._refuse(f"the learner's answer cannot be read: {error}")
+                return self._end(ValueError(f"the learner's answer cannot be read: {error}"))
             else:
                 outage.over()
                 self._stop.wait(_OFFER_EVERY_S)
         return None
 
-    def _refuse(self, reason: str) -> None:
-        self.refused = reason
-        self._stop.set()
+    def _end(self, failure: Exception) -> None:
+        if not self._stop.is_set():
+            self.failure = failure
+            self._stop.set()

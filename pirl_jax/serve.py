@@ -33,6 +33,7 @@ def serve(cfg: Any, number: int) -> None:
 
     Raises:
         ValueError: A setting, checkpoint or weight does not fit, or the learner refuses this server.
+        RuntimeError: What it was doing has failed.
         OSError: The port is taken.
     """
     from bridge.replica import Replica
@@ -59,8 +60,8 @@ def serve(cfg: Any, number: int) -> None:
     known = run.agreement, run.shapes.params, 2 * recipe.max_actors
     with service, Replica(service, run.spec, *place, *known, stop) as replica:
         stop.wait()
-    if replica.refused:
-        raise ValueError(f"the learner refused this policy server: {replica.refused}")
+    if replica.failure:
+        raise replica.failure
     logger.info("stopped after %d chunks", service.batcher.totals.answered)
 
 
@@ -72,12 +73,12 @@ def main() -> None:
     if options.replica < 0:
         sys.exit("error: --replica must be at least 0.")
     with tempfile.TemporaryDirectory(prefix="pirl-serve-") as folder:
-        # It writes nothing, and the run's folder is the learner's.
+        # It writes nothing, a traceback included, and the run's folder is the learner's.
         sys.argv[1:] = [
             *(each for each in rest if not each.startswith("--output_dir=")),
             f"--output_dir={folder}/x",
         ]
-        command(lambda cfg: serve(cfg, options.replica))
+        command(lambda cfg: serve(cfg, options.replica), only_looks=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
 from pirl_jax.training import checkpoint, compilations
-from pirl_jax.training.budget import allowed, budget, give_back_what_is_freed, in_words
+from pirl_jax.training.budget import allowed, budget, give_back_what_is_freed, readable
 from pirl_jax.training.metrics import UPDATE_S, MetricsWriter, read, wandb_sinks
 from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.saves import Cadence, Saves
@@ -175,12 +175,12 @@ def fitted(
         if needed <= allowed(memory):
             logger.info(
                 "device memory: %s of %s (%s), %d frames of a batch of %d at a time",
-                *(in_words(needed), in_words(memory.size), memory.source, at_a_time, size),
+                *(readable(needed), readable(memory.size), memory.source, at_a_time, size),
             )
             return step
     raise ValueError(
-        f"training takes {in_words(needed)} with {sizes[-1]} of {size} frames in work at a time, and "
-        f"there are {in_words(memory.size)} ({memory.source}). Use a larger card, freeze more "
+        f"training takes {readable(needed)} with {sizes[-1]} of {size} frames in work at a time, and "
+        f"there are {readable(memory.size)} ({memory.source}). Use a larger card, freeze more "
         "(policy.freeze_vision_encoder, policy.freeze_language_encoder), or leave microbatch_size to auto."
     )
 

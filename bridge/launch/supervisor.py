@@ -68,14 +68,13 @@ class Supervisor:
         devices = ",".join(map(str, plan.settings.learner_devices))
         seen = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
         self.learner = Slot("the learner", LEARNER, plan.folder / "learner", plan.settings, seen, start)
+        rest = plan.settings, start, say
         self.actors = [
-            Actor(number, plan.actor, plan.folder / f"actor{number}", plan.settings, start, say)
+            Actor(number, plan.actor, plan.folder / f"actor{number}", *rest)
             for number in range(plan.settings.actors)
         ]
         self.policy_servers = [
-            PolicyServer(
-                number, plan.policy_server, plan.folder / f"server{number}", plan.settings, start, say
-            )
+            PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest)
             for number in range(plan.policy_servers)
         ]
         self.status: Status | None = None
@@ -130,10 +129,8 @@ class Supervisor:
             for actor in self.actors:  # what they play would not be learned from
                 actor.end()
             return None
-        for server in self.policy_servers:
-            server.step(now)
-        for actor in self.actors:
-            actor.step(now, self.status)
+        for worker in (*self.policy_servers, *self.actors):
+            worker.step(now, self.status)
         for what, slots in self._workers.items():
             if slots and all(slot.lost is not None for slot in slots):
                 return self._give_up(what, slots[0])

@@ -55,7 +55,7 @@ def parse(config_class: type, *args: Any, **kwargs: Any) -> Any:
         with redirect_stderr(said):
             cfg = _stock_parse(config_class, *args, **kwargs)
     except DraccusException as error:
-        line = in_words(error, _section(config_class))
+        line = error_in_words(error, _section(config_class))
     except SystemExit:  # argparse: the usage, and in its last line what is wrong
         line = _of_usage(said.getvalue(), config_class)
     else:
@@ -66,7 +66,7 @@ def parse(config_class: type, *args: Any, **kwargs: Any) -> Any:
     raise RefusedError(line)
 
 
-def in_words(error: BaseException, section: str = "") -> str:
+def error_in_words(error: BaseException, section: str = "") -> str:
     """Return what is wrong with a config, in one line.
 
     The outermost errors say where, the innermost what: between them each level repeats the one below it.

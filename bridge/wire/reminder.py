@@ -54,14 +54,14 @@ class Reminder:
             )
         if now - self._said >= EVERY_S:
             self._said = now
-            logger.info("%s", in_words(status))
+            logger.info("%s", status_in_words(status))
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):
             self.look(time.monotonic())
 
 
-def in_words(status: Status) -> str:
+def status_in_words(status: Status) -> str:
     """Say what the next update is about."""
     return f"update {status.update + 1} {doing(status)}"
 

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -34,19 +34,12 @@ def digest(images: UInt8[np.ndarray, "V C h w"], tokens: Int[np.ndarray, " N"]) 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a store has seen since it was made."""
+    """How a store stands."""
 
-    hits: int = 0
-    """Rows that were taken."""
-    misses: int = 0
-    """Keys that were asked for in vain."""
     evicted: int = 0
-    """Rows that went before anybody took them."""
-    encoded: int = 0
-    """Observations that the learner has encoded itself."""
-    held: int = 0
-    """Rows in the store."""
+    """Rows that went before anybody took them, since it was made."""
     held_bytes: int = 0
+    """Of the rows that are in it."""
 
 
 class _Row(NamedTuple):
@@ -106,19 +99,13 @@ class Encoded:
         with self._lock:
             row = self._rows.get(key)
             if row is None or row.digest != digest:
-                self._count(misses=1)
                 return None
             del self._rows[key]
-            self._count(hits=1, held=-1, held_bytes=-row.nbytes)
+            self._count(held_bytes=-row.nbytes)
             return row.features
 
-    def count_encoded(self, observations: int) -> None:
-        """Add to ``stats().encoded``."""
-        with self._lock:
-            self._count(encoded=observations)
-
     def stats(self) -> Stats:
-        """Return what has happened so far."""
+        """Return how it stands."""
         with self._lock:
             return self._stats
 
@@ -127,15 +114,14 @@ class Encoded:
         if key in self._rows:  # of 2^32 rows ago
             self._evict(key)
         self._rows[key] = row
-        self._count(held=1, held_bytes=row.nbytes)
+        self._count(held_bytes=row.nbytes)
         while self._stats.held_bytes > self._bound:
             self._evict(next(iter(self._rows)))
         return key
 
     def _evict(self, key: int) -> None:
-        self._count(evicted=1, held=-1, held_bytes=-self._rows.pop(key).nbytes)
+        self._count(held_bytes=-self._rows.pop(key).nbytes, evicted=1)
 
-    def _count(self, **changes: int) -> None:
-        self._stats = replace(
-            self._stats, **{name: getattr(self._stats, name) + change for name, change in changes.items()}
-        )
+    def _count(self, held_bytes: int, evicted: int = 0) -> None:
+        before = self._stats
+        self._stats = Stats(before.evicted + evicted, before.held_bytes + held_bytes)

@@ -169,10 +169,7 @@ class Scorer:
         """
         rows = rows_of(self._policy, episodes)
         rows.version[~np.isin(rows.version, list(played))] = NOT_SCORED
-        there: Mapping[int, Features] = {}
-        if encoded is not None:
-            there = taken(rows, encoded)
-            encoded.count_encoded(len(rows.version) - len(there))
+        there: Mapping[int, Features] = {} if encoded is None else taken(rows, encoded)
         results = Results(rows.version, there, self._policy.chunk_size)
         for chosen, features in turns(rows.version, there, self.sizes):
             block = cut(rows, chosen)

@@ -100,7 +100,10 @@ class PolicyService:
         """Return what the server has done, totals since it began and means over them."""
         totals = self.batcher.totals
         answered, batches = max(1, totals.answered), max(1, totals.batches)
-        kept = {} if self.encoded is None else {"serve/evicted": self.encoded.stats().evicted}
+        kept = {}
+        if self.encoded is not None:
+            store = self.encoded.stats()
+            kept = {"serve/held_gb": store.held_bytes / _GIB, "serve/evicted": store.evicted}
         return {
             "serve/chunks": totals.answered,
             "serve/batch": totals.answered / batches,

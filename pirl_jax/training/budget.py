@@ -51,7 +51,7 @@ def budget(memory_gb: float | None, setting: str) -> Budget:
         return Budget(limit, f"JAX's share of {jax.local_devices()[0].device_kind} ({fraction_in_words()})")
     if limit is not None and memory_gb * GIB > limit:
         raise ValueError(
-            f"{setting}={memory_gb:g} is more than JAX has of this card, {in_words(limit)} "
+            f"{setting}={memory_gb:g} is more than JAX has of this card, {readable(limit)} "
             f"({fraction_in_words()}). Lower it, or give JAX a larger share."
         )
     return Budget(int(memory_gb * GIB), setting)
@@ -77,7 +77,7 @@ def allowed(budget: Budget) -> float:
     return (1 - SLACK) * budget.size
 
 
-def in_words(size: int) -> str:
+def readable(size: int) -> str:
     """Return a number of bytes as one reads it."""
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"
 

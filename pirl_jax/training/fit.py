@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pirl_jax.recipe import Recipe
-from pirl_jax.training.budget import FRACTION, SLACK, Budget, allowed, in_words
+from pirl_jax.training.budget import FRACTION, SLACK, Budget, allowed, readable
 from pirl_jax.training.needs import Needs, needs
 from pirl_jax.training.parts import minibatch_of
 from pirl_jax.training.plan import Plan
@@ -52,8 +52,8 @@ def fit(
     if recipe.optimizer.microbatch_size != "auto":
         raise ValueError(
             f"algorithm.optimizer.microbatch_size={recipe.optimizer.microbatch_size} takes "
-            f"{in_words(whole.needs.device)}, and {in_words(int(allowed(budget)))} may be planned with, "
-            f"{1 - SLACK:.0%} of {in_words(budget.size)} ({budget.source}). Lower microbatch_size, or leave "
+            f"{readable(whole.needs.device)}, and {readable(int(allowed(budget)))} may be planned with, "
+            f"{1 - SLACK:.0%} of {readable(budget.size)} ({budget.source}). Lower microbatch_size, or leave "
             "the choice to auto."
         )
     sizes = candidates(minibatch_of(recipe))[1:]
@@ -91,11 +91,11 @@ def _fits(fit: Fit, budget: Budget) -> bool:
 
 
 def _refusal(needs: Needs, budget: Budget) -> str:
-    lying = ", ".join(f"{name} {in_words(size)}" for name, size in needs.lying.items())
+    lying = ", ".join(f"{name} {readable(size)}" for name, size in needs.lying.items())
     return (
-        f"this run does not fit its device: it takes {in_words(needs.device)} even with one point in work "
-        f"at a time ({lying}), and {in_words(int(allowed(budget)))} may be planned with, {1 - SLACK:.0%} of "
-        f"{in_words(budget.size)} ({budget.source}). Use a larger card, "
+        f"this run does not fit its device: it takes {readable(needs.device)} even with one point in work "
+        f"at a time ({lying}), and {readable(int(allowed(budget)))} may be planned with, {1 - SLACK:.0%} of "
+        f"{readable(budget.size)} ({budget.source}). Use a larger card, "
         f"give JAX more of it ({FRACTION}=.9, if no actor shares it), train less "
         "(algorithm.trainable=soft_prompts), or use a smaller policy."
     )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.linear import full_precision
-from pirl_jax.training.budget import Budget, in_words
+from pirl_jax.training.budget import Budget, readable
 from pirl_jax.training.parts import block_of, capacity_of, minibatch_of
 from pirl_jax.training.plan import Plan, size_of
 from pirl_jax.update.minibatch import slots
@@ -99,9 +99,9 @@ def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> list[str]:
         f"to work on {at_a_time} of a minibatch of {minibatch}": needs.update,
         "at most": needs.device,
     }
-    lines = [f"device memory: {in_words(budget.size)} ({budget.source})", *rows_of(device)]
+    lines = [f"device memory: {readable(budget.size)} ({budget.source})", *rows_of(device)]
     if jax.default_backend() != "cpu":
-        lines.append(f"an actor on the same card takes about {in_words(needs.actor)} more")
+        lines.append(f"an actor on the same card takes about {readable(needs.actor)} more")
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
     lines.append(
         f"an update of {points} points: {needs.flops / 1e12:.3g} TFLOP, at best "
@@ -132,4 +132,4 @@ def product_rate() -> float:
 def rows_of(sizes: Mapping[str, int]) -> list[str]:
     """Return a line for each size, by its name."""
     width = max(map(len, sizes))
-    return [f"  {name:<{width}}  {in_words(size):>10}" for name, size in sizes.items()]
+    return [f"  {name:<{width}}  {readable(size):>10}" for name, size in sizes.items()]

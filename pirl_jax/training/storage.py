@@ -14,7 +14,7 @@ from types import MappingProxyType
 from pirl_jax.recipe import Recipe
 from pirl_jax.run_folder.layout import CHECKPOINTS
 from pirl_jax.run_folder.retention import Retention
-from pirl_jax.training.budget import GIB, allowed, budget_of_host, in_words
+from pirl_jax.training.budget import GIB, allowed, budget_of_host, readable
 from pirl_jax.training.kept import keeps
 from pirl_jax.training.needs import rows_of
 from pirl_jax.training.parts import capacity_of
@@ -103,7 +103,7 @@ def table(storage: Storage, shared: bool = False) -> list[str]:
     lines = [] if shared else ["host memory", *rows_of(storage.memory)]
     if storage.mapped:
         lines.append(
-            f"observations beyond that lie in files in {tempfile.gettempdir()}: {in_words(storage.mapped)}"
+            f"observations beyond that lie in files in {tempfile.gettempdir()}: {readable(storage.mapped)}"
         )
     if storage.checkpoints:
         total = {"in all": sum(storage.checkpoints.values())}
@@ -149,8 +149,8 @@ def check(storage: Storage, output_dir: Path, device: int = 0) -> None:
     needed = sum(storage.memory.values()) + device
     if needed > allowed(host):
         raise ValueError(
-            f"this run does not fit this machine's memory: it takes {in_words(needed)}, and "
-            f"{in_words(host.size)} are free. Lower algorithm.rollout.episodes_per_update, max_chunks or "
+            f"this run does not fit this machine's memory: it takes {readable(needed)}, and "
+            f"{readable(host.size)} are free. Lower algorithm.rollout.episodes_per_update, max_chunks or "
             "max_staleness, keep less of the observations in memory (algorithm.rows_gb), or use a larger "
             "machine."
         )
@@ -163,12 +163,12 @@ def _check_disk(storage: Storage, output_dir: Path) -> None:
     free, wanted = shutil.disk_usage(folder).free, sum(storage.checkpoints.values()) - there
     if wanted > free:
         raise ValueError(
-            f"this run's checkpoints take {in_words(wanted)}, and {folder} has {in_words(free)} free. Keep "
+            f"this run's checkpoints take {readable(wanted)}, and {folder} has {readable(free)} free. Keep "
             "fewer (algorithm.checkpoint.keep_last, keep_every, export), or give another --output_dir."
         )
     temporary = Path(tempfile.gettempdir())
     if storage.mapped > shutil.disk_usage(temporary).free:
         raise ValueError(
-            f"{in_words(storage.mapped)} of encoded observations would lie in files in {temporary}, which "
+            f"{readable(storage.mapped)} of encoded observations would lie in files in {temporary}, which "
             "has less room. Set TMPDIR to a folder with more, or raise algorithm.rows_gb."
         )

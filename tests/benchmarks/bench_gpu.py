@@ -41,7 +41,7 @@ from torch_learner import encode as torch_encode  # noqa: E402
 from pirl_jax.likelihood import flow  # noqa: E402
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy  # noqa: E402
 from pirl_jax.linear import PRECISIONS, products_in  # noqa: E402
-from pirl_jax.training.budget import in_words  # noqa: E402
+from pirl_jax.training.budget import readable  # noqa: E402
 from pirl_jax.training.needs import needs  # noqa: E402
 from pirl_jax.training.plan import Observation, Plan  # noqa: E402
 from pirl_jax.xvla.policy import XVLAFlowPolicy  # noqa: E402
@@ -266,11 +266,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def written(found: dict[str, Any]) -> str:
     """Return figures as Markdown."""
     peak = found["memory"]
-    measured = "-" if peak["peak"] is None else in_words(peak["peak"])
+    measured = "-" if peak["peak"] is None else readable(peak["peak"])
     lines = [f"{found['device']}, JAX {found['jax']}, torch {found['torch']}; {GOALS}", ""]
     lines += [timing.header(COLUMNS), *(timing.row(*entry.values()) for entry in found["speeds"]), ""]
     lines.append(
-        f"memory of an update at size {peak['size']}: planned {in_words(peak['planned'])}, peak {measured}, "
+        f"memory of an update at size {peak['size']}: planned {readable(peak['planned'])}, peak {measured}, "
         f"peak ÷ plan {timing.cell(peak['peak ÷ plan'])}"
     )
     names = tuple(found["precisions"][0])

@@ -18,7 +18,7 @@ from bridge.launch import command as launch
 from bridge.launch import facts
 from bridge.libero import record
 from bridge.settings.learner_config import check_seed
-from pirl_jax import learner
+from pirl_jax import learner, serve
 from pirl_jax.ending import fail
 from pirl_jax.run_folder.lock import occupied, set_aside
 
@@ -110,6 +110,15 @@ def test_without_a_place_for_it_python_prints_the_traceback(run, tmp_path, monke
     with pytest.raises(KeyError):
         learner.run_command(print, broken)
     assert not (tmp_path / "output").exists()
+
+
+def test_a_policy_server_which_has_no_folder_prints_the_traceback(run, tmp_path, monkeypatch):
+    """It would lie in a temporary one that goes with the process."""
+    arguments = [f"--config_path={tmp_path}/run.json", f"--policy.path={tmp_path}/base"]
+    monkeypatch.setattr(sys, "argv", ["serve", *arguments])
+    monkeypatch.setattr(serve, "serve", broken)
+    with pytest.raises(KeyError):
+        serve.main()
 
 
 def record_command(monkeypatch, folder):

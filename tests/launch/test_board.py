@@ -12,7 +12,7 @@ from bridge.launch import board
 from bridge.launch.board import Lines, Screen, run_line
 from bridge.launch.pace import pace_of
 from bridge.wire.protocol import ActorStatus, Status
-from bridge.wire.reminder import in_words
+from bridge.wire.reminder import status_in_words
 from pirl_jax.training.metrics import duration
 
 
@@ -55,7 +55,7 @@ def test_the_runs_line_says_what_is_done_and_what_is_waited_for(house):
     assert "learns from its 64 episodes" in run_line(launch)
     for arrived in (37, 64):  # the learner's own log says the same
         launch.status = Status(1, 2, 10, 3, arrived, 64, 64, 5, [])
-        assert in_words(launch.status).removeprefix("update 3 ") in run_line(launch)
+        assert status_in_words(launch.status).removeprefix("update 3 ") in run_line(launch)
     launch.status = None
     assert "update 4 of 10" in run_line(launch)
     assert "waiting for the learner to listen" in run_line(launch)

@@ -11,8 +11,9 @@ from stand_in import save
 from test_learner import free_port, write_config
 
 from bridge.launch import command, facts, plan
-from bridge.launch.actor import environment
+from bridge.launch.actor import Actor
 from bridge.launch.facts import Facts
+from bridge.launch.policy_server import PolicyServer
 from pirl_jax.recipe import LaunchConfig
 
 PLUGIN = "--env.discover_packages_path=bridge.plugin"
@@ -177,11 +178,15 @@ def test_a_number_of_actors_that_is_none_is_refused(prepare, count):
 
 def test_devices_are_dealt_out_in_turn():
     settings = LaunchConfig(threads=2, devices=(4, 5), egl_devices=(7,))
-    cuda = [environment(settings, number)["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    cuda = [Actor.environment(settings, number)["CUDA_VISIBLE_DEVICES"] for number in range(3)]
     assert cuda == ["4", "5", "4"]
-    assert environment(settings, 1)["MUJOCO_EGL_DEVICE_ID"] == "7"
-    assert environment(settings, 1)["OMP_NUM_THREADS"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in environment(LaunchConfig(), 0)
+    assert Actor.environment(settings, 1)["MUJOCO_EGL_DEVICE_ID"] == "7"
+    assert Actor.environment(settings, 1)["OMP_NUM_THREADS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in Actor.environment(LaunchConfig(), 0)
+    servers = LaunchConfig(devices=(4, 5), server_devices=(2, 3))
+    assert [PolicyServer.environment(servers, n) for n in (0, 3)] == [
+        {"CUDA_VISIBLE_DEVICES": n} for n in "23"
+    ]
 
 
 def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):

@@ -242,13 +242,14 @@ def test_asked_twice_everything_is_killed_at_once(house):
 
 
 def test_asked_while_the_last_processes_end_they_are_killed_at_once(house):
-    launch = house({"learner": ["finish"], "0": ["run"]})
+    launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
     launch.signal("0", signal.SIGSTOP)  # it does not end
+    launch.signal("learner", signal.SIGTERM)
     launch.until(lambda: launch.outcome is not None)
     threading.Timer(0.5, launch.supervisor.ask_to_stop).start()
     started = time.monotonic()
-    assert launch.end().end == "finished"
+    assert launch.end().end == "stopped"
     assert time.monotonic() - started < 5
 
 

@@ -10,7 +10,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny_libero import LENGTH, SIZE, libero_policy_config, write_libero_config
 
 from bridge import plugin
-from bridge.plugin.parsing import in_words
+from bridge.plugin.parsing import error_in_words
 from bridge.settings.learner_config import episode_spec
 from bridge.weights.export import policy_config
 
@@ -100,7 +100,7 @@ def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, env, mes
 def test_a_rule_that_does_not_exist_is_refused_when_the_config_is_read(tmp_path, env, message):
     with pytest.raises(DraccusException) as caught:
         load(write_libero_config(tmp_path, **env))
-    assert message in in_words(caught.value)
+    assert message in error_in_words(caught.value)
 
 
 def test_a_policy_whose_actions_are_not_ee6d_is_refused():

@@ -18,7 +18,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import INSTRUCTION, build_tokenizer, tiny_policy_config, write_run_config
 
 import bridge.plugin
-from bridge.plugin.parsing import in_words
+from bridge.plugin.parsing import error_in_words
 
 bridge.plugin.register()
 
@@ -118,7 +118,7 @@ def test_an_address_at_which_grpc_would_listen_elsewhere_is_refused(tmp_path, ad
     path = write_run_config(tmp_path, 50051, algorithm={"actor_learner_config": address})
     with pytest.raises(Exception) as error:
         load(path)
-    assert re.search(words, in_words(error.value))
+    assert re.search(words, error_in_words(error.value))
 
 
 def test_an_unknown_key_is_refused(tmp_path):
@@ -164,7 +164,7 @@ def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, override
     path = write_run_config(tmp_path, 50051, **overrides)
     with pytest.raises((ValueError, DraccusException)) as error:
         load(path).validate()
-    assert re.search(message, in_words(error.value))
+    assert re.search(message, error_in_words(error.value))
 
 
 def test_a_policy_that_is_no_flow_policy_is_refused_by_name(tmp_path):

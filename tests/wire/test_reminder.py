@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bridge.wire.protocol import ActorStatus, Status
-from bridge.wire.reminder import Reminder, in_words
+from bridge.wire.reminder import Reminder, status_in_words
 
 STANDING = Status(
     run=7,
@@ -57,8 +57,8 @@ def test_an_update_a_minute_needs_no_words(heard):
 
 
 def test_what_is_there_is_learned_from():
-    assert in_words(with_(arrived=64)) == "update 4 learns from its 64 episodes"
-    assert in_words(with_(actors=STANDING.actors[:1])).endswith("1 actor, 12 being played")
+    assert status_in_words(with_(arrived=64)) == "update 4 learns from its 64 episodes"
+    assert status_in_words(with_(actors=STANDING.actors[:1])).endswith("1 actor, 12 being played")
 
 
 def test_an_evaluation_that_is_under_way_is_said():
