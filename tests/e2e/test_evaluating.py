@@ -45,9 +45,10 @@ def run(folder: Path, *flags: str, actors: int = 2, steps: int = 4, **settings) 
     with ExitStack() as processes:
         learner = start(folder / "log", f"--config_path={config}", f"--steps={steps}", *flags)
         processes.enter_context(learner)
+        wait_for(lambda: "waiting for actors" in (folder / "log").read_text(), 300)
         for i in range(actors):
             processes.enter_context(actor(folder, f"actor{i}", config, *flags))
-        assert learner.wait(240) == 0, (folder / "log").read_text()[-2000:]
+        assert learner.wait(400) == 0, (folder / "log").read_text()[-2000:]
     return rows_of(folder)
 
 
@@ -131,16 +132,20 @@ def test_an_evaluation_that_a_kill_meets_is_made_again_and_counts_once(tmp_path)
     )
     last = tmp_path / "output/checkpoints/last"
     flags = ("--steps=4", "--save_freq=1", *EVALUATING)
-    with actor(tmp_path, "actor0", config, *flags), actor(tmp_path, "actor1", config, *flags) as mortal:
+    with ExitStack() as processes:
         with start(tmp_path / "log", f"--config_path={config}", *flags) as learner:
-            wait_for(lambda: last.is_symlink() and last.readlink() == Path("000002"), 200)
+            wait_for(lambda: "waiting for actors" in (tmp_path / "log").read_text(), 300)
+            _, mortal = (
+                processes.enter_context(actor(tmp_path, f"actor{i}", config, *flags)) for i in range(2)
+            )
+            wait_for(lambda: last.is_symlink() and last.readlink() == Path("000002"), 400)
             learner.kill()
             learner.wait()
             mortal.kill()
         before = evaluations(rows_of(tmp_path))
         resume = [f"--config_path={last / 'pretrained_model/train_config.json'}", "--resume=true"]
         with start(tmp_path / "log2", *resume, *flags) as learner:
-            assert learner.wait(240) == 0, (tmp_path / "log2").read_text()[-2000:]
+            assert learner.wait(400) == 0, (tmp_path / "log2").read_text()[-2000:]
     rows = rows_of(tmp_path)
     assert [row["step"] for row in updates(rows)] == [1, 2, 3, 4]
     found = evaluations(rows)

@@ -22,7 +22,7 @@ def test_the_learning_curve_is_drawn_with_gaps_in_the_metrics(tmp_path):
 def test_a_runs_own_evaluations_are_a_second_curve_with_its_interval(tmp_path):
     def drawn(name, rows):
         learning_curve(rows, tmp_path / name, "π-RL")
-        return imageio.imread(tmp_path / name)
+        return imageio.imread(tmp_path / name).astype(int)
 
     updates = [{"step": i, "train/success_rate": 0.3, "train/approx_kl": 0.1} for i in range(1, 5)]
     evaluations = [

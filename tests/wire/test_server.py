@@ -34,7 +34,7 @@ from bridge.wire.inbox import Counts, Inbox
 from bridge.wire.protocol import MESSAGE_ID_KEY
 from bridge.wire.server import PORT_KEY, LearnerServer
 from pirl_jax.rollout.assignments import Assignments, Verdict
-from pirl_jax.rollout.evaluation import Evaluation, spread
+from pirl_jax.rollout.evaluation import Evaluation, Outcome, spread
 
 WAIT_S = 20.0
 RECONNECT_FAST = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
@@ -43,7 +43,7 @@ RECONNECT_FAST = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconne
 class AnyEpisode(Assignments):
     """Wants whatever arrives: most of these tests are about the way there."""
 
-    def deliver(self, number: int, seed: int) -> Verdict:
+    def deliver(self, number: int, seed: int, outcome: Outcome | None = None) -> Verdict:
         return Verdict.WANTED
 
 
