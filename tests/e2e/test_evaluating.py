@@ -8,7 +8,6 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from dense_reward import ENV_ID
 from test_assignment import actor
 from test_learner import flatten, free_port, start, wait_for, write_config
 
@@ -93,12 +92,8 @@ def test_training_is_the_same_bit_for_bit_and_what_is_evaluated_is_held_out(tmp_
 def test_with_updates_ahead_an_evaluation_is_still_of_one_version(tmp_path, inference):
     """Whoever acts; and its picture, its place on the console and its score of the checkpoint are there."""
     served = {"inference": "served", "serve": {"max_batch": 2}} if inference == "served" else {}
-    algorithm = {
-        **served,
-        "rollout": {"episodes_per_update": 4, "max_staleness": 2},
-        "optimizer": {"lr": 1e-3},
-    }
-    env = {"max_episode_steps": 24, "gym_id": ENV_ID}
+    algorithm = {**served, "rollout": {"episodes_per_update": 4, "max_staleness": 2}}
+    env = {"gym_id": "coin_env:Coin-v0", "gym_kwargs": {"seconds": 0.05}}
     rows = run(tmp_path, "--save_freq=1", *EVALUATING, algorithm=algorithm, env=env)
     found = evaluations(rows)
     assert [row["step"] for row in found] == [0, 2, 4]
