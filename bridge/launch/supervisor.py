@@ -74,8 +74,8 @@ class Supervisor:
             for number in range(plan.settings.actors)
         ]
         self.policy_servers = [
-            PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest)
-            for number in range(plan.policy_servers)
+            PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest, address)
+            for number, address in enumerate(plan.policy_servers)
         ]
         self.status: Status | None = None
         self._line = line or StatusLine(plan.address)

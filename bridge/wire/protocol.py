@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -157,6 +157,8 @@ class Status:
     """Those of them that have not arrived."""
     actors: list[ActorStatus]
     """Who has registered and is not gone."""
+    servers: list[str] = field(default_factory=list)
+    """Addresses of the policy servers of other processes that are there."""
 
 
 def encode(message: Any) -> bytes:

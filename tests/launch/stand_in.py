@@ -2,7 +2,8 @@
 
 ``python -m stand_in ROLE BEHAVIOUR FOLDER OUTPUT_DIR``. A role that lives touches ``FOLDER/ROLE.beat``.
 Behaviours: ``run`` until SIGTERM, at which the learner saves, ``slow``ly if it is to; ``exit STATUS WORDS``;
-``finish`` after a moment; ``silent WORDS``, which says them and never comes to life.
+``finish`` after a moment, once so many others live; ``silent WORDS``, which says them and never comes to
+life.
 """
 
 import json
@@ -44,7 +45,12 @@ def main() -> None:
             lambda *_: (time.sleep(save_s), save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)),
         )
     started = time.monotonic()
-    while word != "finish" or time.monotonic() - started < 0.5:
+    others = int(rest[0]) if word == "finish" and rest else 0
+    while (
+        word != "finish"
+        or time.monotonic() - started < 0.5
+        or len(list(Path(folder).glob("[0-9]*.beat"))) < others
+    ):
         (Path(folder) / f"{role}.beat").write_text(str(os.getpid()))
         time.sleep(BEAT_S)
     save(Path(output_dir), 10)
