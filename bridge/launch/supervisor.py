@@ -150,7 +150,7 @@ class Supervisor:
         Args:
             show: Called now and then meanwhile.
         """
-        if self.learner.process is not None:
+        if self.learner.process is not None and not self.stopping:  # asked twice it would not save
             self.learner.process.terminate()
         for server in self.policy_servers:
             server.end()

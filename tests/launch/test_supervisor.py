@@ -242,6 +242,17 @@ def test_asked_twice_everything_is_killed_at_once(house):
     assert not launch.processes["0"].running
 
 
+def test_what_goes_wrong_while_the_learner_saves_does_not_keep_it_from_saving(house):
+    launch = house({"learner": ["slow"], "0": ["run"]})
+    launch.until(lambda: launch.beats("learner"))
+    launch.supervisor.ask_to_stop()
+    launch.supervisor.step(time.monotonic())
+    time.sleep(0.5)  # it has heard of it
+    launch.supervisor.close()  # as after an error
+    assert launch.processes["learner"].poll() == 128 + signal.SIGTERM
+    assert (launch.output_dir / "checkpoints" / "last").exists()
+
+
 def test_asked_while_the_last_processes_end_they_are_killed_at_once(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
