@@ -26,7 +26,7 @@ from pirl_jax.run_folder.layout import CURVE, read_step
 from pirl_jax.run_folder.lock import occupied
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.training import checkpoint, compilations, loop, storage
-from pirl_jax.training.budget import budget, give_back_what_is_freed
+from pirl_jax.training.budget import budget, check_device, give_back_what_is_freed
 from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
@@ -261,6 +261,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
     recipe = run.recipe
+    check_device(recipe.launch.learner_devices, "algorithm.launch.learner_devices")
     service, beside = None, {}
     if recipe.serve.mode == "learner":
         service, beside = policy_service(run, lambda: assignments.playing)

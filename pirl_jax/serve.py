@@ -19,7 +19,7 @@ from pirl_jax.ending import Stop
 from pirl_jax.learner import command, load
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.training import compilations
-from pirl_jax.training.budget import give_back_what_is_freed
+from pirl_jax.training.budget import check_device, give_back_what_is_freed
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def serve(cfg: Any, number: int) -> None:
             "there is nothing to serve: policy servers of their own are for algorithm.inference=served and "
             f"algorithm.serve.mode=process; got {recipe.inference} and {recipe.serve.mode}."
         )
+    check_device(recipe.launch.server_devices, "algorithm.launch.server_devices")
     run, trainable, frozen = load(cfg)
     del trainable  # the learner sends it
     compilations.keep_on_disk()

@@ -43,8 +43,8 @@ class Plan:
     """Arguments of the first learner."""
     actor: tuple[str, ...]
     """Arguments of every actor, but for its number and its folder."""
-    policy_servers: int = 0
-    """Processes of their own that act for the actors."""
+    policy_servers: tuple[str, ...] = ()
+    """Address of each process of its own that acts for the actors."""
     begun: int | None = None
     """The update that it goes on from; None: it begins."""
 
@@ -90,7 +90,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
         given=given,
         learner=(*_without(learner, _OUTPUT), f"{_OUTPUT}{output_dir}"),
         actor=_actor_arguments(given, learner, facts),
-        policy_servers=len(facts.policy_servers),
+        policy_servers=tuple(f"{host}:{port}" for host, port in facts.policy_servers),
         begun=None if (config := _resumed_config(learner)) is None else read_step(config.parents[1]),
     )
 

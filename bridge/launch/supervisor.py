@@ -74,8 +74,8 @@ class Supervisor:
             for number in range(plan.settings.actors)
         ]
         self.policy_servers = [
-            PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest)
-            for number in range(plan.policy_servers)
+            PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest, address)
+            for number, address in enumerate(plan.policy_servers)
         ]
         self.status: Status | None = None
         self._line = line or StatusLine(plan.address)
@@ -150,7 +150,7 @@ class Supervisor:
         Args:
             show: Called now and then meanwhile.
         """
-        if self.learner.process is not None:
+        if self.learner.process is not None and not self.stopping:  # asked twice it would not save
             self.learner.process.terminate()
         for server in self.policy_servers:
             server.end()

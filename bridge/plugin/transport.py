@@ -87,7 +87,7 @@ class Outage:
         """Wait before the next attempt; False if the actor was told to stop meanwhile."""
         if self._since is None:
             self._since = time.monotonic()
-            log.warning("%s: %s. Trying again until the learner is back.", self._what, reason)
+            log.warning("%s: %s. Trying again until there is an answer.", self._what, reason.rstrip("."))
         stopped = self._stop.wait(self._delay)
         self._delay = min(2 * self._delay, _LAST_DELAY)
         return not stopped
@@ -95,7 +95,7 @@ class Outage:
     def over(self) -> None:
         """Note a success."""
         if self._since is not None:
-            log.info("%s: the learner is back after %.1f s.", self._what, time.monotonic() - self._since)
+            log.info("%s: answered again after %.1f s.", self._what, time.monotonic() - self._since)
         self._since, self._delay = None, _FIRST_DELAY
 
 

@@ -129,6 +129,7 @@ class AssignmentService:
     def status(self) -> Status:
         """Return how the run stands, with those first of whom most was heard lately."""
         standing, now = self._assignments.standing(self._goal.episodes), time.monotonic()
+        servers = [] if self._policy_servers is None else self._policy_servers.addresses()
         with self._lock:
             actors = sorted(self._actors.values(), key=lambda actor: -actor.seen)[:_NAMED_IN_STATUS]
             shown = [
@@ -146,6 +147,7 @@ class AssignmentService:
             updates=self._goal.updates,
             awaited=self._goal.episodes,
             actors=shown,
+            servers=servers[:_NAMED_IN_STATUS],
             **asdict(standing),
         )
 

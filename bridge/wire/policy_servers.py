@@ -62,6 +62,12 @@ class PolicyServers:
                 self._of_actor[actor] = min(self._servers, key=lambda server: actors[server])
             return self._servers[self._of_actor[actor]].address
 
+    def addresses(self) -> list[str]:
+        """Return where the servers are that are there."""
+        with self._lock:
+            self._forget_the_gone()
+            return sorted({server.address for server in self._servers.values()})
+
     def leave(self, actor: str) -> None:
         """Note that an actor is gone."""
         with self._lock:

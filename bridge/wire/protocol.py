@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -161,6 +161,8 @@ class Status:
     """Episodes of the newest evaluation; 0 where there has been none."""
     evaluated: int = 0
     """Those of them that are over."""
+    servers: list[str] = field(default_factory=list)
+    """Addresses of the policy servers of other processes that are there."""
 
 
 def encode(message: Any) -> bytes:

@@ -1,10 +1,11 @@
-"""The memory that a learner may use."""
+"""The device that a process computes on, and the memory that it may use."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,26 @@ class Budget:
     size: int
     source: str
     """Where the number is from, in words."""
+
+
+def check_device(asked_for: Sequence[int], setting: str) -> None:
+    """Check that a process which ``pirl-launch`` has given GPUs has found some.
+
+    JAX would compute on the CPU without a word.
+
+    Args:
+        asked_for: their numbers; none: nobody has asked for any.
+        setting: by which.
+
+    Raises:
+        ValueError: It has found none.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked_for and visible and jax.default_backend() == "cpu":
+        raise ValueError(
+            f"{setting}={list(asked_for)}, and JAX finds no GPU {visible}. See which there are (nvidia-smi), "
+            "and whether JAX is installed for CUDA (pip install -e '.[cuda13]'), or unset it."
+        )
 
 
 def budget(memory_gb: float | None, setting: str) -> Budget:

@@ -12,6 +12,7 @@ from bridge.settings.learner_config import check_seed
 from bridge.settings.resumed import check_place
 from pirl_jax import learner
 from pirl_jax.training import checkpoint
+from pirl_jax.training.budget import check_device
 
 
 @pytest.mark.parametrize(("size", "before", "begins"), [(1, 8, 30), (8, 1, 32), (15, 1, 30), (8, 8, 30)])
@@ -52,6 +53,15 @@ def test_a_run_is_saved_often_enough_unless_it_says_how_often(save_freq, due):
         assert cadence.due(update, 900) == (cadence.due(update, 0) or save_freq == 20_000)
     cfg.save_checkpoint = False
     assert not any(learner.cadence_of(cfg).due(update, 1e6) for update in range(1, 25))
+
+
+def test_gpus_that_are_not_there_are_not_replaced_by_the_cpu_without_a_word(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # as pirl-launch does
+    with pytest.raises(ValueError, match=r"launch.learner_devices=\[7\], and JAX finds no GPU 7\. See which"):
+        check_device((7,), "algorithm.launch.learner_devices")
+    check_device((), "algorithm.launch.learner_devices")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    check_device((7,), "algorithm.launch.learner_devices")  # started by hand
 
 
 def test_a_checkpoint_of_one_run_is_not_gone_on_with_in_the_folder_of_another(tmp_path):

@@ -82,7 +82,7 @@ def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_p
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert max(row["train/actor_learner_logprob_gap"] for row in rows) < GAP
-    assert "the learner is back" in (tmp_path / "actor0.log").read_text()
+    assert "Policy server: answered again after" in (tmp_path / "actor0.log").read_text()
 
 
 def test_servers_of_their_own_act_for_groups_and_may_be_killed_as_actors_may(tmp_path):

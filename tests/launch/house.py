@@ -66,7 +66,8 @@ class Stage:
         actors = [
             ActorStatus(name, round(1000 * max(0, s)), 2, 1) for name, s in silent.items() if name.isdecimal()
         ]
-        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors)
+        servers = [name for name, s in silent.items() if name.startswith("server") and s < 1]
+        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors, servers)
 
     def close(self) -> None:
         """Hang up."""
@@ -114,7 +115,7 @@ class House(Stage):
             given=("--config_path=cfg.json", "--seed=3"),
             learner=("--config_path=cfg.json", "--seed=3", f"--output_dir={self.output_dir}"),
             actor=("--config_path=cfg.json", "--env.discover_packages_path=bridge.plugin"),
-            policy_servers=sum(name.startswith("server") for name in self.behaviours),
+            policy_servers=tuple(name for name in self.behaviours if name.startswith("server")),
         )
         self.said: list[str] = []
         self.outcome: Outcome | None = None

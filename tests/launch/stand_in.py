@@ -2,7 +2,8 @@
 
 ``python -m stand_in ROLE BEHAVIOUR FOLDER OUTPUT_DIR``. A role that lives touches ``FOLDER/ROLE.beat``.
 Behaviours: ``run`` until SIGTERM, at which the learner saves, ``slow``ly if it is to; ``exit STATUS WORDS``;
-``finish`` after a moment; ``silent WORDS``, which says them and never comes to life.
+``finish`` after a moment, once so many others live; ``silent WORDS``, which says them and never comes to
+life.
 """
 
 import json
@@ -27,6 +28,14 @@ def save(output_dir: Path, step: int) -> None:
     last.symlink_to(checkpoint.name)
 
 
+def stop(output_dir: Path, seconds: float) -> None:
+    """Save, which takes so long, and end; a second signal ends at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(seconds)
+    save(output_dir, 3)
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> None:
     """Behave."""
     role, behaviour, folder, output_dir = sys.argv[1:5]
@@ -38,13 +47,14 @@ def main() -> None:
         print(*rest, flush=True)
         time.sleep(600)
     if role == "learner":
-        save_s = 1.0 if word == "slow" else 0.0
-        signal.signal(
-            signal.SIGTERM,
-            lambda *_: (time.sleep(save_s), save(Path(output_dir), 3), sys.exit(128 + signal.SIGTERM)),
-        )
+        signal.signal(signal.SIGTERM, lambda *_: stop(Path(output_dir), 1.0 if word == "slow" else 0.0))
     started = time.monotonic()
-    while word != "finish" or time.monotonic() - started < 0.5:
+    others = int(rest[0]) if word == "finish" and rest else 0
+    while (
+        word != "finish"
+        or time.monotonic() - started < 0.5
+        or len(list(Path(folder).glob("[0-9]*.beat"))) < others
+    ):
         (Path(folder) / f"{role}.beat").write_text(str(os.getpid()))
         time.sleep(BEAT_S)
     save(Path(output_dir), 10)

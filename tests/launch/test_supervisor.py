@@ -9,6 +9,7 @@ import pytest
 from house import House
 from stand_in import save
 
+from bridge.launch import policy_server
 from bridge.launch.board import run_line, state
 
 REFUSED = "error: the learner refused this actor: it is another's."
@@ -29,7 +30,7 @@ def house(tmp_path):
 
 
 def test_actors_are_started_once_the_learner_listens_each_in_a_folder_of_its_own(house):
-    launch = house({"learner": ["finish"], "0": ["run"], "1": ["run"]})
+    launch = house({"learner": ["finish 2"], "0": ["run"], "1": ["run"]})
     launch.until(lambda: launch.starts("learner"))
     assert [name for name, _ in launch.started] == ["learner"]
     launch.until(lambda: launch.beats("0", "1"))
@@ -241,6 +242,17 @@ def test_asked_twice_everything_is_killed_at_once(house):
     assert not launch.processes["0"].running
 
 
+def test_what_goes_wrong_while_the_learner_saves_does_not_keep_it_from_saving(house):
+    launch = house({"learner": ["slow"], "0": ["run"]})
+    launch.until(lambda: launch.beats("learner"))
+    launch.supervisor.ask_to_stop()
+    launch.supervisor.step(time.monotonic())
+    time.sleep(0.5)  # it has heard of it
+    launch.supervisor.close()  # as after an error
+    assert launch.processes["learner"].poll() == 128 + signal.SIGTERM
+    assert (launch.output_dir / "checkpoints" / "last").exists()
+
+
 def test_asked_while_the_last_processes_end_they_are_killed_at_once(house):
     launch = house({"0": ["run"]})
     launch.until(lambda: launch.beats("0"))
@@ -279,6 +291,20 @@ def test_policy_servers_are_started_with_the_learner_and_again_when_they_end(hou
     launch.supervisor.ask_to_stop()
     assert launch.end().end == "stopped"
     assert not any(process.running for process in launch.processes.values())
+
+
+def test_a_policy_server_that_stands_still_is_killed_and_started_again(house, monkeypatch):
+    monkeypatch.setattr(policy_server, "GONE_AFTER_S", 0.1)
+    launch = house({"0": ["run"], "server0": ["silent loading", "run", "run"]}, hang_after_s=3.0)
+    launch.until(lambda: launch.beats("0"))
+    time.sleep(4)
+    assert launch.starts("server0") == 1  # one that loads is left alone
+    launch.signal("server0", signal.SIGKILL)
+    launch.until(lambda: launch.beats("server0"))
+    launch.signal("server0", signal.SIGSTOP)
+    launch.until(lambda: launch.starts("server0") == 3 and launch.beats("server0"))
+    assert any(line.startswith("policy server 0 was not heard of for ") for line in launch.said)
+    assert launch.starts("0") == 1
 
 
 def test_a_run_whose_policy_servers_are_all_refused_is_saved_and_ends_with_the_reason(house):

@@ -9,7 +9,7 @@ import pytest
 from bridge.plugin.assigned import AssignedEpisodes
 from bridge.wire import policy_servers, protocol, record
 from bridge.wire.policy_servers import PolicyServers
-from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered
+from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, Status
 from bridge.wire.server import LearnerServer
 from pirl_jax.rollout.assignments import Assignments
 
@@ -39,6 +39,7 @@ def test_a_server_that_is_gone_leaves_its_actors_to_the_others(monkeypatch):
     monkeypatch.setattr(policy_servers, "GONE_AFTER_S", 0.1)
     time.sleep(0.2)
     servers.offer(offer("s2", "h:2"))
+    assert servers.addresses() == ["h:2"]
     assert servers.choose("a") == "h:2"
 
 
@@ -81,6 +82,8 @@ def test_an_actor_waits_for_a_server_and_is_told_where_it_is():
         assert heard[0].startswith("UNAVAILABLE No policy server is there: start python -m pirl_jax.serve")
         reply = protocol.decode(Offered, call(protocol.encode(offer("s", "h:1"))))
         assert reply.run == learner.run
+        status = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.STATUS}")(b"{}")
+        assert protocol.decode(Status, status).servers == ["h:1"]
         channel.close()
 
 
