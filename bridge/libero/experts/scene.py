@@ -28,6 +28,8 @@ class Hand:
     """Unit vector from the palm to the finger tips, [3]."""
     closing_angle: float
     """Of the line along which the fingers close, in the horizontal plane, radians."""
+    base: np.ndarray
+    """Where the arm stands, in the horizontal plane, [2], metres."""
 
 
 class Scene:
@@ -76,12 +78,14 @@ class Scene:
 
     def hand(self) -> Hand:
         """Return the gripper's present pose."""
-        controller, sim = self._domain.robots[0].controller, self._domain.sim
+        robot, sim = self._domain.robots[0], self._domain.sim
+        controller = robot.controller
         slide = sim.data.xaxis[sim.model.joint_name2id(_FINGER)]
         return Hand(
             np.array(controller.ee_pos),
             np.array(controller.ee_ori_mat)[:, 2],
             math.atan2(slide[1], slide[0]),
+            np.array(robot.base_pos[:2]),
         )
 
     @cached_property
