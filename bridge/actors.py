@@ -49,7 +49,8 @@ class Port:
         address, served = self.recipe.actor_learner_config, self.recipe.inference == "served"
         policy, apart = None, served and self.service is None
         if service := self.service:
-            policy = lambda own, stopping: ActService(service, self.spec, lambda: own, stopping)  # noqa: E731
+            most = 2 * self.recipe.max_actors
+            policy = lambda own, stopping: ActService(service, self.spec, lambda: own, stopping, most)  # noqa: E731
         return LearnerServer(
             address.learner_host,
             address.learner_port,

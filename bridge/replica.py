@@ -29,6 +29,8 @@ _OFFER_EVERY_S = 2.0
 _CALL_TIMEOUT_S = 10.0
 _POLL_S = 0.5
 _STOP_GRACE_S = 0.5
+_SPARE_CALLS = 4
+"""To say that there is no room for more."""
 
 
 class Replica:
@@ -45,6 +47,7 @@ class Replica:
         learner: Address of the learner, ``host:port``.
         agreement: What it must have in common with it: dotted name → JSON value.
         shapes: Of the trainable parameters.
+        most: Questions that may be there at a time.
         stop: Set when the server should end; set by this class when the learner refuses it.
 
     Attributes:
@@ -61,13 +64,14 @@ class Replica:
         learner: str,
         agreement: Mapping[str, Any],
         shapes: Params,
+        most: int,
         stop: threading.Event,
     ) -> None:
         self._service, self._shapes, self._stop = service, shapes, stop
         self._host, self.port, self._agreement = host, port, dict(agreement)
         self._run = 0
         self.refused: str | None = None
-        self._act = ActService(service, spec, lambda: self._run, stop)
+        self._act, self._calls = ActService(service, spec, lambda: self._run, stop, most), most + _SPARE_CALLS
         self._channel = LearnerChannel(open_channel(learner), stop)
         self._server: grpc.Server | None = None
 
@@ -78,7 +82,8 @@ class Replica:
             OSError: The port is in use, or the address is not this machine's.
         """
         server = grpc.server(
-            ThreadPoolExecutor(256, thread_name_prefix="policy-server"),
+            ThreadPoolExecutor(self._calls, thread_name_prefix="policy-server"),
+            maximum_concurrent_rpcs=self._calls,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),

@@ -17,18 +17,20 @@ import jax
 
 from pirl_jax.command import run_command
 from pirl_jax.ending import Stop, end
+from pirl_jax.files import write_file
 from pirl_jax.linear import check_precision
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.shelf import Shelf
-from pirl_jax.run_folder.layout import read_step
+from pirl_jax.run_folder.layout import CURVE, read_step
 from pirl_jax.run_folder.lock import occupied
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.training import checkpoint, compilations, loop, storage
 from pirl_jax.training.budget import budget, give_back_what_is_freed
+from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
-from pirl_jax.training.metrics import MetricsWriter, wandb_sinks
+from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, updates, wandb_sinks
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
@@ -138,7 +140,7 @@ def fitted(
     recipe = run.recipe
     memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
     cadence = cadence_of(cfg)
-    every = cadence.updates or cfg.steps
+    every = cadence.every or cfg.steps
     count = cfg.steps // every + 1 if saves and cadence.saves else 0
     export = size_of(run.frozen) + size_of(run.shapes.params)
     sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, every, recipe.checkpoint)
@@ -190,10 +192,12 @@ def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
 def cadence_of(cfg: Any) -> Cadence:
     """Return when a run is saved: as ``save_freq`` says, or, where nobody has set it, often enough for RL.
 
-    LeRobot's own default is for the short steps of supervised training.
+    LeRobot's own default is for the short steps of supervised training. What is evaluated is saved, too.
     """
+    from bridge.settings.evaluation import evaluation_freq
+
     if cfg.save_freq == type(cfg).save_freq:
-        return Cadence(SAVE_UPDATES, SAVE_MINUTES, cfg.save_checkpoint)
+        return Cadence(SAVE_UPDATES, SAVE_MINUTES, cfg.save_checkpoint, evaluation_freq(cfg))
     return Cadence(max(0, cfg.save_freq), 0, cfg.save_checkpoint)
 
 
@@ -251,6 +255,7 @@ def learn(cfg: Any) -> None:
 def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     """Return what may have stopped the run, and the updates that are done."""
     from bridge.actors import Port, assignments_of
+    from bridge.settings.evaluation import of_run
     from bridge.weights.export import export_pretrained
 
     give_back_what_is_freed()
@@ -275,11 +280,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
-    on_cpu = jax.default_backend() == "cpu"
-    kept = Kept() if keeps(parts.recipe.watchdog, size_of(train_state), on_cpu) else None
-    what = "those before the update that runs are saved, and it is given up"
-    if kept is None:
-        what += " unless it has begun to change the policy: then it is finished first"
+    kept, what = _kept(parts.recipe, train_state)
     port = Port(recipe, run.spec, run.agreement, service)
     with (
         service or nullcontext(),
@@ -288,18 +289,22 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
         stop = Stop(what)
         trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
-            checkpoint.CheckpointWriter(output_dir, cfg.steps, recipe.checkpoint) as writer,
+            checkpoint.CheckpointWriter(
+                output_dir, cfg.steps, recipe.checkpoint, done if cfg.resume else None
+            ) as writer,
             MetricsWriter(output_dir, done, trackers) as log,
         ):
             logger.info(
                 "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
                 "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
             )
-            updates = loop.run(
+            recorded = next(reversed(evaluated(read(log.path))), None)
+            evaluations = Evaluations(**of_run(cfg), recorded=recorded["step"] if recorded else None)
+            turns = loop.run(
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(server.get, partial(port.publish, server), assignments, report),
+                loop.Actors(server.get, partial(port.publish, server), assignments, report, evaluations),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
@@ -311,15 +316,44 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
             saves = Saves(writer, cadence_of(cfg), export, run.about, kept)
             if kept is not None:
                 saves.at_once(stop)
+            if recorded and recorded["step"] == done and recorded.get(PC_SUCCESS) is not None:
+                saves.evaluated(done, recorded[PC_SUCCESS])  # its writer may have been killed before it did
             try:
-                for update in updates:
-                    done = update.number
+                for turn in turns:
+                    if isinstance(turn, Evaluated):
+                        _note(turn, log, saves, output_dir)
+                        continue
+                    done = turn.number
                     more = {"train/save_s": writer.seconds} | (service.metrics() if service else {})
-                    log.write(done, update.metrics | more | service_metrics(server.stats()))
-                    saves.after(done, update.state, update.metrics["train/success_rate"])
+                    log.write(done, turn.metrics | more | service_metrics(server.stats()))
+                    saves.after(done, turn.state, turn.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
     return stop, done
+
+
+def _kept(recipe: Recipe, train_state: state.TrainState) -> tuple[Kept | None, str]:
+    """Return what keeps the state before an update, if anything does, and what a signal then has done."""
+    what = "those before the update that runs are saved, and it is given up"
+    if keeps(recipe.watchdog, size_of(train_state), jax.default_backend() == "cpu"):
+        return Kept(), what
+    return None, f"{what} unless it has begun to change the policy: then it is finished first"
+
+
+def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) -> None:
+    """Write down what an evaluation has found, and draw the run as it stands."""
+    from bridge.figures.learning_curve import learning_curve
+
+    log.write(found.update, found.metrics)
+    if (rate := found.metrics.get(PC_SUCCESS)) is not None:
+        saves.evaluated(found.update, rate)
+    rows, picture = read(log.path), output_dir / CURVE
+    if not updates(rows):
+        return
+    try:
+        write_file(picture, lambda path: learning_curve(rows, path, str(output_dir)))
+    except OSError as error:  # it costs the run nothing
+        logger.warning("%s could not be drawn: %s", picture, error)
 
 
 def service_metrics(stats: dict[str, Any]) -> dict[str, float]:

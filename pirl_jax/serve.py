@@ -56,7 +56,8 @@ def serve(cfg: Any, number: int) -> None:
     learner, settings = recipe.actor_learner_config, recipe.serve
     address = f"{learner.learner_host}:{learner.learner_port}"
     place = settings.host, settings.port + number, address
-    with service, Replica(service, run.spec, *place, run.agreement, run.shapes.params, stop) as replica:
+    known = run.agreement, run.shapes.params, 2 * recipe.max_actors
+    with service, Replica(service, run.spec, *place, *known, stop) as replica:
         stop.wait()
     if replica.refused:
         raise ValueError(f"the learner refused this policy server: {replica.refused}")

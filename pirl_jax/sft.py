@@ -21,7 +21,7 @@ import optax
 from pirl_jax.command import run_command
 from pirl_jax.ending import Stop, end
 from pirl_jax.files import write_file
-from pirl_jax.run_folder.layout import METRICS
+from pirl_jax.run_folder.layout import CURVE, METRICS
 from pirl_jax.run_folder.lock import occupied
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.supervised.optimizer import SupervisedOptimizer
@@ -41,7 +41,6 @@ from pirl_jax.xvla.trainable import trained_part
 logger = logging.getLogger(__name__)
 
 CONSOLE_KEYS = ("train/loss", "train/grad_norm", "train/lr", UPDATE_S)
-CURVE = "learning_curve.png"
 
 
 def train(cfg: Any) -> None:

@@ -25,6 +25,7 @@ from pirl_jax.rollout.behaviour import Behaviour
 from pirl_jax.rollout.collect import Collected
 from pirl_jax.rollout.episode import Episode
 from pirl_jax.training import loop, parts
+from pirl_jax.training.evaluations import Evaluations
 from pirl_jax.update import critic as critics
 from pirl_jax.update import critic_steps, estimate, state, update
 from pirl_jax.update.batch import Batch
@@ -158,8 +159,13 @@ def run(
     demonstrations: Any = None,
     kept: Any = None,
     encoded: Any = None,
-) -> Iterator[loop.Update]:
-    """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities."""
+    evaluations: Evaluations | None = None,
+    evaluate: Any = None,
+) -> Iterator[Any]:
+    """``loop.run`` with one actor, which plays what is assigned and knows its true log-probabilities.
+
+    Episodes of evaluations go to ``evaluate(assignments, assigned)``.
+    """
     assembled = parts.assemble(policy, critic, recipe)
     assignments = Assignments(loop.window(recipe), 0, recipe.rollout.group_size, first=int(start.episodes))
     behaviours: dict[int, Any] = {}
@@ -170,7 +176,12 @@ def run(
         publish(version, behaviours[version])
 
     def play(timeout: float) -> Any:
+        if not timeout:  # nothing arrives while nobody waits
+            return None
         assigned = assignments.next("toy", 0)
+        while assigned is not None and assigned.evaluates:
+            evaluate(assignments, assigned)
+            assigned = assignments.next("toy", 0)
         assert assigned is not None
         while assigned.version not in behaviours:  # as an actor waits for it
             time.sleep(0.001)
@@ -188,7 +199,7 @@ def run(
         assembled,
         frozen,
         start,
-        loop.Actors(play, push, assignments),
+        loop.Actors(play, push, assignments, evaluations=evaluations or Evaluations()),
         total_updates=total_steps,
         stop=stop,
         demonstrations=demonstrations,

@@ -17,7 +17,8 @@ from lerobot.transport.utils import bytes_to_transitions, send_bytes_in_chunks, 
 from bridge.wire.assignment_service import AssignmentService
 from bridge.wire.protocol import ACTOR_KEY, Registration
 from bridge.wire.record import unpack
-from pirl_jax.rollout.assignments import Assignments, episode_seed
+from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.rollout.seeds import episode_seed
 
 
 class _Undemanding(AssignmentService):

@@ -42,6 +42,12 @@ def test_a_second_run_is_kept_out_and_told_of_the_first(tmp_path, other):
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == "{}\n"
 
 
+def test_a_file_where_the_folder_should_be_is_named(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(ValueError, match=r"output_dir=.*/run is a file. Give another --output_dir."):
+        set_aside(tmp_path / "run")
+
+
 def test_a_killed_run_holds_no_folder(tmp_path, other):
     process = other("{}\n")
     process.kill()

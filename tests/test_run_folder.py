@@ -111,6 +111,18 @@ def test_the_best_is_chosen_anew_when_its_place_is_taken(tmp_path):
     assert best_of(tmp_path / "nowhere") is None
 
 
+def test_what_was_evaluated_goes_by_its_evaluation_and_comes_before_what_was_not(tmp_path):
+    """Rates of exploring actors are no percentages: the two are never compared."""
+    checkpoints = checkpoint(tmp_path, 10, score=1.0).parent
+    assert best_of(checkpoints).name == "000010"
+    checkpoint(tmp_path, 20, score=0.1, pc_success=0.4)
+    assert best_of(checkpoints).name == "000020"
+    checkpoint(tmp_path, 30, score=0.0, pc_success=0.4)  # of equal ones the latest
+    checkpoint(tmp_path, 40, score=1.0, pc_success=0.3)
+    checkpoint(tmp_path, 50, score=1.0)
+    assert best_of(checkpoints).name == "000030"
+
+
 def test_a_run_killed_before_it_had_a_link_to_its_first_checkpoint_has_one_when_it_is_looked_for(tmp_path):
     folder = checkpoint(tmp_path, 10)
     policy = folder.parent / "last" / PRETRAINED_MODEL

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from bridge.demo.record import IMAGE_KEY, environment
-from bridge.evaluate.statistics import wilson
 from bridge.processes import pool
+from pirl_jax.training.interval import wilson
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from bridge.demo.warm_start import checkpoints, choose_middling
 from bridge.figures.learning_curve import learning_curve
 from bridge.plugin.panda import INSTRUCTION
 from bridge.processes import Command
-from pirl_jax.training.metrics import read
+from pirl_jax.training.metrics import read, updates
 
 logger = logging.getLogger("demo")
 
@@ -65,7 +65,7 @@ class Demo:
         with self._phase("pictures", "videos and learning curve"):
             picture = self.output_dir / "learning_curve.png"
             ends = before.summary(), after.summary()
-            learning_curve(training.metrics, *ends, picture, title="π-RL on PandaPickCube")
+            learning_curve(training.metrics, picture, "π-RL on PandaPickCube", *ends)
             record_video(start, seeds[:6], self.output_dir / "before.mp4")
             record_video(training.policy, seeds[:6], self.output_dir / "after.mp4")
         return self._summary(before, after, training)
@@ -88,7 +88,7 @@ class Demo:
             command.check()
 
     def _summary(self, before: Evaluation, after: Evaluation, training: Training) -> dict:
-        metrics = training.metrics
+        metrics = updates(training.metrics)
         return {
             "seed": self.seed,
             "before": before.summary(),

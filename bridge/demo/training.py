@@ -13,7 +13,7 @@ from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
 from bridge.processes import free_port
 from pirl_jax.run_folder.layout import METRICS, last_policy
-from pirl_jax.training.metrics import read
+from pirl_jax.training.metrics import read, updates
 
 ACTORS = 2
 
@@ -67,7 +67,7 @@ def train(
     metrics = plan.output_dir / METRICS
 
     def show(supervisor: Supervisor) -> None:
-        if rows := read(metrics):
+        if rows := updates(read(metrics)):
             row = rows[-1]
             progress(
                 f"update {row['step']}, success of the noisy policy {row['train/success_rate']:.0%}, "

@@ -1,4 +1,4 @@
-"""``pirl-eval``: evaluate a checkpoint on LIBERO with ``lerobot-eval``, or compare two evaluations."""
+"""``pirl-eval``: evaluate a checkpoint on LIBERO with ``lerobot-eval``, or put evaluations together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from bridge.evaluate import compare as comparing
 from bridge.evaluate import report as reporting
+from bridge.evaluate.aggregate import files as aggregate_files
+from bridge.evaluate.aggregate.content import aggregate
 from bridge.evaluate.benchmark import MATRIX, check_configured
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.compare:
             return _compare(options, passed_on)
+        if options.aggregate:
+            return _aggregate(options, passed_on)
         return _evaluate(options, passed_on, argv)
     except _FORESEEN as error:
         print(f"pirl-eval: error: {error}", file=sys.stderr)
@@ -53,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, passed_on: Sequence[str], argv: Sequence[str]) -> int:
     if options.checkpoint is None:
-        raise ValueError("give the checkpoint to evaluate, or --compare A B.")
+        raise ValueError("give the checkpoint to evaluate, --compare A B, or --aggregate RUN RUN ….")
     if options.metrics is not None:
         raise ValueError("--metrics belongs to --compare A B; evaluating a checkpoint does not read it.")
+    if options.baseline:
+        raise ValueError(
+            "--baseline belongs to --aggregate RUN RUN …; evaluating a checkpoint does not read it."
+        )
     preset = PRESETS.get(options.preset, {})
     suites, n_episodes = (
         options.suites or preset.get("suites"),
@@ -124,16 +132,19 @@ def _report(report: dict[str, Any], output_dir: Path) -> None:
     print(f"report: {output_dir}/", *files, sep="\n  ")
 
 
-def _compare(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
-    a, b = options.compare
+def _refuse_unread(options: argparse.Namespace, passed_on: Sequence[str], read: Sequence[str]) -> None:
+    """Refuse options that say how to evaluate: nothing is. What is read is given, the command first."""
     default = vars(_parser().parse_args([]))
-    read = ("compare", "output_dir", "metrics")
-    unread = [name for name, value in vars(options).items() if name not in read and value != default[name]]
+    used = (*read, "output_dir")
+    unread = [name for name, value in vars(options).items() if name not in used and value != default[name]]
     if unread or passed_on:
         names = [name if name == "checkpoint" else f"--{name}" for name in unread] + list(passed_on)
-        raise ValueError(
-            f"{', '.join(names)} would do nothing: --compare A B evaluates nothing. Leave it out."
-        )
+        raise ValueError(f"{', '.join(names)} would do nothing: --{read[0]} evaluates nothing. Leave it out.")
+
+
+def _compare(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
+    _refuse_unread(options, passed_on, ("compare", "metrics"))
+    a, b = options.compare
     comparison = comparing.compare(a, b)
     output_dir: Path = options.output_dir or b / f"compared-with-{a.resolve().name}"
     updates = []
@@ -147,10 +158,27 @@ def _compare(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     return 0
 
 
+def _aggregate(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
+    _refuse_unread(options, passed_on, ("aggregate", "baseline"))
+    folders, baseline = options.aggregate, options.baseline or ()
+    content = aggregate(folders, baseline)
+    first = folders[0].resolve()
+    name = f"aggregate-{first.name}-{fingerprint({side: content[side] for side in ('runs', 'baseline')})[:8]}"
+    output_dir: Path = options.output_dir or first.parent / name
+    files = aggregate_files.write_aggregate(content, output_dir)
+    for warning in content["warnings"]:
+        print(f"warning: {warning}")
+    print(f"\n{aggregate_files.title(content)}\n\n{aggregate_files.summary(content)}\n")
+    if content["notice"]:
+        print(f"{content['notice']}\n")
+    print(f"aggregate: {output_dir}/", *files, sep="\n  ")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pirl-eval",
-        description="Evaluate a LeRobot checkpoint on LIBERO with lerobot-eval, or compare two evaluations.",
+        description="Evaluate a LeRobot checkpoint on LIBERO with lerobot-eval, or put evaluations together.",
         epilog="Arguments after -- go to lerobot-eval as they are. The same command continues an evaluation "
         "that was interrupted.",
     )
@@ -185,6 +213,20 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar=("A", "B"),
         help="two folders with a report; evaluates nothing",
+    )
+    parser.add_argument(
+        "--aggregate",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folders with a report, of several training runs (and of their suites); evaluates nothing",
+    )
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="with --aggregate: folders of the runs to be better than, as of the policy before training",
     )
     parser.add_argument(
         "--metrics",

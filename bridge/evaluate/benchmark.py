@@ -16,9 +16,6 @@ from pirl_jax.files import digest_of_folder
 MATRIX = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 """The four suites that papers report."""
 
-INIT_STATES = 50
-"""Initial states of every task."""
-
 PACKAGES = ("lerobot", "hf-libero", "mujoco", "robosuite", "torch")
 
 

@@ -9,16 +9,25 @@ from types import MappingProxyType
 from typing import Any
 
 from bridge.evaluate.assets import NOTICE
-from bridge.evaluate.benchmark import INIT_STATES, instructions
-from bridge.evaluate.results import TaskEpisode
+from bridge.evaluate.benchmark import instructions
+from bridge.evaluate.claims import NEW, THESE, claims
+from bridge.evaluate.grid import Grid
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
-from bridge.evaluate.statistics import wilson
+from bridge.evaluate.spread import rate
 from bridge.evaluate.trained import unlike_training
+from bridge.libero.suites import INIT_STATES
 from pirl_jax.files import read_json, write_file, write_json, write_text
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)
+"""Episodes and settings are the same in both; the first has no intervals for new tasks."""
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
+
+_METHOD = (
+    "A task's interval is Wilson's. Those of several tasks are Wilson's of as many independent episodes as "
+    "would vary as much as episodes on fixed tasks do, or as tasks do (Student's t in place of z)."
+)
 
 _SUCCESS, _FAILURE = "●", "○"
 _ASSETS = {"lerobot": "LeRobot's own", "development": "development stand-ins"}
@@ -32,22 +41,22 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the content of ``report.json``; ``failed`` names groups without a result, and why.
 
-    Rates are shares in [0, 1] with ``ci95``, Wilson's interval, of ``n`` episodes. ``overall`` counts all
-    episodes; ``suite_average`` is the mean of the suites' rates, which papers report: the same number where
-    the suites have as many episodes.
+    Rates are shares in [0, 1] of ``n`` episodes, with intervals for these tasks (``ci95``) and for new tasks
+    of this kind (``ci95_new_tasks``). ``overall`` counts all tasks alike; ``suite_average`` is the mean of
+    the suites' rates, which papers report: the same number where the suites have as many tasks.
     """
     episodes = [episode for result in results for episode in result.episodes]
+    outcomes = {(one.suite, one.task_id, one.init_state, one.seed): one.success for one in episodes}
+    grid = Grid.of([outcomes], list(outcomes))
     suites = {}
-    for suite in dict.fromkeys(episode.suite for episode in episodes):
-        mine = [episode for episode in episodes if episode.suite == suite]
-        tasks = instructions(suite)
+    for suite, columns in grid.suites.items():
+        said = instructions(suite)
         suites[suite] = {
-            **rate(mine),
+            **_rate(grid.of_tasks(columns)),
             "horizon": settings.horizon(suite),
             "tasks": [
-                {"task_id": task_id, "instruction": tasks[task_id], **rate(of_task)}
-                for task_id in dict.fromkeys(episode.task_id for episode in mine)
-                if (of_task := [episode for episode in mine if episode.task_id == task_id])
+                {"task_id": task_id, "instruction": said[task_id], **_rate(grid.of_tasks(columns[[i]]))}
+                for i, (_, task_id) in enumerate(grid.of_tasks(columns).tasks)
             ],
         }
     assets = identity["assets"]
@@ -58,8 +67,8 @@ def make_report(
         "label": settings.checkpoint.label,
         "failed": dict(failed),
         "unlike_training": unlike_training(settings, suites),
-        "overall": rate(episodes),
-        "suite_average": sum(suite["success"] for suite in suites.values()) / len(suites),
+        "overall": _rate(grid, pooled=True),
+        "suite_average": _rate(grid),
         "suites": suites,
         "episodes": [asdict(episode) for episode in episodes],
         "settings": {
@@ -81,10 +90,12 @@ def make_report(
     }
 
 
-def rate(episodes: Sequence[TaskEpisode]) -> dict[str, Any]:
-    """Return ``{"success", "successes", "n", "ci95"}`` of episodes."""
-    n, successes = len(episodes), sum(episode.success for episode in episodes)
-    return {"success": successes / n, "successes": successes, "n": n, "ci95": list(wilson(successes, n))}
+def _rate(grid: Grid, pooled: bool = False) -> dict[str, Any]:
+    return {
+        **rate(grid, pooled),
+        "successes": int(grid.successes.sum()),
+        "n": int(grid.episodes.sum()),
+    }
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -97,8 +108,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{folder} holds no {JSON}; run pirl-eval on a checkpoint to make one.")
     report = read_json(file)
-    if report.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {report.get('format')!r}; only {FORMAT} can be read.")
+    if report.get("format") not in _READABLE:
+        known = " and ".join(map(str, _READABLE))
+        raise ValueError(f"{file} has format {report.get('format')!r}; only {known} can be read.")
     return report
 
 
@@ -113,15 +125,17 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 def summary(report: Mapping[str, Any]) -> str:
     """Return the table that a person wants to see first."""
-    rows = [(suite, result) for suite, result in report["suites"].items()]
-    lines = ["| suite | success | 95 % interval | n |", "|---|---|---|---|"]
-    lines += [
-        f"| {suite} | {percent(result)} | {interval(result)} | {result['n']} |" for suite, result in rows
-    ]
+    rows = dict(report["suites"])
     if len(rows) > 1:
-        overall = report["overall"]
-        lines.append(f"| all episodes | {percent(overall)} | {interval(overall)} | {overall['n']} |")
-        lines.append(f"| average of suites | {100 * report['suite_average']:.1f} % | | |")
+        rows["average of suites"] = report["suite_average"]
+        if report["overall"]["success"] != report["suite_average"]["success"]:
+            rows["all tasks"] = report["overall"]
+    lines = [f"| suite | success | 95 %: {THESE} | 95 %: {NEW} | n |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {percent(result)} | {interval(result)} | {interval(result, 'ci95_new_tasks')} "
+        f"| {result['n']} |"
+        for name, result in rows.items()
+    ]
     return "\n".join(lines)
 
 
@@ -136,7 +150,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     unlike = report.get("unlike_training", [])
     lines += [f"> Not as the run that made this policy: {differs}." for differs in unlike]
     lines += [""] * bool(unlike)
-    lines += [summary(report), "", "Intervals are Wilson's.", "", "## Tasks", ""]
+    lines += [summary(report), "", "What the intervals cover:", "", *(f"- {one}" for one in claims(1)), ""]
+    lines += [_METHOD, "", "## Tasks", ""]
     lines += [
         f"Outcomes ({_SUCCESS} success, {_FAILURE} failure) are in the order of the initial states, from 0.",
         "",
@@ -187,9 +202,11 @@ def percent(result: Mapping[str, Any]) -> str:
     return f"{100 * result['success']:.1f} %"
 
 
-def interval(result: Mapping[str, Any]) -> str:
-    """Return a rate's interval in percent."""
-    low, high = result["ci95"]
+def interval(result: Mapping[str, Any], name: str = "ci95") -> str:
+    """Return a rate's interval in percent; a dash where one task tells nothing of others."""
+    if result[name] is None:
+        return "–"
+    low, high = result[name]
     return f"{100 * low:.1f} – {100 * high:.1f}"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridge.evaluate.assets import asset_folder, identify
-from bridge.evaluate.benchmark import INIT_STATES, contents, instructions, versions
-from bridge.libero.suites import MAX_STEPS, SUITES
+from bridge.evaluate.benchmark import contents, instructions, versions
+from bridge.libero.suites import INIT_STATES, MAX_STEPS, SUITES
 from pirl_jax.files import digest_of_folder, read_json
 from pirl_jax.run_folder.layout import MODEL, TRAINING_STATE
 

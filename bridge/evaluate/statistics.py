@@ -1,4 +1,4 @@
-"""Intervals and tests for success rates."""
+"""Intervals and tests for pairs of success rates."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ import math
 
 from scipy.stats import binomtest
 
-_Z95 = 1.959963984540054
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a proportion (E. B. Wilson, JASA 1927).
-
-    Raises:
-        ValueError: ``n`` is 0, or ``successes`` not in [0, n].
-    """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"wilson needs 0 ≤ successes ≤ n and n > 0; got {successes} of {n}.")
-    rate, weight = successes / n, _Z95**2 / n
-    centre = (rate + weight / 2) / (1 + weight)
-    half = math.sqrt(rate * (1 - rate) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+from pirl_jax.training.interval import wilson
 
 
 def paired_difference(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, tuple[float, float]]:

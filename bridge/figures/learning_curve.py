@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-_TRAIN, _EVAL, _KL, _VALUE = "#4878a8", "#c8553d", "#6b7280", "#6b7280"
+_TRAIN, _OWN, _EVAL, _KL, _VALUE = "#4878a8", "#3a9a5b", "#c8553d", "#6b7280", "#6b7280"
 _PANELS = (
     ("train/approx_kl", "KL to the acting policy", _KL),
     ("train/explained_variance", "value: explained variance", _VALUE),
@@ -24,19 +24,21 @@ _PANELS = (
 
 def learning_curve(
     rows: Sequence[Mapping[str, Any]],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
     path: Path | str,
     title: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw ``learning_curve.png``.
 
     Args:
-        rows: Rows of ``metrics.jsonl``, one an update (``pirl_jax.training.metrics.read``).
-        before: ``success``, ``n`` and ``ci95`` of the policy that training started from.
-        after: The same of the policy it ended with.
+        rows: Rows of ``metrics.jsonl``, one an update and one an evaluation of the run's own
+            (``pirl_jax.training.metrics.read``).
         path: The image to write.
         title: Heading; lines after the first are notes.
+        before: ``success``, ``n`` and ``ci95`` of the policy that training started from, where another
+            program has evaluated it.
+        after: The same of the policy it ended with.
 
     Raises:
         ValueError: There are no updates to draw.
@@ -66,45 +68,71 @@ def learning_curve(
 
 
 def _success(
-    axis: Axes, rows: Sequence[Mapping[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any]
+    axis: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
 ) -> None:
     steps, rates = series(rows, "train/success_rate")
     axis.plot(steps, rates, color=_TRAIN, alpha=0.35, linewidth=1.2)
     axis.plot(steps, smooth(rates), color=_TRAIN, linewidth=2.2, label="exploring policy, training episodes")
-    ends = (0, int(rows[-1]["step"]))
-    label = f"zero-noise policy, {after['n']} evaluation episodes, 95% interval"
-    for step, result, name in zip(ends, (before, after), (label, None)):
-        low, high = result["ci95"]
-        rate = result["success"]
-        error = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
-        axis.errorbar(
-            step,
-            rate,
-            yerr=error,
-            fmt="o",
-            color=_EVAL,
-            markersize=7,
-            capsize=4,
-            linewidth=1.6,
-            label=name,
-            zorder=3,
-        )
-        axis.annotate(
-            f"{100 * rate:.0f}%",
-            (step, high),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=10,
-            fontweight="bold",
-            color=_EVAL,
-        )
+    _evaluations(axis, rows)
+    label = "zero-noise policy, {} evaluation episodes, 95% interval"
+    for step, result in ((0, before), (int(rows[-1]["step"]), after)):
+        if result is not None:
+            _point(axis, step, result, label.format(result["n"]))
+            label = ""  # once is enough
     axis.set_ylim(0, 1.12)  # room for what stands above 100 %
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_title("success", loc="left", fontsize=9)
     axis.legend(loc="lower right", fontsize=8, frameon=False)
+
+
+def _evaluations(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw what the run's own evaluations have found, which is in percent."""
+    rows = [row for row in rows if row.get("eval/pc_success") is not None]
+    if not rows:
+        return
+    steps = [row["step"] for row in rows]
+    rates, low, high = (
+        [row[f"eval/{name}"] / 100 for row in rows]
+        for name in ("pc_success", "interval_low", "interval_high")
+    )
+    counts = sorted({int(row["eval/n_episodes"]) for row in rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    axis.fill_between(steps, low, high, color=_OWN, alpha=0.15, linewidth=0)
+    label = f"zero-noise policy, the run's own evaluations: {n} episodes each, 95% interval"
+    axis.plot(steps, rates, "o-", color=_OWN, linewidth=2.2, markersize=4, label=label)
+
+
+def _point(axis: Axes, step: int, result: Mapping[str, Any], label: str) -> None:
+    """Draw what another program's evaluation has found of one policy."""
+    low, high = result["ci95"]
+    rate = result["success"]
+    axis.errorbar(
+        step,
+        rate,
+        yerr=[[max(0.0, rate - low)], [max(0.0, high - rate)]],
+        fmt="o",
+        color=_EVAL,
+        markersize=7,
+        capsize=4,
+        linewidth=1.6,
+        label=label or None,
+        zorder=3,
+    )
+    axis.annotate(
+        f"{100 * rate:.0f}%",
+        (step, high),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=10,
+        fontweight="bold",
+        color=_EVAL,
+    )
 
 
 def bare(axis: Axes) -> None:

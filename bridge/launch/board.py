@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
@@ -12,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.wire.reminder import doing
-from pirl_jax.training.metrics import duration
+from pirl_jax.training.metrics import PC_SUCCESS, duration
 
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor
@@ -71,12 +75,36 @@ class Screen:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.stop()
+        with while_someone_reads(lambda: None):
+            self._live.stop()
 
 
 def board() -> Screen | Lines:
-    """Return a screen if standard output is one, else lines."""
-    return Screen(Console()) if sys.stdout.isatty() else Lines()
+    """Return a screen if standard output is one on which a table can stay, else lines."""
+    console = Console()
+    return Screen(console) if sys.stdout.isatty() and not console.is_dumb_terminal else Lines()
+
+
+@contextmanager
+def while_someone_reads(otherwise: Callable[[], None]) -> Iterator[None]:
+    """Within it standard output may be a pipe that nobody reads any more, or a terminal that was closed.
+
+    What is printed goes to standard error from then on, or nowhere if that has gone, too.
+
+    Args:
+        otherwise: Called when it is found out.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        try:
+            os.write(2, b"nobody reads the output any more\n")
+            os.dup2(2, 1)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        otherwise()
 
 
 def run_line(supervisor: Supervisor) -> str:
@@ -88,6 +116,9 @@ def run_line(supervisor: Supervisor) -> str:
         parts.append(f"{pace.episodes_per_minute:.0f} episodes/min")
     if pace.success is not None:
         parts.append(f"success {pace.success:.0%}")
+    if (row := pace.evaluated) is not None:
+        low, high = row["eval/interval_low"], row["eval/interval_high"]
+        parts.append(f"evaluated {row[PC_SUCCESS]:.0f}% ({low:.0f}–{high:.0f}) at update {row['step']}")
     if supervisor.learner.process is None and (supervisor.stopping or supervisor.learned):
         parts.append("the actors end")
     elif supervisor.stopping or supervisor.learned:

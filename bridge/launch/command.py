@@ -4,9 +4,10 @@
   --resume=auto   go on from <output_dir>/checkpoints/last if it is there, else begin
   --a.b=c         any setting of LeRobot's or of the recipe's, for learner and actors alike
 
-Ctrl-C or SIGTERM once: the learner saves, and everything ends. Twice: everything ends at once.
-Ends with status 0 when the run is done, 1 when it has failed, and 128 and the signal's number (130, 143)
-when it was stopped and can go on.
+Ctrl-C or SIGTERM once: the learner saves, and everything ends. Twice: everything ends at once. A terminal
+that is closed, or a pipe whose reader ends, counts as once.
+Ends with status 0 when the run is done, 1 when it has failed, and 128 and the signal's number (130, 143; 129
+and 141 for the last two) when it was stopped and can go on.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 import signal
 import sys
 
-from bridge.launch.board import board
+from bridge.launch.board import Lines, Screen, board, while_someone_reads
 from bridge.launch.farewell import all_done
-from bridge.launch.plan import prepare, updates_done
-from bridge.launch.supervisor import Supervisor
+from bridge.launch.plan import Plan, prepare, updates_done
+from bridge.launch.supervisor import Outcome, Supervisor
 from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 
 
@@ -35,21 +36,41 @@ def main() -> None:
         plan = prepare(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    told: list[int] = []
     with in_one_line(plan.folder), board() as shown:
-        if plan.begun is not None:
-            shown.say(f"goes on from update {plan.begun} of {plan.updates}")
-        supervisor = Supervisor(plan, shown.say)
-
-        def ask_to_stop(number: int, _: object) -> None:
-            told.append(number)
-            supervisor.ask_to_stop()
-
-        for number in SIGNALS:
-            signal.signal(number, ask_to_stop)
-        outcome = supervisor.run(shown.show)
+        outcome, told = _supervise(plan, shown)
     if outcome.end == "failed":
         sys.exit(f"error: {outcome.line}")
-    print(outcome.line)
+    with while_someone_reads(lambda: None):
+        print(outcome.line, flush=True)
     if outcome.end == "stopped":
         sys.exit(128 + (told[0] if told else signal.SIGTERM))  # none: someone told the learner itself
+
+
+def _supervise(plan: Plan, shown: Screen | Lines) -> tuple[Outcome, list[int]]:
+    """Return how a launch has ended, and the signals that it was told to stop by."""
+    told: list[int] = []
+
+    def ask_to_stop(number: int, _: object = None) -> None:
+        told.append(number)
+        supervisor.ask_to_stop()
+
+    def nobody_reads() -> None:
+        if not told:
+            ask_to_stop(signal.SIGPIPE)
+
+    def say(line: str) -> None:
+        with while_someone_reads(nobody_reads):
+            shown.say(line)
+
+    def show(looked_after: Supervisor) -> None:
+        with while_someone_reads(nobody_reads):
+            shown.show(looked_after)
+
+    supervisor = Supervisor(plan, say)
+    if plan.begun is not None:
+        say(f"goes on from update {plan.begun} of {plan.updates}")
+    for number in SIGNALS:
+        signal.signal(number, ask_to_stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, ask_to_stop)
+    return supervisor.run(show), told

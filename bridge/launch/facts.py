@@ -35,8 +35,8 @@ class Facts:
     base: str | None
     """Folder or hub id that the run of a checkpoint began with; None: it begins now, or does not say."""
     launch: LaunchConfig
-    policy_servers: int = 0
-    """Processes of their own that act for the actors."""
+    policy_servers: tuple[tuple[str, int], ...] = ()
+    """Host and port of each process of its own that acts for the actors."""
 
 
 def read_facts(arguments: Sequence[str]) -> Facts:
@@ -60,7 +60,8 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     settings: dict[str, Any] = values["launch"]
     for name, value in settings.items():
         settings[name] = tuple(value) if isinstance(value, list) else value
-    return Facts(**values | {"launch": LaunchConfig(**settings)})
+    servers = tuple((host, port) for host, port in values["policy_servers"])
+    return Facts(**values | {"launch": LaunchConfig(**settings), "policy_servers": servers})
 
 
 def _print(cfg: Any) -> None:
@@ -78,7 +79,7 @@ def _print(cfg: Any) -> None:
 
         base = begun_with(Path(cfg.checkpoint_path))
     apart = recipe.inference == "served" and recipe.serve.mode == "process"
-    servers = recipe.serve.replicas if apart else 0
+    servers = range(recipe.serve.replicas if apart else 0)
     address = recipe.actor_learner_config
     facts = Facts(
         output_dir=str(cfg.output_dir),
@@ -87,7 +88,7 @@ def _print(cfg: Any) -> None:
         port=address.learner_port,
         max_actors=recipe.max_actors,
         base=base,
-        policy_servers=servers,
+        policy_servers=tuple((recipe.serve.host, recipe.serve.port + number) for number in servers),
         launch=recipe.launch,
     )
     print(_MARK + json.dumps(asdict(facts)))

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import Any
 
 from pirl_jax.run_folder.layout import METRICS
-from pirl_jax.training.metrics import read
+from pirl_jax.training.metrics import PC_SUCCESS, evaluated, read, updates
 
 _LOOKED_AT = 10
 """Updates: older ones say little of what is to come."""
@@ -31,6 +31,8 @@ class Pace:
     episodes_per_minute: float | None = None
     steady: bool = False
     """Whether enough updates are done to say how long others will take."""
+    evaluated: Mapping[str, Any] | None = None
+    """Row of the newest evaluation."""
 
 
 def pace_of(rows: Sequence[Mapping[str, Any]]) -> Pace:
@@ -38,15 +40,18 @@ def pace_of(rows: Sequence[Mapping[str, Any]]) -> Pace:
 
     Restarts lie between some rows; by the median they do not count.
     """
-    rows = rows[-_LOOKED_AT:]
+    found = [row for row in evaluated(rows) if row.get(PC_SUCCESS) is not None]
+    newest = found[-1] if found else None
+    rows = updates(rows)[-_LOOKED_AT:]
     if not rows:
-        return Pace()
+        return Pace(evaluated=newest)
     last = rows[-1]
     between = [later["time"] - earlier["time"] for earlier, later in pairwise(rows)]
     update_s = median(between) if between else None
     episodes = fmean(row["train/episodes"] for row in rows)
     rate = 60 * episodes / update_s if update_s else None
-    return Pace(last["step"], last["train/success_rate"], update_s, rate, len(between) >= _STEADY_AFTER)
+    steady = len(between) >= _STEADY_AFTER
+    return Pace(last["step"], last["train/success_rate"], update_s, rate, steady, newest)
 
 
 class Metrics:

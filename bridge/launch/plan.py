@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
+from pirl_jax.files import read_json
 from pirl_jax.recipe import LaunchConfig
 from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
 
 AUTO = "--resume=auto"
-_PORT_KEY = "algorithm.actor_learner_config.learner_port"
+_ADDRESS, _SERVERS = "algorithm.actor_learner_config.learner_", "algorithm.serve."
 _PLUGIN = "--env.discover_packages_path=bridge.plugin"
 _CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
 _STEPS = "--steps="
+_ROOM = 1 << 16
+"""Bytes, for the first lines of a few logs."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
     facts = read_facts(learner)
     _check(facts)
     output_dir = Path(facts.output_dir)
+    _check_room(_launch_folder(output_dir))
     return Plan(
         output_dir=output_dir,
         updates=facts.updates,
@@ -83,7 +90,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
         given=given,
         learner=(*_without(learner, _OUTPUT), f"{_OUTPUT}{output_dir}"),
         actor=_actor_arguments(given, learner, facts),
-        policy_servers=facts.policy_servers,
+        policy_servers=len(facts.policy_servers),
         begun=None if (config := _resumed_config(learner)) is None else read_step(config.parents[1]),
     )
 
@@ -111,6 +118,7 @@ def updates_done(arguments: Sequence[str]) -> tuple[int, Path] | None:
 
 def _read(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a command line without what is the launch's own, and its learner's."""
+    arguments = _joined(arguments)
     given = tuple(_long(argument) for argument in arguments if argument != AUTO)
     if AUTO not in arguments:
         return given, given
@@ -166,33 +174,84 @@ def _check(facts: Facts) -> None:
             f"algorithm.launch.actors={facts.launch.actors} is more than the learner serves: raise "
             f"algorithm.max_actors={facts.max_actors}."
         )
-    try:
-        with socket.create_server((facts.host, facts.port)):
-            pass
-    except (OSError, OverflowError) as error:  # the second for numbers that no port has
-        why = error.strerror if isinstance(error, OSError) else error
+    if facts.launch.server_devices and not facts.policy_servers:
         raise ValueError(
-            f"Cannot listen on {facts.host}:{facts.port} ({why}): another learner may run there. "
-            f"Stop it, or give --{_PORT_KEY}=N, a free port."
+            f"algorithm.launch.server_devices={facts.launch.server_devices} would do nothing: there are "
+            "policy servers of their own only with inference=served and serve.mode=process."
+        )
+    with ExitStack() as listening:  # all at once: a policy server may have been given the learner's port
+        listening.enter_context(_listening(_ADDRESS, facts.host, facts.port))
+        for host, port in facts.policy_servers:
+            listening.enter_context(_listening(_SERVERS, host, port))
+
+
+def _check_room(folder: Path) -> None:
+    """Make the folder of a launch, and a file in it for a moment.
+
+    Raises:
+        ValueError: Nothing can be written there; says why and what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be written to {folder} ({error.strerror}). Give another --output_dir, or make room."
         ) from error
+
+
+def _listening(prefix: str, host: str, port: int) -> socket.socket:
+    """Listen at an address for as long as the context lasts.
+
+    Args:
+        prefix: Of the settings' names, before ``host`` and ``port``.
+        host: Name or address.
+        port: At it.
+
+    Raises:
+        ValueError: It cannot; says why and what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        remedy = f"Set --{prefix}host to a name or an address of this machine."
+        if error.errno == errno.EADDRINUSE:
+            remedy = f"Another run may be there: stop it, or give --{prefix}port=N, a free port."
+        raise ValueError(f"Cannot listen on {host}:{port} ({error.strerror}). {remedy}") from error
 
 
 def _output_dir(given: Sequence[str]) -> Path:
     """Return the run's folder, before LeRobot's parser is asked: what it is asked depends on it.
 
     Raises:
-        ValueError: Neither command line nor config says it.
+        ValueError: Neither command line nor config says it, or the config cannot be read.
     """
     place, config = _value(given, _OUTPUT), Path(_value(given, _CONFIG) or "")
-    if place is None and config.is_file():
-        place = json.loads(config.read_text()).get("output_dir")
-    if not place:
+    if place is None and config.suffix == ".json" and config.is_file():
+        place = read_json(config).get("output_dir")
+    if not place or not isinstance(place, str):
         raise ValueError(f"{AUTO} needs the folder to look for a checkpoint in: give --output_dir=…")
     return Path(place)
 
 
 def _launch_folder(output_dir: Path) -> Path:
+    if output_dir.name in ("", ".."):  # as of "."
+        output_dir = output_dir.resolve()
     return output_dir.with_name(f"{output_dir.name}.launch")
+
+
+def _joined(arguments: Iterable[str]) -> list[str]:
+    """Return a command line in which every ``--name value`` is ``--name=value``, which LeRobot looks for."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _long(argument: str) -> str:

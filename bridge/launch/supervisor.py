@@ -148,7 +148,7 @@ class Supervisor:
         }
 
     def close(self, show: Callable[[Supervisor], None] = lambda supervisor: None) -> None:
-        """End what still runs: ask, wait for a while, insist.
+        """End what still runs: ask, wait for a while or until asked to stop once more, insist.
 
         Args:
             show: Called now and then meanwhile.
@@ -157,8 +157,8 @@ class Supervisor:
             self.learner.process.terminate()
         for server in self.policy_servers:
             server.end()
-        deadline = time.monotonic() + _PATIENCE_S
-        while self._still_there() and time.monotonic() < deadline:
+        deadline, asked = time.monotonic() + _PATIENCE_S, self._asked
+        while self._still_there() and time.monotonic() < deadline and self._asked == asked:
             show(self)
             time.sleep(0.05)
         for process in self._processes:

@@ -72,15 +72,15 @@ class Schedule:
             self._trials[task] = _MEMORY * self._trials[task] + 1
 
 
-def init_state_of(seed: int, place: int | None, num_states: int) -> int:
+def init_state_of(seed: int, place: int | None, states: range) -> int:
     """Return the index of an episode's initial state.
 
     Args:
         seed: Of the episode.
         place: As chosen.
-        num_states: Of the task.
+        states: Those of the task that may be played.
     """
-    return int(_generator(seed, 1).integers(num_states)) if place is None else place % num_states
+    return states[int(_generator(seed, 1).integers(len(states))) if place is None else place % len(states)]
 
 
 def validate(task_sampling: str, init_state_rule: str) -> None:

@@ -23,6 +23,9 @@ SUITES = {
     "libero_90": Suite(90, 400),
 }
 
+INIT_STATES = 50
+"""Initial states of every task."""
+
 MAX_STEPS = 990
 """LIBERO's simulator refuses to go on after 1000 control steps, of which LeRobot spends ten on settling."""
 

@@ -24,7 +24,7 @@ from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
 from bridge.libero import installation
 from bridge.libero.schedule import Schedule, init_state_of
-from bridge.libero.suites import TaskId
+from bridge.libero.suites import INIT_STATES, TaskId
 
 installation.prepare()  # or the next import asks on stdin
 
@@ -46,6 +46,8 @@ class LiberoTasks(gym.Env):
         make: Creates the LeRobot environment of one.
         schedule: Says what comes next.
         max_cached: Environments kept built; beyond that, the one unused longest is closed.
+        train_states: Initial states that episodes begin in.
+        eval_states: Those that the episodes of an evaluation begin in.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class LiberoTasks(gym.Env):
         make: Callable[[TaskId], libero.LiberoEnv],
         schedule: Schedule,
         max_cached: int = 4,
+        train_states: range = range(INIT_STATES),
+        eval_states: range = range(INIT_STATES),
     ) -> None:
         self.observation_space = gym.spaces.Dict({})
         # Absolute poses leave the [-1, 1] that LeRobot declares; robosuite's controller does the clipping.
@@ -62,9 +66,10 @@ class LiberoTasks(gym.Env):
         self._make = make
         self._schedule = schedule
         self._max_cached = max_cached
+        self._train_states, self._eval_states = train_states, eval_states
         self._built: OrderedDict[int, _Task] = OrderedDict()
         self._current: _Task | None = None
-        self._assigned: tuple[int, int | None] | None = None
+        self._assigned: tuple[int, int | None, range] | None = None
         self._task = 0
         self._steps = 0
         self._rendering = True
@@ -86,9 +91,9 @@ class LiberoTasks(gym.Env):
         assert self._current is not None
         return self._process(self._current.drawn(self._observation))
 
-    def assign(self, task: int, place: int | None) -> None:
+    def assign(self, task: int, place: int | None, evaluates: bool) -> None:
         """Say what the next reset plays (``schedule.Schedule.choose``)."""
-        self._assigned = (task, place)
+        self._assigned = task, place, self._eval_states if evaluates else self._train_states
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -106,19 +111,21 @@ class LiberoTasks(gym.Env):
         return self._present(), {"task": self._task, "init_state": init_state}
 
     def _begin(self, seed: int, options: Mapping[str, Any]) -> int:
+        states = self._train_states
         if "task" in options:
             self._task, place = options["task"], None
+        elif self._assigned is not None:
+            self._task, place, states = self._assigned
         else:
-            self._task, place = self._assigned or self._schedule.choose(seed)
+            self._task, place = self._schedule.choose(seed)
         self._assigned = None
         self._current = self._open(self._task)
-        num_states = self._current.num_init_states
-        if num_states == 0:
+        if not self._current.has_init_states:
             init_state = -1
         elif "init_state" in options:
             init_state = options["init_state"]
         else:
-            init_state = init_state_of(seed, place, num_states)
+            init_state = init_state_of(seed, place, states)
         self._steps = 0
         self._observation = self._current.reset(seed, init_state)
         return init_state
@@ -189,9 +196,9 @@ class _Task:
         self._cameras = Cameras(self._domain)
 
     @property
-    def num_init_states(self) -> int:
-        """0 if objects are placed at random."""
-        return 0 if self.env._init_states is None else len(self.env._init_states)
+    def has_init_states(self) -> bool:
+        """Whether objects are not placed at random."""
+        return self.env._init_states is not None
 
     def reset(self, seed: int, init_state: int) -> Mapping[str, Any]:
         # The one thing of an episode that robosuite leaves to the compilation of a new scene.

@@ -60,6 +60,10 @@ class ActorSettings:
         """Return the rule by which tasks and initial states are chosen."""
         return Schedule(1)
 
+    def evaluation_shares(self) -> str | None:
+        """Say what evaluation shares with training, and what to do; None: its episodes are its own."""
+        return None
+
     @property
     def max_steps(self) -> int | None:
         """Control steps of the longest episode, if known."""

@@ -13,7 +13,8 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS, OBS_STATE
 
 from bridge.wire.protocol import OBS_DOMAIN_ID, STEP_INFO_HEADER
 from bridge.wire.record import unpack
-from pirl_jax.rollout.assignments import Assignment, episode_seed
+from pirl_jax.rollout.assignments import Assignment
+from pirl_jax.rollout.seeds import episode_seed
 
 NO_INIT_STATE = -1
 """Where the inner environment has no numbered initial states."""
@@ -36,10 +37,10 @@ class SkipsRendering(Protocol):
 class PlaysTasks(Protocol):
     """An environment of several tasks or initial states (on its ``unwrapped``)."""
 
-    def assign(self, task: int, place: int | None) -> None:
+    def assign(self, task: int, place: int | None, evaluates: bool) -> None:
         """Say what the next reset plays: a task, and which of its initial states, counted on and on.
 
-        None leaves the initial state to the seed.
+        None leaves the initial state to the seed. An evaluation may have initial states of its own.
         """
 
 
@@ -101,7 +102,7 @@ class ChunkEnv(gym.Env):
             assignment = self._assign()
             seed = assignment.seed
             if isinstance(self.env.unwrapped, PlaysTasks):
-                self.env.unwrapped.assign(assignment.task, assignment.place)
+                self.env.unwrapped.assign(assignment.task, assignment.place, assignment.evaluates)
         elif seed is None:
             seed = episode_seed(self._seed, self._episodes)
         self._episodes += 1

@@ -89,11 +89,13 @@ def _check_file(path: str | None) -> None:
     if file.suffix != ".json":
         return
     try:
-        json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"config_path={file} is no JSON: {error}.") from None
     except OSError as error:
         raise ValueError(f"config_path={file} cannot be read: {error.strerror}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"config_path={file} holds no JSON object.")
 
 
 def of_file() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lerobot.envs.factory import make_env_pre_post_processors
 from lerobot.envs.utils import parse_camera_names
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from bridge.libero import installation, schedule
+from bridge.libero import init_states, installation, schedule
 from bridge.libero.suites import MAX_STEPS, SUITES, TaskId, select_tasks, suite_names
 from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
@@ -41,6 +41,10 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     """``uniform``, ``round_robin``, or ``weighted`` towards what fails; chosen by the learner."""
     init_state_rule: str = "random"
     """``random`` or ``sequential``: the initial state of an episode, unless ``init_states`` is false."""
+    train_init_states: str | None = None
+    """Initial states that training begins in, ``first:end`` as ``20:50``; None: all 50."""
+    eval_init_states: str | None = None
+    """Those that the run's own evaluations (``env_eval_freq``) begin in, in turn; None: all 50."""
     max_cached_envs: int = 4
     """Tasks whose simulators an actor keeps built."""
 
@@ -50,11 +54,14 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     def __post_init__(self) -> None:
         super().__post_init__()
         schedule.validate(self.task_sampling, self.init_state_rule)
-        if self.init_state_rule != "random" and not self.init_states:
-            raise ValueError(
-                f"env.init_state_rule={self.init_state_rule} would do nothing: with env.init_states=false "
-                "LIBERO draws the initial states. Leave one of them out."
-            )
+        of_states = {"train_init_states": None, "eval_init_states": None, "init_state_rule": "random"}
+        for name, default in of_states.items():
+            if (value := getattr(self, name)) != default and not self.init_states:
+                raise ValueError(
+                    f"env.{name}={value} would do nothing: with env.init_states=false LIBERO draws the "
+                    "initial states. Leave one of them out."
+                )
+        _ = self.train_states, self.eval_states  # what they are is checked now
         if self.max_cached_envs < 1:
             raise ValueError(f"env.max_cached_envs must be ≥ 1; got {self.max_cached_envs}.")
 
@@ -67,6 +74,27 @@ class LiberoConfig(ActorSettings, LiberoEnv):
     def task_names(self) -> tuple[str, ...]:
         """Their labels, in the order of the task index that episodes carry."""
         return tuple(task.label for task in self.tasks)
+
+    @property
+    def train_states(self) -> range:
+        """Initial states that training begins in."""
+        return init_states.read("env.train_init_states", self.train_init_states)
+
+    @property
+    def eval_states(self) -> range:
+        """Initial states that evaluations begin in."""
+        return init_states.read("env.eval_init_states", self.eval_init_states)
+
+    def evaluation_shares(self) -> str | None:
+        """As in the base class: initial states."""
+        shared = init_states.overlap(self.train_states, self.eval_states)
+        if not shared or not self.init_states:
+            return None
+        return (
+            f"evaluation and training both begin in the initial states {shared.start}:{shared.stop}: success "
+            "there says little of states that are never trained on. To hold some out give "
+            "env.train_init_states and env.eval_init_states, as 20:50 and 0:20."
+        )
 
     def schedule(self) -> schedule.Schedule:
         """Return the rule that ``task_sampling`` and ``init_state_rule`` name, over the tasks."""
@@ -177,6 +205,8 @@ class LiberoConfig(ActorSettings, LiberoEnv):
                 lambda task: make_env(task, self, list(self._image_keys)),
                 self.schedule(),
                 self.max_cached_envs,
+                self.train_states,
+                self.eval_states,
             ),
             image_keys={key.removeprefix(f"{OBS_IMAGES}."): key for key in self._image_keys.values()},
             image_shapes=self.observation_shapes,

@@ -64,7 +64,9 @@ class LocalActing:
 
     def decide(self, batch: dict[str, Tensor]) -> Decision:
         self._begin_episode()
-        step = self._mode.sample_step(self._rng, self.policy.config.num_denoising_steps)
+        evaluates = self._assigned is not None and self._assigned.evaluates
+        K = self.policy.config.num_denoising_steps
+        step = None if evaluates else self._mode.sample_step(self._rng, K)
         drawn = sample(self.policy, batch, self.noise, step, self._generator, self._head)
         if drawn.action.shape[0] != 1:
             raise ValueError(
@@ -74,7 +76,7 @@ class LocalActing:
             action=drawn.action,
             latents=_array(drawn.latents[:, 0]),
             log_prob=_array(drawn.log_prob[0]),
-            denoise_step=step,
+            denoise_step=modes.NO_STEP if step is None else step,
             version=self.version,
             number=0 if self._assigned is None else self._assigned.number,
             run=self.run if self._assigned is None else self._assigned_run,

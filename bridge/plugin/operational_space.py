@@ -14,6 +14,8 @@ is τ = q̈ + bias + Jᵀ Λ (a - J M⁻¹ q̈): one Cholesky solve with M, one 
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 from scipy.linalg import lapack
@@ -85,6 +87,6 @@ class OperationalSpaceController:
         _, solved, _ = lapack.dposv(self._inertia[dofs, dofs], self._right)
         projected = J @ solved  # [J M⁻¹ Jᵀ | J M⁻¹ q̈]
         factor, force, failed = lapack.dposv(projected[:, :6], a - projected[:, 6])
-        if failed or np.prod(factor.diagonal()) ** 2 < _SINGULAR:
+        if failed or math.prod(factor.diagonal().tolist()) ** 2 < _SINGULAR:
             force = np.linalg.pinv(projected[:, :6], rcond=_SINGULAR) @ (a - projected[:, 6])
         return posture + data.qfrc_bias[dofs] + J.T @ force

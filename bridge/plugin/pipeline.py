@@ -53,6 +53,11 @@ def _validate(cfg: TrainRLServerPipelineConfig) -> None:
         )
     with nothing_is_pushed(cfg):
         _stock_validate(cfg)
+    if cfg.resume and cfg.checkpoint_path is None and not transport.is_actor():
+        raise ValueError(
+            "--resume=true goes on from a checkpoint, which says what policy that is: give --config_path="
+            "<output_dir>/checkpoints/last/pretrained_model/train_config.json, and no policy.path."
+        )
     settle_tokenizer(cfg.policy, cfg.env)
     if isinstance(cfg.env, ActorSettings):
         cfg.env.take_defaults_from(cfg.policy, cfg.seed)

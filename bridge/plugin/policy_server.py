@@ -75,8 +75,22 @@ class PolicyServer:
             except ProtocolError as error:
                 refuse(f"the policy server's answer cannot be used: {error}")
             else:
-                self._outage.over()
-                return answer
+                if self._is_of_the_episodes_run(question.run, answer[0].run):
+                    self._outage.over()
+                    return answer
+                if not self._outage.wait("the policy server acts for another run"):
+                    stopped()
+
+    def _is_of_the_episodes_run(self, asked: int, answered: int) -> bool:
+        """Tell whether an answer may be used for an episode that a run has assigned.
+
+        Of another run it may if that is what the learner has become meanwhile: the episode is then played to
+        its end for nothing. Else the server has not heard of this learner yet, or works for a neighbour's.
+        """
+        episodes = self._learner.episodes
+        if answered != asked and episodes.run == asked:
+            episodes.register_again()
+        return answered == asked or episodes.run != asked
 
     def _find(self) -> Any:
         """Return the call of the server that the learner has named."""

@@ -21,6 +21,7 @@ from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import LaunchConfig, Recipe
 from pirl_jax.recipe.idle import refuse_idle
+from pirl_jax.recipe.ranges import check_address
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
@@ -80,6 +81,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         """
         refuse_idle(self)
         super().__post_init__()
+        learner = self.actor_learner_config
+        check_address("algorithm.actor_learner_config.learner_", learner.learner_host, learner.learner_port)
 
     @classmethod
     def from_policy_config(cls, policy_cfg: PreTrainedConfig) -> PiRLConfig:

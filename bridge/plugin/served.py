@@ -72,7 +72,7 @@ class ServedActing:
 
     Attributes:
         channel: To the learner, by which episodes are assigned and the policy server is found.
-        version: Of the parameters that chose last.
+        version: The oldest of the parameters that may choose next: those that were assigned, or chose last.
     """
 
     def __init__(self, policy: LightPolicy, noise: NoiseConfig) -> None:
@@ -93,6 +93,7 @@ class ServedActing:
         assigned = episodes.current
         if assigned is not self._assigned:  # not by its number, which may be handed out again
             self._assigned, self._run, self._chunk = assigned, episodes.run, 0
+            self.version = assigned.version
         tokens = _array(batch[OBS_LANGUAGE_TOKENS])[0].astype(np.int64)
         question = act.Question(
             actor=episodes.actor,
@@ -101,13 +102,15 @@ class ServedActing:
             noise_key=assigned.noise_key,
             chunk=self._chunk,
             run=self._run,
-            version=assigned.version,
+            version=self.version,  # another server than the last one's may lie behind it
+            noise_free=assigned.evaluates,
         )
         if self._server is None:
             self._server = PolicyServer(self.channel, self._latents)
         answer, chunk = self._server.ask(question, self._observation(batch), tokens)
         self._chunk += 1
-        self.version = answer.version
+        if answer.run == self._run:
+            self.version = answer.version
         return Decision(
             action=torch.from_numpy(chunk.action)[None],
             latents=chunk.latents,
@@ -124,7 +127,8 @@ class ServedActing:
 
     def _observation(self, batch: Mapping[str, Tensor]) -> act.Observation:
         views = [_array(batch[key]) for key in self.policy.config.image_features if key in batch]
-        state = _array(batch[OBS_STATE])[0] if OBS_STATE in batch else np.zeros(0, np.float32)
+        seen = self.policy.config.use_proprio and OBS_STATE in batch
+        state = _array(batch[OBS_STATE])[0] if seen else np.zeros(0, np.float32)
         return act.Observation(np.concatenate(views), state.astype(np.float32))
 
 

@@ -13,6 +13,7 @@ from lerobot.utils.constants import OBS_STATE
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.settings import unused
+from bridge.settings.evaluation import check_evaluation, evaluation_freq
 from bridge.settings.resumed import check_place
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
@@ -37,6 +38,10 @@ class LearnerConfig(TrainRLServerPipelineConfig):
         if not isinstance(recipe, PiRLConfig):
             return
         idle = {} if recipe.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS
+        if evaluation_freq(self):
+            check_evaluation(self)
+        else:
+            idle = {**idle, **unused.IGNORED_WITHOUT_EVALUATION}
         unused.check(self, given, {**unused.IGNORED_IN_RL, **idle})
         if recipe.rollout.task_success_range is not None and not getattr(self.env, "task_names", ()):
             raise ValueError(

@@ -60,7 +60,8 @@ class SFTConfig(TrainPipelineConfig):
         with nothing_is_pushed(self):
             super().validate()
         preset = self.use_policy_training_preset
-        unused.check(self, given, unused.IGNORED_WITH_PRESET if preset else unused.IGNORED_WITHOUT_PRESET)
+        idle = unused.IGNORED_WITH_PRESET if preset else unused.IGNORED_WITHOUT_PRESET
+        unused.check(self, given, {**unused.IGNORED_IN_SFT, **idle})
         self.optimizer_numbers()
         if self.policy is not None and self.policy.type == "xvla":
             settle_tokenizer(self.policy)

@@ -45,7 +45,7 @@ REFUSED: Mapping[str, str] = {
 """Setting, or section → the way out; other than its default it ends the command."""
 
 IGNORED: Mapping[str, str] = {
-    **dict.fromkeys(("env_eval_freq", "eval_steps", "max_eval_samples", "eval"), _EVALUATE),
+    **dict.fromkeys(("eval_steps", "max_eval_samples"), _EVALUATE),
     **dict.fromkeys(
         ("prefetch_factor", "persistent_workers", "dataloader_multiprocessing_context"),
         "num_workers is all there is to set of the loader",
@@ -60,7 +60,17 @@ IGNORED: Mapping[str, str] = {
 }
 """Likewise, of all commands; a line says that it has no effect."""
 
+IGNORED_IN_SFT: Mapping[str, str] = dict.fromkeys(("env_eval_freq", "eval"), _EVALUATE)
+"""Likewise, of ``pirl_jax.sft``."""
+
 IGNORED_IN_RL: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("eval.batch_size", "eval.use_async_envs"), "each actor plays one evaluation episode at a time"
+    ),
+    **dict.fromkeys(
+        ("eval.recording", "eval.recording_repo_id", "eval.recording_private"),
+        "evaluation episodes are counted and not kept; lerobot-eval records",
+    ),
     "batch_size": "algorithm.optimizer.minibatch_size is the batch",
     "log_freq": "every update is logged",
     **dict.fromkeys(
@@ -80,6 +90,11 @@ IGNORED_IN_RL: Mapping[str, str] = {
     ),
 }
 """Likewise, of learner and doctor."""
+
+IGNORED_WITHOUT_EVALUATION: Mapping[str, str] = dict.fromkeys(
+    ("eval", "env.eval_init_states"), "it is read if env_eval_freq says how often a run is evaluated"
+)
+"""Likewise, where LeRobot's ``env_eval_freq`` is unset or 0."""
 
 IGNORED_WITHOUT_DEMONSTRATIONS: Mapping[str, str] = dict.fromkeys(
     ("dataset", "num_workers", "tolerance_s"), "it is read if algorithm.demonstrations.coef is above 0"
@@ -177,6 +192,8 @@ def _before(cfg: TrainPipelineConfig) -> dict[str, Any]:
     if cfg.policy:
         sections["policy"] = type(cfg.policy)(device=cfg.policy.device)  # whatever else is there is said
     before = type(cfg)(**sections).to_dict()
+    # LeRobot derives it, from the machine's cores too.
+    before["eval"]["batch_size"] = type(cfg.eval)(n_episodes=cfg.eval.n_episodes).batch_size
     if cfg.policy:
         before["optimizer"] = _typed(cfg.policy.get_optimizer_preset())
         before["scheduler"] = _typed(cfg.policy.get_scheduler_preset())

@@ -44,6 +44,8 @@ class Question:
     """Id of the learner's process that has assigned the episode."""
     version: int
     """The oldest of its parameters that may choose it."""
+    noise_free: bool
+    """Whether it is of an evaluation: without noise, and its features are not kept."""
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from bridge.wire.act import Answer, Chunk, Question
 from bridge.wire.protocol import ProtocolError
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.serving.acting import Acted, Asked
-from pirl_jax.serving.batching import FullError
+from pirl_jax.serving.batching import ClosedError
 from pirl_jax.serving.service import PolicyService
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _LONGEST_S = 600.0
-"""How long a question is worked on whose client has set no deadline."""
+"""How long a question is worked on, whatever deadline its client has set."""
 _KNOWN_INSTRUCTIONS = 4096
 _STOPS = "The policy server is stopping."
 
@@ -45,6 +45,7 @@ class ActService:
         current_run: Id of the learner's process. An episode of an earlier one, which that process will not
             learn from, is played to its end under whatever parameters act.
         stopping: Set when the server stops.
+        most: Questions that may be there at a time. One that waits takes a thread of the server's.
 
     Raises:
         ValueError: An observation is larger than a message may be.
@@ -56,6 +57,7 @@ class ActService:
         spec: EpisodeSpec,
         current_run: Callable[[], int],
         stopping: threading.Event,
+        most: int,
     ) -> None:
         size = len(spec.image_keys) * int(np.prod(spec.image_shape))
         if size > MAX_MESSAGE_SIZE // 2:
@@ -67,6 +69,7 @@ class ActService:
         self._spec, self._current_run, self._stopping = spec, current_run, stopping
         self._instructions: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
+        self._most, self._room = most, threading.BoundedSemaphore(most)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server is given."""
@@ -74,6 +77,15 @@ class ActService:
         return grpc.method_handlers_generic_handler(act.SERVICE, methods)
 
     def _act(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        if not self._room.acquire(blocking=False):
+            has = f"has {self._most} questions already, twice algorithm.max_actors"
+            _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"The policy server {has}.")
+        try:
+            return self._answered(data, context)
+        finally:
+            self._room.release()
+
+    def _answered(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             question, observation, tokens = act.decode_question(data, self._spec)
         except ProtocolError as error:
@@ -81,8 +93,7 @@ class ActService:
         tokens = self._instruction(question.tokens, tokens)
         if tokens is None:
             _abort(context, grpc.StatusCode.NOT_FOUND, act.UNKNOWN_TOKENS)
-        remaining = context.time_remaining()
-        until = time.monotonic() + (_LONGEST_S if remaining is None else remaining)
+        until = time.monotonic() + min(_LONGEST_S, context.time_remaining())
         self._wait_for(question, until, context)
         asked = Asked(
             observation.images,
@@ -91,6 +102,7 @@ class ActService:
             question.domain_id,
             question.noise_key,
             question.chunk,
+            question.noise_free,
         )
         acted = self._answer(question.actor, asked, context)
         answer = Answer(acted.denoise_step, acted.run, acted.version, acted.feature_key)
@@ -118,8 +130,8 @@ class ActService:
     def _answer(self, actor: str, asked: Asked, context: grpc.ServicerContext) -> Acted:
         try:
             answer = self._batcher.submit(actor, asked)
-        except FullError as error:
-            _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"The policy server is busy: {error}.")
+        except ClosedError:
+            _abort(context, grpc.StatusCode.UNAVAILABLE, _STOPS)
         while True:
             try:
                 return answer.result(_POLL_S)

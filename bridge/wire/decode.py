@@ -14,7 +14,9 @@ from bridge.wire.archive import TransitionError, load_transitions
 from bridge.wire.protocol import OBS_DOMAIN_ID, STEP_INFO_HEADER
 from bridge.wire.record import NO_RUN, Record, RecordError, unpack
 from bridge.wire.spec import EpisodeSpec
+from pirl_jax.likelihood.modes import NO_STEP
 from pirl_jax.rollout.episode import Episode, Observations
+from pirl_jax.rollout.evaluation import is_evaluation
 
 STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
@@ -165,10 +167,12 @@ def _decode_record(row: np.ndarray, where: str, spec: EpisodeSpec) -> Record:
         record = unpack(row, dims=dims)
     except RecordError as error:
         raise TransitionError("record", f"{where}: {error}") from error
-    if record.denoise_step not in spec.denoise_steps:
+    # What is learned from has noise, and what is evaluated has none.
+    steps = (NO_STEP,) if is_evaluation(record.number) else spec.denoise_steps
+    if record.denoise_step not in steps:
         raise TransitionError(
             "record",
-            f"{where}: denoise_step must be one of {spec.denoise_steps}; got {record.denoise_step}. "
+            f"{where}: denoise_step must be one of {steps}; got {record.denoise_step}. "
             "Start actor and learner from the same config.",
         )
     return record

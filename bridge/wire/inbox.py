@@ -15,6 +15,7 @@ from lerobot.transport.utils import TransferState
 
 from bridge.wire.archive import TransitionError
 from pirl_jax.rollout.episode import Episode
+from pirl_jax.rollout.evaluation import is_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def assemble(chunks: Iterable[Any], max_bytes: int, counts: Counts, peer: str) -
 
 
 class Inbox:
-    """Decodes messages and queues their episodes, each message id once.
+    """Decodes messages and queues their episodes, each message id once; those of evaluations are not queued.
 
     Args:
         decode: Message bytes → episode; raises `TransitionError` for a message to drop.
@@ -109,7 +110,7 @@ class Inbox:
         counts: Where to count.
         stopping: Set when the server stops: all waiting ends.
         lose: Told the actor whose message could not be read.
-        take: Told the actor whose episode was queued.
+        take: Told the actor whose episode was taken.
     """
 
     def __init__(
@@ -193,8 +194,9 @@ class Inbox:
         if reason is not None:
             self._counts.drop(reason, f"episode {episode.number} (from {peer}).")
             return
-        self._episodes.put(episode)
-        self._counts.add(episodes=1)
+        if not is_evaluation(episode.number):  # else how it ended is all that was wanted of it
+            self._episodes.put(episode)
+            self._counts.add(episodes=1)
         if message_id is not None:
             self._take(_sender(message_id))
 

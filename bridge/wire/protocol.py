@@ -154,9 +154,13 @@ class Status:
     open: int
     """Episodes handed out that no version has learned from."""
     playing: int
-    """Those of them that have not arrived."""
+    """Episodes handed out that have not arrived, those of an evaluation included."""
     actors: list[ActorStatus]
     """Who has registered and is not gone."""
+    evaluation: int = 0
+    """Episodes of the newest evaluation; 0 where there has been none."""
+    evaluated: int = 0
+    """Those of them that are over."""
 
 
 def encode(message: Any) -> bytes:
@@ -192,7 +196,7 @@ def _read(name: str, value: Any, expected: Any) -> Any:
         return _read_object(name, value, expected)
     choices = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     kinds = tuple(get_origin(choice) or choice for choice in choices)
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ProtocolError(f"{name} is {type(value).__name__}.")
     if isinstance(value, list):
         return [_read(f"{name}[]", item, get_args(expected)[0]) for item in value]

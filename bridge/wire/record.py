@@ -73,7 +73,8 @@ class Record:
         env_action: What the environment executes, after post-processing, float32 [Hx, R].
         latents: States of the denoising chain (``pirl_jax.likelihood.modes.num_latents``), float32 [L, H, A].
         log_prob: Log-density of each chunk step's noise, summed over scored channels, float32 [H].
-        denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K.
+        denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K; 0 for a chunk
+            without noise (``pirl_jax.likelihood.modes.NO_STEP``).
         version: Version of the weights that chose the action; 0 for weights that no learner has sent.
         number: Of the episode in its run.
         run: Id of the learner's run, in [0, 2^32).

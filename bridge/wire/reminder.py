@@ -68,10 +68,13 @@ def in_words(status: Status) -> str:
 
 def doing(status: Status) -> str:
     """Say what an update waits for, or that it learns; follows its name."""
+    evaluation = ""
+    if status.evaluated < status.evaluation:
+        evaluation = f"; of an evaluation {status.evaluated} of {status.evaluation} are over"
     if status.arrived >= status.awaited:
-        return f"learns from its {status.awaited} episodes"
+        return f"learns from its {status.awaited} episodes{evaluation}"
     actors = len(status.actors)
     return (
         f"waits: {status.arrived} of {status.awaited} episodes are there, "
-        f"{actors} actor{'' if actors == 1 else 's'}, {status.playing} being played"
+        f"{actors} actor{'' if actors == 1 else 's'}, {status.playing} being played{evaluation}"
     )

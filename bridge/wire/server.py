@@ -27,7 +27,8 @@ from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 from bridge.wire.reminder import Reminder
 from pirl_jax.rollout.assignments import Assignments, Verdict
-from pirl_jax.rollout.episode import Episode
+from pirl_jax.rollout.episode import Episode, outcome_of
+from pirl_jax.rollout.evaluation import is_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +217,8 @@ class LearnerServer:
     def _accept(self, episode: Episode) -> str | None:
         if episode.run != self.run:
             return "other_run"
-        verdict = self._assignments.deliver(episode.number, episode.seed)
+        outcome = outcome_of(episode) if is_evaluation(episode.number) else None
+        verdict = self._assignments.deliver(episode.number, episode.seed, outcome)
         return None if verdict is Verdict.WANTED else verdict.value
 
 

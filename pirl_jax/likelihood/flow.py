@@ -26,6 +26,7 @@ import numpy as np
 
 from pirl_jax.likelihood import gripper
 from pirl_jax.likelihood.chain import Chain, per_chunk
+from pirl_jax.likelihood.modes import NO_STEP
 from pirl_jax.typing import Array, Float, Int, typed
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -267,13 +268,16 @@ def sample(
         predict: the flow head, see the module's docstring.
         eps0: the first noise.
         keys: one a row, of its other draws: what a row becomes depends on no other row.
-        denoise_step: index k of the (first) noised step, 1 ≤ k ≤ K.
+        denoise_step: index k of the (first) noised step, 1 ≤ k ≤ K; ``modes.NO_STEP``: none is, the row is
+            ``deterministic``'s, its log-density 0 and its latents those of the first step that may be noised.
         level: of each row.
         log_multiplier: the noise head, for a mode that learns.
     """
     B, H, _ = eps0.shape
     K, scored, factor, plain = chain.K, chain.scored, chain.factor(H), chain.plain(eps0.dtype)
     level = chain.levels(level, B, eps0.dtype)
+    noisy = denoise_step != NO_STEP
+    denoise_step = jnp.where(noisy, denoise_step, chain.mode.first_steps(K)[0])
     steps = chain.noised_steps(denoise_step)
     noised = chain.noised(steps, level)
     std = stds(chain, denoise_step, level, log_multiplier)
@@ -290,7 +294,7 @@ def sample(
         drawn = draws(jax.random.normal, k, (H, len(scored)))
         outcome = mean.at[..., scored].add(_over_steps(factor, drawn) * std[rows, m][:, None])
         plainly = chain.mean(at_k, eps0, x, predicted)
-        x = jnp.where(per_chunk(steps[rows, m] == k), outcome, plainly)
+        x = jnp.where(per_chunk(noisy & (steps[rows, m] == k)), outcome, plainly)
         return x, (mean, x)
 
     _, (means, outcomes) = jax.lax.scan(step, eps0, jnp.arange(K, 0, -1))
@@ -302,11 +306,14 @@ def sample(
         channels = np.array(chain.grippers)
         logits = means[:, -1][..., channels]
         uniforms = draws(jax.random.uniform, 0, (len(channels), H + 2))
-        states = states.at[-1:, ..., channels].set(gripper.draw(logits, chain.noise, uniforms)[None])
+        drawn = gripper.draw(logits, chain.noise, uniforms)
+        settled = jnp.where(per_chunk(noisy), drawn, states[-1][..., channels])
+        states = states.at[-1:, ..., channels].set(settled[None])
     path = states[noised_from + jnp.arange(M + 1), rows[:, None]]
     latents = path if chain.mode.every_step else jnp.concatenate([eps0[:, None], path], axis=1)
     drawn_from = Distribution(means[..., scored], std, logits)
-    return Chunk(states[-1], latents, log_density(chain, drawn_from, latents))
+    density = log_density(chain, drawn_from, latents)
+    return Chunk(states[-1], latents, jnp.where(noisy[:, None], density, 0))
 
 
 @typed

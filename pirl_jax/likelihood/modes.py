@@ -32,6 +32,9 @@ from pirl_jax.recipe import NoiseConfig
 NOISE_HEAD = "noise_head"
 """Where a learned standard deviation's parameters are, among the trainable ones and in pushes to actors."""
 
+NO_STEP = 0
+"""In place of the index k of a chunk's noised step: none is, and the chain is LeRobot's own sampler."""
+
 Numbers = Any
 """A number, or an array: NumPy's, or JAX's where the noise level is one."""
 

@@ -36,6 +36,8 @@ COUNT = Range(1)
 SHARE = Range(0, 1)
 FINITE = Range()
 BELOW_ONE = Range(0, 1, high_open=True)
+PORT = Range(1, 65535)
+"""gRPC listens on another port than it is told beyond."""
 
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "noise": {
@@ -97,9 +99,9 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
     "serve": {
         "replicas": COUNT,
-        "port": Range(1, 65535),
+        "port": PORT,
         "max_batch": COUNT,
-        "max_wait_ms": NOT_NEGATIVE,
+        "max_wait_ms": Range(0, 60_000),
         "features_gb": NOT_NEGATIVE,
     },
     "launch": {
@@ -161,6 +163,26 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(allowed)}; got {value!r}.")
+
+
+def check_address(prefix: str, host: str, port: int) -> None:
+    """Check where a server listens.
+
+    Args:
+        prefix: of the settings' names, before ``host`` and ``port``.
+        host: a name, or an address.
+        port: its port.
+
+    Raises:
+        ValueError: naming the setting, what it must be and what was found.
+    """
+    in_brackets = host.startswith("[") and host.endswith("]")
+    if not host or host.strip() != host or (":" in host and not in_brackets):
+        raise ValueError(
+            f"{prefix}host must be a name or an address, IPv6 in brackets as [::1]; got {host!r}."
+        )
+    if port not in PORT:
+        raise ValueError(f"{prefix}port must be {PORT}; got {port}.")
 
 
 def _numbers(value: Any) -> list[tuple[str, float]]:

@@ -28,10 +28,22 @@ class ServeConfig:
     max_batch: int = 32
     """Observations in one call of the policy. There is a program for each power of two up to it."""
     max_wait_ms: float = 10.0
-    """Milliseconds that an observation waits for others; none if all that are played have asked."""
+    """Milliseconds that an observation waits for others; in mode ``learner`` none if all that are played have
+    asked."""
     features_gb: float = 4.0
     """GiB of host memory for encoded observations, from which the learner learns without encoding them again.
     Beyond it the oldest are given up, and encoded again."""
 
     def __post_init__(self) -> None:
         ranges.check("serve", self)
+        ranges.check_address("algorithm.serve.", self.host, self.port)
+        if self.port + self.replicas - 1 not in ranges.PORT:
+            raise ValueError(
+                f"algorithm.serve.port={self.port} leaves too few ports for algorithm.serve.replicas="
+                f"{self.replicas}: the last is {ranges.PORT.high}."
+            )
+        if self.host in ("0.0.0.0", "[::]"):
+            raise ValueError(
+                f"algorithm.serve.host must be an address at which actors find the servers; got {self.host}, "
+                "which is every one of a machine and leads to none."
+            )

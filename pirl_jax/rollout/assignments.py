@@ -15,16 +15,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
-
-TRAINING_SEEDS = 1 << 30
-"""Episode seeds of training are in [2^30, 2^31): seeds below are free for evaluation and never trained on."""
+from pirl_jax.rollout.evaluation import Evaluation, Outcome, is_evaluation
+from pirl_jax.rollout.seeds import episode_seed, noise_key
 
 ATTEMPTS = 3
 """Times a number is handed out before an episode that cannot be used is given up."""
-
-_NOISE = 0x901CE
-"""Keeps the policy's noise apart from the environment's seed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Assignment:
     """One episode to play."""
 
     number: int
-    """Of the episode, from 0 over the whole run, restarts included."""
+    """Of the episode, from 0 over the whole run, restarts included; evaluations have numbers of their own."""
     seed: int
     """Of the environment: the same for all episodes of a group."""
     noise_key: int
@@ -43,6 +38,11 @@ class Assignment:
     """Which of the task's initial states, counted on and on; None: one that follows from the seed."""
     version: int
     """Of the parameters to act with."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether it is played without noise."""
+        return is_evaluation(self.number)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Standing:
     open: int
     """Episodes handed out that no version has learned from."""
     playing: int
-    """Those of them that have not arrived."""
+    """Episodes handed out that have not arrived, those of an evaluation included."""
+    evaluation: int
+    """Episodes of the newest evaluation; 0 where there has been none."""
+    evaluated: int
+    """Those of them that are over."""
 
 
 class Verdict(Enum):
@@ -67,21 +71,8 @@ class Verdict(Enum):
     """Its number has arrived before: it was handed out again while its first actor seemed gone."""
     UNASSIGNED = "unassigned"
     """Its number was never handed out in this process, or not with its seed."""
-
-
-def episode_seed(seed: int, group: int) -> int:
-    """Return the seed of a run's n-th group of episodes: a fixed function of its arguments, in [2^30, 2^31).
-
-    Args:
-        seed: of the run.
-        group: n; episodes that do not come in groups are groups of one.
-    """
-    return TRAINING_SEEDS + int(np.random.SeedSequence([seed, group]).generate_state(1)[0]) % TRAINING_SEEDS
-
-
-def noise_key(seed: int, number: int) -> int:
-    """Return the key of the policy's noise in a run's n-th episode, in [0, 2^63)."""
-    return int(np.random.SeedSequence([seed, number, _NOISE]).generate_state(1, np.uint64)[0] >> 1)
+    OLD_VERSION = "old_version"
+    """Of an evaluation, and a chunk was chosen by older parameters than those that are evaluated."""
 
 
 class Assignments:
@@ -92,6 +83,9 @@ class Assignments:
     may start is never too old by its turn, and none is thrown away for being late. With a window of one
     update's worth, actors wait while the learner updates; that is synchronous learning, and the rest is the
     same rule.
+
+    An evaluation's episodes go out as soon as it is published, before others that have never been handed out.
+    They are played, lost, played again and given up as all are, and no number of training changes for them.
 
     Threads of the server ask and deliver, one thread learns. A number is *open* from the moment it is handed
     out until the version that learned from it is published.
@@ -127,18 +121,26 @@ class Assignments:
         self._arrived: set[int] = set()
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
+        self._evaluation = Evaluation(0, 0, seed, ())
+        self._to_evaluate: list[int] = []
         self._changed = threading.Condition()
         for group in range(self._admitted if choose else 0):  # in turn, as before the restart
             self._choose(episode_seed(seed, group))
 
-    def publish(self, version: int, settled: int) -> None:
+    def publish(self, version: int, settled: int, evaluation: Evaluation | None = None) -> None:
         """Admit what a new version makes room for.
 
         Args:
             version: Of the parameters that were just pushed.
             settled: The lowest number that has not been learned from or dropped.
+            evaluation: Of these parameters, to begin now; the one before must be over.
         """
         with self._changed:
+            if evaluation is not None:
+                assert self._evaluation.over
+                self._evaluation, self._to_evaluate = evaluation, [*reversed(evaluation.numbers)]
+                for numbers in (self._arrived, self._given_up):
+                    numbers.difference_update([*filter(is_evaluation, numbers)])
             self._version, self._base, self._dropped = version, settled, 0
             for numbers in (self._arrived, self._given_up):
                 numbers.difference_update([number for number in numbers if number < settled])
@@ -159,29 +161,39 @@ class Assignments:
         with self._changed:
             if not self._changed.wait_for(self._may_start, timeout):
                 return None
-            assert self._version is not None
             if self._returned:
                 number = heapq.heappop(self._returned)
+            elif self._to_evaluate:
+                number = self._to_evaluate.pop()
             else:
                 number, self._next = self._next, self._next + 1
             self._playing[number] = actor
-            group = number // self._group_size
-            seed = episode_seed(self._seed, group)
-            key = noise_key(self._seed, number)
-            return Assignment(number, seed, key, *self._chosen[group], self._version)
+            return self._assignment(number)
 
-    def deliver(self, number: int, seed: int) -> Verdict:
-        """Note that an episode has arrived; the first of a number is the one that counts."""
+    def deliver(self, number: int, seed: int, outcome: Outcome | None = None) -> Verdict:
+        """Note that an episode has arrived; the first of a number is the one that counts.
+
+        Args:
+            number: Of the episode.
+            seed: Of the episode.
+            outcome: How it ended, for one of an evaluation.
+        """
         with self._changed:
-            if number >= self._next or seed != episode_seed(self._seed, number // self._group_size):
+            if not self._was_handed_out(number) or seed != self._seed_of(number):
                 return Verdict.UNASSIGNED
             if number < self._base or number in self._arrived or number in self._given_up:
                 return Verdict.DUPLICATE
-            self._arrived.add(number)
             if self._playing.pop(number, None) is None:
                 # It was handed out again, to no one yet.
                 self._returned.remove(number)
                 heapq.heapify(self._returned)
+            if is_evaluation(number):
+                assert outcome is not None
+                if outcome.oldest < self._evaluation.version:
+                    self._fail(number)
+                    return Verdict.OLD_VERSION
+                self._evaluation.outcomes[number] = outcome
+            self._arrived.add(number)
             return Verdict.WANTED
 
     def reject(self, number: int) -> None:
@@ -224,7 +236,14 @@ class Assignments:
             turn = range(self._base, self._base + awaited + self._dropped)
             there = sum(number in self._arrived or number in self._given_up for number in turn)
             arrived = max(0, there - self._dropped)
-            return Standing(self._version, arrived, self._next - self._base, len(self._playing))
+            return Standing(
+                version=self._version,
+                arrived=arrived,
+                open=self._next - self._base,
+                playing=len(self._playing),
+                evaluation=len(self._evaluation.numbers),
+                evaluated=len(self._evaluation.outcomes),
+            )
 
     @property
     def playing(self) -> int:
@@ -245,7 +264,24 @@ class Assignments:
     def _may_start(self) -> bool:
         if self._version is None:
             return False
-        return bool(self._returned) or self._next < self._end
+        return bool(self._returned or self._to_evaluate) or self._next < self._end
+
+    def _assignment(self, number: int) -> Assignment:
+        assert self._version is not None
+        if is_evaluation(number):
+            return Assignment(number, *self._evaluation.draws(number), self._evaluation.version)
+        seed, key = self._seed_of(number), noise_key(self._seed, number)
+        return Assignment(number, seed, key, *self._chosen[number // self._group_size], self._version)
+
+    def _was_handed_out(self, number: int) -> bool:
+        if not is_evaluation(number):
+            return number < self._next
+        return number in self._evaluation.numbers and number not in self._to_evaluate
+
+    def _seed_of(self, number: int) -> int:
+        if is_evaluation(number):
+            return self._evaluation.draws(number)[0]
+        return episode_seed(self._seed, number // self._group_size)
 
     def _fail(self, number: int) -> None:
         self._failures[number] += 1
@@ -253,4 +289,6 @@ class Assignments:
             heapq.heappush(self._returned, number)
         else:
             self._given_up.add(number)
+            if is_evaluation(number):
+                self._evaluation.outcomes[number] = None
         self._changed.notify_all()

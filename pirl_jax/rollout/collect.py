@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,16 +57,18 @@ class Collected:
 class Collector:
     """Receives and scores episodes, and hands them on in the order of their numbers.
 
-    An episode that arrives is scored at once if its number may belong to the update that is awaited, and kept
-    as it came otherwise, so that beside those that are learned from no more than an update's worth of encoded
-    observations lies in memory.
+    An episode that arrives is scored at once if its number may belong to the update that is awaited, together
+    with others that wait, and kept as it came otherwise, so that beside those that are learned from no more
+    than an update's worth of encoded observations lies in memory.
 
     Args:
         config: how many episodes, and which.
         groups: only complete groups from one initial state are learned from; None: all episodes.
         receive: ``timeout in seconds -> `` the next episode, or None.
-        score: ``(episode, who chose its chunks, by version) -> `` the episode, encoded and scored; chunks of
-            other versions are masked.
+        score: ``(episodes, who chose their chunks, by version) -> `` the episodes, encoded and scored; chunks
+            of other versions are masked.
+        together: observations that are scored for the time of one; episodes are scored together until they
+            have as many.
         behaviours: policies that may have acted.
         assignments: whose numbers the episodes have.
         first: the first number that is not settled.
@@ -83,7 +85,8 @@ class Collector:
         config: RolloutConfig,
         groups: Groups | None,
         receive: Callable[[float], Episode | None],
-        score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
+        score: Callable[[Sequence[Episode], Mapping[int, Behaviour]], list[ScoredEpisode]],
+        together: int,
         behaviours: Behaviours,
         assignments: Assignments,
         first: int,
@@ -91,7 +94,7 @@ class Collector:
         report: Callable[[str, bool], None] = lambda task, success: None,
     ) -> None:
         self._config, self._groups = config, groups
-        self._receive, self._score = receive, score
+        self._receive, self._score, self._together = receive, score, together
         self._behaviours, self._assignments = behaviours, assignments
         self._stop, self._report = stop, report
         self._unscored: dict[int, Episode] = {}
@@ -126,14 +129,14 @@ class Collector:
         while not self._stop.is_set():
             missing = self._config.episodes_per_update - len(collected)
             window = range(self.position, self.position + missing)
-            for number in sorted(self._unscored.keys() & set(window)):
-                self._examine(self._unscored.pop(number), dropped)
+            for pack in self._packs(set(window)):
+                self._examine(pack, dropped)
             taken = self._take(missing, dropped)
             collected += taken
             if len(collected) == self._config.episodes_per_update:
                 break
-            if not taken and (episode := self._receive(_POLL_SECONDS)) is not None:
-                self._unscored[episode.number] = episode
+            if not taken:
+                self._receive_all(_POLL_SECONDS)
         return collected, dropped
 
     @contextmanager
@@ -161,19 +164,41 @@ class Collector:
             thread.join()
 
     def _score_ahead(self, done: threading.Event) -> None:
-        if (episode := self._receive(_SHORT_POLL_SECONDS)) is not None:
-            self._unscored[episode.number] = episode
+        self._receive_all(_SHORT_POLL_SECONDS)
         window = range(self.position, self.position + self._config.episodes_per_update)
-        for number in sorted(self._unscored.keys() & set(window)):
-            played = self._behaviours.of(self._unscored[number].version)
-            if played and number not in self._ahead and not done.is_set():
-                self._ahead[number] = self._unscored[number], self._timed(self._unscored[number], played)
+        for pack in self._packs(set(window) - self._ahead.keys()):
+            if not done.is_set():
+                scored = self._score_together(pack)
+                self._ahead |= {
+                    each.number: (each, scored[each.number]) for each in pack if each.number in scored
+                }
 
-    def _timed(self, episode: Episode, played: Mapping[int, Behaviour]) -> ScoredEpisode:
+    def _receive_all(self, timeout: float) -> None:
+        """Wait so many seconds for an episode, and take those that have arrived besides."""
+        while (episode := self._receive(timeout)) is not None:
+            self._unscored[episode.number] = episode
+            timeout = 0.0
+
+    def _packs(self, numbers: set[int]) -> Iterator[list[Episode]]:
+        """Yield those that have arrived of episodes, as many at a time as are scored together."""
+        pack: list[Episode] = []
+        for number in sorted(self._unscored.keys() & numbers):
+            pack.append(self._unscored[number])
+            if sum(len(episode) + 1 for episode in pack) >= self._together:
+                yield pack
+                pack = []
+        if pack:
+            yield pack
+
+    def _score_together(self, episodes: Sequence[Episode]) -> dict[int, ScoredEpisode]:
+        """Return the episodes by number, scored, but for those of which no policy is known any more."""
         started = time.monotonic()
-        scored = self._score(episode, played)
+        by_number = {episode.number: self._behaviours.of(episode.version) for episode in episodes}
+        known = [episode for episode in episodes if by_number[episode.number]]
+        played = {version: each for by_version in by_number.values() for version, each in by_version.items()}
+        scored = self._score(known, played) if known else []
         self.scoring_s += time.monotonic() - started
-        return scored
+        return {episode.number: each for episode, each in zip(known, scored, strict=True)}
 
     @property
     def waiting(self) -> int:
@@ -185,17 +210,25 @@ class Collector:
         """Recent success rate of each task; empty where tasks are not looked at."""
         return {} if self._tasks is None else self._tasks.rates
 
-    def _examine(self, episode: Episode, dropped: Counter[str]) -> None:
-        """Score an episode; keep it, or have its number played again."""
-        ahead, scored = self._ahead.pop(episode.number, (None, None))
+    def _examine(self, episodes: Sequence[Episode], dropped: Counter[str]) -> None:
+        """Score episodes; keep them, or have their numbers played again."""
+        ahead = {}
+        for episode in episodes:
+            del self._unscored[episode.number]
+            scored_before, scored = self._ahead.pop(episode.number, (None, None))
+            if scored is not None and scored_before is episode:
+                ahead[episode.number] = scored
+        now = self._score_together([episode for episode in episodes if episode.number not in ahead])
+        for episode in episodes:
+            self._judge(episode, (ahead | now).get(episode.number), dropped)
+
+    def _judge(self, episode: Episode, scored: ScoredEpisode | None, dropped: Counter[str]) -> None:
         played = self._behaviours.of(episode.version)
-        if not played:
+        if scored is None or not played:
             versions = ", ".join(map(str, np.unique(episode.version)))
             self._reject(episode, "unknown_version", f"of policy version {versions}", dropped)
             return
-        if scored is None or ahead is not episode:
-            scored = self._timed(episode, played)
-        elif not all(version in played for version in episode.version):  # some grew too old meanwhile
+        if not all(version in played for version in episode.version):  # some grew too old meanwhile
             scored = scored.without(~np.isin(episode.version, list(played)))
         # An action, token or domain that the policy cannot have seen.
         if not np.isfinite(scored.old_log_prob).all():

@@ -55,6 +55,12 @@ class _Row(NamedTuple):
     nbytes: int
 
 
+def _row(features: PyTree, i: int, digest: bytes) -> _Row:
+    """Copy a row: a view would hold the whole block."""
+    row = jax.tree.map(lambda leaf: np.array(leaf[i : i + 1]), features)
+    return _Row(row, digest, sum(leaf.nbytes for leaf in jax.tree.leaves(row)))
+
+
 class Encoded:
     """Features by key, in host memory: a server puts what it acts on, the scorer takes it.
 
@@ -70,24 +76,20 @@ class Encoded:
         self._rows: OrderedDict[int, _Row] = OrderedDict()
         self._stats, self._lock = Stats(), threading.Lock()
 
-    def put(self, features: PyTree, digests: Sequence[bytes]) -> list[int]:
+    def put(self, features: PyTree, digests: Sequence[bytes | None]) -> list[int]:
         """Keep copies of rows.
 
         Args:
             features: of B observations, arrays in host memory with leading dimension B or more; rows beyond
                 B, which fill a block, are left out.
-            digests: of the B observations (``digest``).
+            digests: of the B observations (``digest``); None: this one is not kept.
 
         Returns:
-            Their keys, in [1, 2^32); they return after 2^32 rows.
+            Their keys, in [1, 2^32), 0 for those not kept; they return after 2^32 rows.
         """
-        # Copied one by one: a view would hold the whole block.
-        rows = [
-            jax.tree.map(lambda leaf, i=i: np.array(leaf[i : i + 1]), features) for i in range(len(digests))
-        ]
-        sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(row)) for row in rows]
+        rows = [None if name is None else _row(features, i, name) for i, name in enumerate(digests)]
         with self._lock:
-            return [self._keep(_Row(*row)) for row in zip(rows, digests, sizes, strict=True)]
+            return [0 if row is None else self._keep(row) for row in rows]
 
     def take(self, key: int, digest: bytes) -> Features | None:
         """Return an observation's features, with a leading dimension of 1, and let go of them.

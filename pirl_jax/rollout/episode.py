@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pirl_jax.rollout.evaluation import Outcome
 from pirl_jax.typing import Float, Int, UInt8, typed
 
 
@@ -34,7 +35,7 @@ class Episode:
     latents: Float[np.ndarray, "T L H A"]
     """The states of the chain by which it can be scored (``modes.num_latents``)."""
     denoise_step: Int[np.ndarray, " T"]
-    """Index k of the (first) noised step: it goes from time k/K to (k-1)/K."""
+    """Index k of the (first) noised step: it goes from time k/K to (k-1)/K; 0 in an evaluation."""
     log_prob: Float[np.ndarray, "T H"]
     """The actor's own log-density, one term a chunk step (summed over scored channels)."""
     executed: Int[np.ndarray, " T"]
@@ -59,3 +60,9 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.executed)
+
+
+def outcome_of(episode: Episode) -> Outcome:
+    """Return how an episode ended, which is all that an evaluation keeps of it."""
+    oldest, newest = int(episode.version.min()), int(episode.version.max())
+    return Outcome(episode.task, episode.success, float(episode.reward.sum()), oldest, newest)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pirl_jax.files import flush
+from pirl_jax.files import flush, write_json
 
 METRICS = "metrics.jsonl"
+CURVE = "learning_curve.png"
 TRACEBACK = "traceback.log"
 CHECKPOINTS = "checkpoints"
 LAST = "last"
@@ -23,6 +24,9 @@ TRAINING_STATE = "training_state"
 ORBAX = "orbax"
 TRAINING_STEP = "training_step.json"
 SCORE = "score"
+"""What a checkpoint says of itself: success rate of the training episodes before it."""
+PC_SUCCESS = "pc_success"
+"""Likewise: success in percent of the episodes by which exactly its parameters were evaluated."""
 
 BUILDING = ".tmp"
 """Ends the names of what is not complete yet."""
@@ -92,8 +96,8 @@ def read_about(checkpoint: Path | str) -> dict[str, Any]:
 
 
 def write_about(checkpoint: Path, about: Mapping[str, Any]) -> None:
-    """Write what a checkpoint says of itself."""
-    (checkpoint / TRAINING_STATE / TRAINING_STEP).write_text(json.dumps(about))
+    """Write what a checkpoint says of itself, as a whole or not at all."""
+    write_json(checkpoint / TRAINING_STATE / TRAINING_STEP, about)
 
 
 def put_in_place(building: Path, folder: Path) -> None:

@@ -55,8 +55,10 @@ def set_aside(output_dir: Path) -> None:
     another name, unless it is nothing. Folders of others stay as they are.
 
     Raises:
-        ValueError: Another process writes to it.
+        ValueError: Another process writes to it, or it is no folder.
     """
+    if output_dir.is_file():
+        raise ValueError(f"output_dir={output_dir} is a file. Give another --output_dir.")
     ours = any((output_dir / name).exists() for name in (LOCK, METRICS, TRACEBACK))
     if not ours or any(True for _ in steps(output_dir / CHECKPOINTS)):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,7 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from pirl_jax.run_folder import manifest
-from pirl_jax.run_folder.layout import BEST, LAST, MODEL, PRETRAINED_MODEL, REMOVED, SCORE, read_about, steps
+from pirl_jax.run_folder.layout import (
+    BEST,
+    LAST,
+    MODEL,
+    PC_SUCCESS,
+    PRETRAINED_MODEL,
+    REMOVED,
+    SCORE,
+    read_about,
+    steps,
+)
 
 
 @dataclass(frozen=True)
@@ -37,14 +48,17 @@ class Retention:
 
 
 def best_of(checkpoints: Path) -> Path | None:
-    """Return the checkpoint with the highest score, of equal ones the latest; None where none has a score."""
+    """Return the checkpoint with the highest score, of equal ones the latest; None where none has a score.
+
+    A checkpoint that was evaluated comes before all that were not, whatever their actors did with noise.
+    """
     scored = []
     for step, folder in steps(checkpoints):
-        try:
-            scored.append((read_about(folder)[SCORE], step, folder))
-        except (ValueError, KeyError):  # not readable, or without a score
-            continue
-    return max(scored)[2] if scored else None
+        with contextlib.suppress(ValueError, KeyError):  # not readable, or without a score
+            about = read_about(folder)
+            evaluated = PC_SUCCESS in about
+            scored.append((evaluated, about[PC_SUCCESS if evaluated else SCORE], step, folder))
+    return max(scored)[-1] if scored else None
 
 
 def prune(checkpoints: Path, step: int, retention: Retention) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from pirl_jax.likelihood import flow
+from pirl_jax.likelihood.modes import NO_STEP
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
@@ -35,6 +36,9 @@ class Asked:
     """Of the episode (``assignments.noise_key``), in [0, 2^63)."""
     chunk: int
     """Index of the chunk in its episode."""
+    noise_free: bool = False
+    """Whether it is chosen by the policy's own sampler, of whose noise only the first is drawn, and kept
+    nowhere: nobody learns from it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Acted:
     latents: Float[np.ndarray, "L H A"]
     log_prob: Float[np.ndarray, " H"]
     denoise_step: int
+    """Index k of the (first) noised step; ``modes.NO_STEP`` without noise."""
     run: int
     """Id of the learner's process that has made the parameters that chose it."""
     version: int
@@ -166,7 +171,8 @@ class ActingPolicy:
         )
         keys = [0] * len(asked)
         if self._encoded is not None:
-            keys = self._encoded.put(features, [digest(each.images, each.tokens) for each in asked])
+            digests = [None if each.noise_free else digest(each.images, each.tokens) for each in asked]
+            keys = self._encoded.put(features, digests)
         return [
             Acted(
                 action=chunk.action[i],
@@ -181,6 +187,8 @@ class ActingPolicy:
         ]
 
     def _first_noised(self, asked: Asked) -> int:
+        if asked.noise_free:
+            return NO_STEP
         rng = np.random.default_rng((asked.noise_key, asked.chunk))
         return self._stochastic.chain.mode.sample_step(rng, self._policy.num_denoising_steps)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 
-class FullError(RuntimeError):
-    """As many questions wait as may wait."""
+class ClosedError(RuntimeError):
+    """Nobody answers any more."""
 
 
 @dataclass
@@ -49,7 +49,6 @@ class Batcher[Q, A]:
         answer: Questions, at most ``max_batch``, → their answers, in order. Called by one thread.
         max_batch: Questions answered together.
         max_wait_s: Seconds that a question waits for others.
-        max_waiting: Questions that may wait in all.
         clients: How many may be asking at the moment; None: not known, and nobody is missed.
 
     Attributes:
@@ -61,11 +60,10 @@ class Batcher[Q, A]:
         answer: Callable[[Sequence[Q]], Sequence[A]],
         max_batch: int,
         max_wait_s: float,
-        max_waiting: int,
         clients: Callable[[], int] | None = None,
     ) -> None:
         self._answer, self._clients = answer, clients
-        self._max_batch, self._max_wait_s, self._max_waiting = max_batch, max_wait_s, max_waiting
+        self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._waiting: OrderedDict[str, deque[_Question[Q, A]]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
@@ -92,12 +90,12 @@ class Batcher[Q, A]:
         """Put a question; who does not want the answer any more cancels the future.
 
         Raises:
-            FullError: Too many questions wait, or nobody answers any more.
+            ClosedError: Nobody answers any more.
         """
         question = _Question[Q, A](asked)
         with self._changed:
-            if self._closed or self._count() >= self._max_waiting:
-                raise FullError("closed" if self._closed else f"{self._max_waiting} questions wait already")
+            if self._closed:
+                raise ClosedError
             self._waiting.setdefault(client, deque()).append(question)
             self._changed.notify_all()
         return question.future

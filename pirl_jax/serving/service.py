@@ -18,7 +18,6 @@ from pirl_jax.serving.batching import Batcher
 from pirl_jax.typing import Params
 
 _GIB = 1 << 30
-_WAITING_BATCHES = 8
 
 
 class PolicyService:
@@ -51,7 +50,6 @@ class PolicyService:
             self.acting,
             settings.max_batch,
             settings.max_wait_ms / 1000,
-            _WAITING_BATCHES * settings.max_batch,
             clients,
         )
 

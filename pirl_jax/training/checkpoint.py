@@ -25,10 +25,12 @@ from pirl_jax.run_folder.layout import (
     ORBAX,
     PRETRAINED_MODEL,
     TRAINING_STATE,
+    TRAINING_STEP,
     checkpoint_folder,
     mend_last,
     point,
     put_in_place,
+    read_about,
     sweep,
     write_about,
 )
@@ -88,24 +90,28 @@ class CheckpointWriter:
         seconds: That the newest checkpoint took which is written.
     """
 
-    def __init__(self, output_dir: Path | str, total_steps: int, retention: Retention):
+    def __init__(
+        self, output_dir: Path | str, total_steps: int, retention: Retention, saved: int | None = None
+    ):
         """Sweep leftovers of a killed run, and make the links that it was killed before it made.
 
         Args:
             output_dir: The run's folder.
             total_steps: Decides the zero padding of the folders' names.
             retention: What is kept.
+            saved: Step of the checkpoint that the run goes on from; None: it begins.
         """
         self._output_dir = Path(output_dir)
         self._total_steps = total_steps
         self._retention = retention
         self._thread: threading.Thread | None = None
         self._read = threading.Event()
+        self._read.set()
         self._error: BaseException | None = None
         self._failed_at = 0.0
         self._size = 0
         """Bytes of the checkpoint that was written last."""
-        self.saved: int | None = None
+        self.saved = saved
         self.seconds = 0.0
         self._output_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = self._output_dir / CHECKPOINTS
@@ -145,6 +151,16 @@ class CheckpointWriter:
         self._thread.start()
         return folder
 
+    def add(self, step: int, about: Mapping[str, Any]) -> None:
+        """Have the newest checkpoint say more of itself, once it is written; none if it is of another step.
+
+        Args:
+            step: Of the checkpoint.
+            about: As for :meth:`save`.
+        """
+        self._thread = threading.Thread(target=self._add, args=(self._thread, step, about), name="about")
+        self._thread.start()
+
     @property
     def to_be_tried_again(self) -> bool:
         """The last checkpoint could not be written, and not just now."""
@@ -152,8 +168,7 @@ class CheckpointWriter:
 
     def release(self) -> None:
         """Block until the state that is being saved may be donated."""
-        if self._thread is not None:
-            self._read.wait()
+        self._read.wait()
 
     def wait(self) -> None:
         """Block until no checkpoint is being written.
@@ -207,6 +222,19 @@ class CheckpointWriter:
             self._warn_of_little_room()
         finally:
             self._read.set()
+
+    def _add(self, before: threading.Thread | None, step: int, about: Mapping[str, Any]) -> None:
+        if before is not None:
+            before.join()
+        folder = checkpoint_folder(self._output_dir, step, self._total_steps)
+        if step != self.saved or not folder.exists():
+            return
+        try:
+            with manifest.rewriting(folder, [f"{TRAINING_STATE}/{TRAINING_STEP}"]):
+                write_about(folder, {**read_about(folder), **about})
+        except (OSError, ValueError) as error:
+            logger.warning("checkpoint %s cannot be told %s: %s", folder, about, error)
+        self._tidy(folder, step)
 
     def _check_room(self) -> None:
         """Begin nothing that would fill the disk.

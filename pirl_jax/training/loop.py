@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from pirl_jax.rollout.groups import Groups
 from pirl_jax.rollout.scoring import ScoredEpisode
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.training import compilations
+from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.kept import Kept
 from pirl_jax.training.parts import Parts
 from pirl_jax.training.pushes import Pushes
@@ -35,6 +36,8 @@ from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import Interrupted
 
 logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Actors:
     """What they play; made with ``window(recipe)`` and the state's number of episodes."""
     report: Callable[[str, bool], None] = lambda task, success: None
     """Told the task and success of every episode in its turn."""
+    evaluations: Evaluations = field(default_factory=Evaluations)
+    """Of the run; without any unless given."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,11 @@ def run(
     encoded: Encoded | None = None,
     kept: Kept | None = None,
     ahead: bool = True,
-) -> Iterator[Update]:
-    """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update.
+) -> Iterator[Update | Evaluated]:
+    """Train until ``total_updates`` are done or ``stop`` is set, yielding after each update and evaluation.
+
+    No policy is pushed before the evaluation of the one before it is over, so that it is of one version,
+    whoever acts. The learner learns meanwhile, and actors that find nothing more of it go on with training.
 
     Args:
         parts: the compiled functions of the run (``parts.assemble``).
@@ -97,9 +105,9 @@ def run(
     behaviours = Behaviours(recipe.rollout.max_staleness)
     pushes = Pushes(actors.publish, behaviours)
     score = partial(_scored, parts, frozen, shelf, encoded)
-    collector = _collector(recipe, actors, pushes, score, behaviours, int(state.episodes), stop)
+    collector = _collector(parts, actors, pushes, score, behaviours, int(state.episodes), stop)
 
-    push = partial(_push, recipe, pushes, actors.assignments, collector, kept)
+    push, wait = partial(_push, recipe, pushes, actors, collector, kept), partial(_goes_on, stop, pushes)
     watchdog = Watchdog(recipe.watchdog, kept is not None)
     interrupted = partial(_gives_up, stop, kept)
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
@@ -118,10 +126,13 @@ def run(
                     state, metrics, n_valid = _update(parts, state, episodes, demonstrations, interrupted)
                 except Interrupted:
                     return logger.info("the update that ran is given up; the one before it is kept")
+                updated = time.monotonic()
+                yield from actors.evaluations.ended(wait)
+                held = time.monotonic() - updated
             if (rejected := watchdog.rejects(int(state.updates), metrics)) and kept:
                 state = kept.on_device().replace(updates=state.updates)
             state = push(state)
-            finished = time.monotonic()
+            finished = time.monotonic() - held
             metrics |= _episode_metrics(episodes, dropped, collector.task_rates, int(state.updates) - 1)
             metrics |= {
                 **({} if encoded is None else _encoder_calls(episodes)),
@@ -133,12 +144,13 @@ def run(
             }
             yield Update(int(state.updates), state, metrics)
             watchdog.check()
+        yield from actors.evaluations.ended(wait)
 
 
 def _push(
     recipe: Recipe,
     pushes: Pushes,
-    assignments: Assignments,
+    actors: Actors,
     collector: Collector,
     kept: Kept | None,
     state: TrainState,
@@ -148,11 +160,18 @@ def _push(
     version = int(state.updates) + 1
     pushes.start(version, behaviour_of(state, recipe))
     # An actor that is assigned an episode waits for the version to play it with.
-    assignments.publish(version, collector.position)
+    evaluation = actors.evaluations.begin(int(state.updates), version)
+    actors.assignments.publish(version, collector.position, evaluation)
     state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
     if kept:
         kept.keep(state)
     return state
+
+
+def _goes_on(stop: threading.Event, pushes: Pushes) -> bool:
+    """Let a moment pass; tell whether there is more to wait for."""
+    pushes.check()  # nothing would arrive any more
+    return not stop.wait(_POLL_S)
 
 
 def _gives_up(stop: threading.Event, kept: Kept | None, steps: int) -> bool:
@@ -170,10 +189,10 @@ def _let_go(pushes: Pushes, release: Callable[[], None], behaviours: Behaviours,
 
 
 def _collector(
-    recipe: Recipe,
+    parts: Parts,
     actors: Actors,
     pushes: Pushes,
-    score: Callable[[Episode, Mapping[int, Behaviour]], ScoredEpisode],
+    score: Callable[[Sequence[Episode], Mapping[int, Behaviour]], list[ScoredEpisode]],
     behaviours: Behaviours,
     first: int,
     stop: threading.Event,
@@ -183,10 +202,11 @@ def _collector(
         return actors.receive(timeout)
 
     return Collector(
-        recipe.rollout,
-        groups_of(recipe),
+        parts.recipe.rollout,
+        groups_of(parts.recipe),
         receive,
         score,
+        parts.score.sizes[0],
         behaviours,
         actors.assignments,
         first,
@@ -200,11 +220,13 @@ def _scored(
     frozen: Params,
     shelf: Shelf | None,
     encoded: Encoded | None,
-    episode: Episode,
+    episodes: Sequence[Episode],
     played: Mapping[int, Behaviour],
-) -> ScoredEpisode:
-    scored = parts.score(frozen, episode, played, encoded)
-    return scored if shelf is None else replace(scored, features=shelf.put(scored.features))
+) -> list[ScoredEpisode]:
+    scored = parts.score.together(frozen, episodes, played, encoded)
+    if shelf is None:
+        return scored
+    return [replace(each, features=shelf.put(each.features)) for each in scored]
 
 
 def _update(

@@ -20,6 +20,8 @@ Sink = Callable[[int, Mapping[str, float]], None]
 """``sink(step, metrics)``: what every tracker is."""
 
 UPDATE_S = "train/update_s"
+PC_SUCCESS, N_EPISODES = "eval/pc_success", "eval/n_episodes"
+"""Of a row that is an evaluation's: the rate in percent, unless nothing could be played, and of how many."""
 
 CONSOLE_KEYS = (
     "train/success_rate",
@@ -31,7 +33,10 @@ CONSOLE_KEYS = (
     "train/stale_fraction",
     "train/actor_learner_logprob_gap",
     UPDATE_S,
-    "eval/pc_success",
+    PC_SUCCESS,
+    "eval/interval_low",
+    "eval/interval_high",
+    N_EPISODES,
 )
 
 
@@ -103,6 +108,16 @@ def read(path: str | Path) -> list[dict[str, Any]]:
         else:
             logger.warning("%s:%d is not a metrics row; skipped.", path, number)
     return rows
+
+
+def evaluated(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of a run's evaluations: ``step`` is how many updates their policies have had."""
+    return [row for row in rows if N_EPISODES in row]
+
+
+def updates(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of a run's updates, one each."""
+    return [row for row in rows if N_EPISODES not in row]
 
 
 def console_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pirl_jax.run_folder.layout import SCORE
+from pirl_jax.run_folder.layout import PC_SUCCESS, SCORE
 from pirl_jax.training.checkpoint import CheckpointWriter, Export, save_last
 from pirl_jax.training.kept import Kept
 
@@ -22,15 +23,22 @@ class Cadence:
         updates: after each so many; 0: never meanwhile.
         minutes: if so many have passed since the last time; 0: however long it takes.
         saves: False: never, not at the end either.
+        evaluated: besides, after each so many, which are those that are evaluated; 0: none.
     """
 
     updates: int
     minutes: float = 0
     saves: bool = True
+    evaluated: int = 0
+
+    @property
+    def every(self) -> int:
+        """Updates between two that are saved, at the closest; 0: none is meanwhile."""
+        return math.gcd(self.updates, self.evaluated)
 
     def due(self, update: int, seconds: float) -> bool:
         """Tell whether an update is to be saved, ``seconds`` after the last one that was."""
-        often = self.updates > 0 and update % self.updates == 0
+        often = any(every > 0 and update % every == 0 for every in (self.updates, self.evaluated))
         return self.saves and (often or 0 < self.minutes * 60 <= seconds)
 
 
@@ -42,7 +50,7 @@ class Saves:
         cadence: when.
         export: see ``CheckpointWriter.save``.
         about: what every checkpoint of the run says beside the step. Each also says, as its score, the
-            success rate since the one before, where there is one.
+            success rate since the one before, where there is one, and what its evaluation has found.
         kept: has the state of the newest update, where an update that fails would take it along; None: no one
             has.
     """
@@ -60,6 +68,7 @@ class Saves:
         self._rates: list[float] = []
         self._since = time.monotonic()
         self._newest: tuple[int, Any] | None = None
+        self._evaluated: tuple[int, float] | None = None
         self._lock = threading.RLock()
 
     def after(self, update: int, state: Any, success_rate: float | None = None) -> None:
@@ -71,7 +80,13 @@ class Saves:
             again = self._cadence.saves and self._writer.to_be_tried_again
             if again or self._cadence.due(update, time.monotonic() - self._since):
                 self._since = time.monotonic()
-                self._writer.save(update, state, self._export, self._said())
+                self._writer.save(update, state, self._export, self._said(update))
+
+    def evaluated(self, update: int, pc_success: float) -> None:
+        """Note what an update's evaluation has found; its checkpoint, written before or after, says it."""
+        with self._lock:
+            self._evaluated = update, pc_success
+            self._writer.add(update, {PC_SUCCESS: pc_success})
 
     def last(self) -> None:
         """Start to save the newest update, unless it is saved or lost."""
@@ -82,7 +97,7 @@ class Saves:
             if self._kept is not None:  # one further, if this comes between its end and `after`
                 state = self._kept.state
                 update = int(state.updates)
-            save_last(self._writer, update, state, self._export, self._said())
+            save_last(self._writer, update, state, self._export, self._said(update))
 
     def at_once(self, stop: threading.Event) -> None:
         """Have what is kept saved as soon as a signal comes, whatever the run is in the middle of.
@@ -96,7 +111,9 @@ class Saves:
 
         threading.Thread(target=wait_and_save, name="save-at-once", daemon=True).start()
 
-    def _said(self) -> dict[str, Any]:
+    def _said(self, update: int) -> dict[str, Any]:
         score = {SCORE: fmean(self._rates)} if self._rates else {}
         self._rates.clear()
+        if self._evaluated is not None and self._evaluated[0] == update:
+            score[PC_SUCCESS] = self._evaluated[1]
         return {**self._about, **score}

@@ -27,7 +27,7 @@ LEARNER = {
 """Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
 BRIDGE = {
     "processes": {"pirl_jax/files"},
-    "wire": {"pirl_jax/rollout", "pirl_jax/serving"},
+    "wire": {"pirl_jax/likelihood", "pirl_jax/rollout", "pirl_jax/serving"},
     "actors": {
         *(f"bridge/{room}" for room in ("libero", "plugin", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("rollout", "serving")),
@@ -52,6 +52,7 @@ BRIDGE = {
         "bridge/wire",
         "pirl_jax/likelihood",
         "pirl_jax/recipe",
+        "pirl_jax/rollout",
         "pirl_jax/run_folder",
         "pirl_jax/trees",
         "pirl_jax/xvla",

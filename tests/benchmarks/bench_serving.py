@@ -136,6 +136,19 @@ def local(stock: Any) -> Any:
     return lambda: algorithm.select_action(preprocess.process_observation(raw))
 
 
+def note(options: argparse.Namespace, *keys: str, found: dict[int, float]) -> None:
+    """Add numbers to the file of curves, if one was asked for."""
+    if options.into is None:
+        return
+    curves = json.loads(options.into.read_text()) if options.into.exists() else {}
+    place = curves
+    for key in keys:
+        place = place.setdefault(key, {})
+    place.update({str(number): float(f"{rate:.4g}") for number, rate in found.items()})
+    options.into.parent.mkdir(parents=True, exist_ok=True)
+    options.into.write_text(json.dumps(curves, indent=2) + "\n")
+
+
 def supply(options: argparse.Namespace) -> None:
     """Print chunks a second by batch size, and of the stock policy."""
     import jax
@@ -158,13 +171,16 @@ def supply(options: argparse.Namespace) -> None:
             f"{size}, {options.precision}; {jax.devices()[0].device_kind}; beside the encoder "
             f"{served.bytes / 2**30:.2f} GiB"
         )
+        rates = {}
         for name, seconds in found.items():
             count = int(name.split(", ")[1].split()[0])
             assert seconds is not None
+            rates[count if name.startswith("served") else 0] = count / seconds
             print(
                 f"  {name:22} {count / seconds:9.3f} {unit}   {count * stock_s / seconds:6.2f} × stock",
                 flush=True,
             )
+        note(options, "supply", size, found=rates)
 
 
 class Clients:
@@ -209,7 +225,7 @@ class Clients:
 
         def play(server: Any, asked: Any, name: str) -> None:
             for i in range(chunks):
-                question = act.Question(name, act.name_of(asked.tokens), 0, asked.noise_key, i, RUN, 1)
+                question = act.Question(name, act.name_of(asked.tokens), 0, asked.noise_key, i, RUN, 1, False)
                 server.ask(question, act.Observation(asked.images, asked.proprio), asked.tokens)
 
         threads = [threading.Thread(target=play, args=each) for each in self._ask]
@@ -267,6 +283,7 @@ def simulate(chunks: int) -> None:
 
 def demand(options: argparse.Namespace) -> None:
     """Print chunks a second that simulators want, by their number."""
+    wanted = {}
     for count in options.actors:
         command = [sys.executable, __file__, "simulate", "--chunks", str(options.chunks)]
         running = [
@@ -288,7 +305,9 @@ def demand(options: argparse.Namespace) -> None:
             each.stdin.write("\n")
             each.stdin.flush()
         rates = [float(each.communicate()[0]) for each in running]
-        print(f"{count:3} simulators: {sum(rates):6.2f} chunks of 10 steps a second", flush=True)
+        wanted[count] = sum(rates)
+        print(f"{count:3} simulators: {wanted[count]:6.2f} chunks of 10 steps a second", flush=True)
+    note(options, "demand", found=wanted)
 
 
 class Run:
@@ -423,6 +442,7 @@ def main() -> None:
     kind.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
     kind.add_argument("--precision", default="highest")
     kind.add_argument("--rounds", type=int, default=5)
+    kind.add_argument("--into", type=Path)
     kind = kinds.add_parser("waiting")
     kind.add_argument("sizes", nargs="*", default=["small"])
     kind.add_argument("--actors", type=int, default=4)
@@ -430,6 +450,7 @@ def main() -> None:
     kind = kinds.add_parser("demand")
     kind.add_argument("--actors", nargs="+", type=int, default=[1, 2, 4])
     kind.add_argument("--chunks", type=int, default=20)
+    kind.add_argument("--into", type=Path)
     kind = kinds.add_parser("libero")
     kind.add_argument("size", nargs="?", default="small")
     kind.add_argument("--inference", nargs="+", default=["served", "local"])

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rollout"))
 from simulated_actors import SimulatedActors
 from test_collect import Learner, Scored
 
-from bridge.evaluate.statistics import wilson
+from pirl_jax.training.interval import wilson
 
 EPISODES, UPDATES, UPDATE_TIME = 64, 100, 5.0
 

@@ -49,6 +49,7 @@ def main(output_dir: Path, fatal: int) -> None:
             setattr(os, name, watched(getattr(os, name)))
         for step in (3, 4):  # one takes another's place, one removes another
             writer.save(step, state(10 + step), export, {"score": step / 10})
+            writer.add(step, {"pc_success": 10.0 * step})
         writer.wait()
     print(next(numbers) - 1)
 

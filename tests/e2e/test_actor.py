@@ -16,7 +16,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config, write_run_config
 
 from bridge.wire.record import RecordDims, unpack
-from pirl_jax.rollout.assignments import episode_seed
+from pirl_jax.rollout.seeds import episode_seed
 
 pytestmark = pytest.mark.e2e
 

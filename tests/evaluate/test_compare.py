@@ -8,9 +8,10 @@ from libero_episodes import identity, results, settings
 from scipy.stats import binomtest
 
 from bridge.evaluate.__main__ import main
-from bridge.evaluate.compare import compare
-from bridge.evaluate.report import make_report, write_report
+from bridge.evaluate.compare import compare, write_comparison
+from bridge.evaluate.report import JSON, make_report
 from bridge.evaluate.statistics import paired_difference
+from pirl_jax.files import write_json
 
 T, F = True, False
 A = {"libero_object": [[T, F, F, F, F, F], [T, T, F, F, T, T]], "libero_goal": [[F, F, F, T, T, T]]}
@@ -22,7 +23,7 @@ def folder(tmp_path):
     def write(name, outcomes, identity_changes=None, **values):
         of = settings(name, n_episodes=6, **values)
         report = make_report(of, identity(of, **(identity_changes or {})), results(of, outcomes))
-        write_report(report, tmp_path / name)
+        write_json(tmp_path / name / JSON, report)
         return tmp_path / name
 
     return write
@@ -43,6 +44,21 @@ def test_pairs_are_counted_by_task_suite_and_overall(folder):
     assert overall["difference_ci95"] == pytest.approx(list(limits))
     assert overall["p_mcnemar"] == pytest.approx(binomtest(2, 8).pvalue)
     assert first["p_mcnemar"] == pytest.approx(2 / 2**5)
+
+
+def test_p_values_are_adjusted_for_their_number(folder):
+    """Ten tasks of which B is better at one: 6 of 6 are not enough among ten, and are for one."""
+    one = {"libero_object": [[F] * 6], "libero_goal": [[T, F, T, F, T, F]] * 9}
+    other = one | {"libero_object": [[T] * 6]}
+    comparison = compare(folder("a", one), folder("b", other))
+    (task,) = comparison["suites"]["libero_object"]["tasks"]
+    assert task["p_mcnemar"] == pytest.approx(2 / 2**6)
+    assert task["p_holm"] == pytest.approx(10 * 2 / 2**6)
+    assert comparison["suites"]["libero_object"]["p_holm"] == pytest.approx(2 * 2 / 2**6)
+    assert "p_holm" not in comparison["overall"]
+    assert comparison["verdict"].startswith("After Holm's correction, 0 of 10 tasks are better and 0 worse")
+    alone = compare(folder("c", {"libero_object": [[F] * 6]}), folder("d", {"libero_object": [[T] * 6]}))
+    assert alone["verdict"].startswith("After Holm's correction, 1 of 1 tasks are better and 0 worse")
 
 
 def test_pairing_goes_by_initial_state_not_by_rate(folder):
@@ -84,6 +100,9 @@ def test_the_command_writes_and_prints_the_comparison(folder, tmp_path, capsys):
         "| **all pairs** | 18 | 44.4 % | 66.7 % | +22.2 |",
         "not comparable with published",
         "method 10",
+        "| p | p, Holm |",
+        "After Holm's correction, 0 of 3 tasks are better and 0 worse (p < 0.05).",
+        "Intervals and tests are about *these tasks*",
     ):
         assert part in written
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["overall"]["pairs"] == 18
@@ -108,6 +127,19 @@ def test_with_a_runs_metrics_its_learning_curve_is_drawn(folder, tmp_path, capsy
     assert "elsewhere.jsonl holds no update" in capsys.readouterr().err
     assert main(["checkpoint", f"--metrics={metrics}"]) == 1
     assert "--metrics belongs to --compare" in capsys.readouterr().err
+
+
+def test_a_learning_curve_names_the_policy_and_where_it_was_evaluated(folder, tmp_path, monkeypatch):
+    """Not what it was trained on, which the reports do not know."""
+    titles = []
+    monkeypatch.setattr("bridge.figures.learning_curve.learning_curve", lambda *a: titles.append(a[-1]))
+    monkeypatch.setattr("bridge.evaluate.compare.write_file", lambda path, write: write(path))
+    comparison = compare(folder("a", A), folder("b", B))
+    write_comparison(comparison, tmp_path, [{"step": 1, "train/success_rate": 0.5}])
+    assert titles[0].startswith("b, evaluated on libero_object and libero_goal\n")
+    three = {name: [[T] * 6] for name in ("libero_object", "libero_goal", "libero_10")}
+    write_comparison(compare(folder("c", three), folder("d", three)), tmp_path, [{"step": 1}])
+    assert titles[1].startswith("d, evaluated on 3 suites\n")
 
 
 def test_a_folder_without_a_report_is_an_error_of_one_line(folder, tmp_path, capsys):

@@ -7,10 +7,12 @@ import pytest
 from libero_episodes import identity, results, settings
 
 from bridge.evaluate.assets import NOTICE
+from bridge.evaluate.grid import Grid
 from bridge.evaluate.report import make_report, markdown, read_report, write_report
 from bridge.evaluate.settings import Checkpoint, Settings
-from bridge.evaluate.statistics import wilson
+from bridge.evaluate.spread import rate
 from bridge.evaluate.trained import unlike_training
+from pirl_jax.training.interval import wilson
 
 T, F = True, False
 OUTCOMES = {"libero_object": [[T, T, T, F], [T, F, F, F]], "libero_10": [[F, F, F, F]]}
@@ -24,13 +26,24 @@ def report():
 
 def test_rates_intervals_and_numbers_of_episodes(report):
     suites = report["suites"]
+    outcomes = {
+        (suite, task_id, i, 7 + i): success
+        for suite, tasks in OUTCOMES.items()
+        for task_id, successes in enumerate(tasks)
+        for i, success in enumerate(successes)
+    }
+    keys = list(outcomes)
     assert suites["libero_object"]["successes"] == 4
     assert suites["libero_object"]["n"] == 8
-    assert suites["libero_object"]["ci95"] == list(wilson(4, 8))
+    assert suites["libero_object"]["ci95"] == rate(Grid.of([outcomes], keys[:8]))["ci95"]
     assert [task["success"] for task in suites["libero_object"]["tasks"]] == [0.75, 0.25]
-    assert suites["libero_object"]["tasks"][1]["ci95"] == list(wilson(1, 4))
-    assert report["overall"] == {"success": 4 / 12, "successes": 4, "n": 12, "ci95": list(wilson(4, 12))}
-    assert report["suite_average"] == pytest.approx((0.5 + 0.0) / 2)
+    assert suites["libero_object"]["tasks"][1]["ci95"] == pytest.approx(wilson(1, 4))
+    assert suites["libero_object"]["tasks"][1]["ci95_new_tasks"] is None
+    whole = Grid.of([outcomes], keys)
+    assert report["overall"] == rate(whole, pooled=True) | {"successes": 4, "n": 12}
+    assert report["overall"]["success"] == pytest.approx(4 / 12)
+    assert report["suite_average"] == rate(whole) | {"successes": 4, "n": 12}
+    assert report["suite_average"]["success"] == pytest.approx((0.5 + 0.0) / 2)
     assert report["seconds"] == 30.0
 
 
@@ -64,8 +77,14 @@ def test_the_three_files_are_written_and_read_back(report, tmp_path):
 def test_the_text_says_how_it_was_measured(report):
     text = markdown(report)
     for part in (
-        "| libero_object | 50.0 % | 21.5 – 78.5 | 8 |",
-        "| average of suites | 25.0 % |",
+        "| suite | success | 95 %: these tasks | 95 %: new tasks of this kind | n |",
+        "| libero_object | 50.0 % | 22.7 – 77.3 | 0.6 – 99.4 | 8 |",
+        "| libero_10 | 0.0 % | 0.0 – 49.0 | – | 4 |",
+        "| average of suites | 25.0 % | 9.7 – 51.0 | – | 12 |",
+        "| all tasks | 33.3 % | 15.0 – 58.5 | – | 12 |",
+        "- *these tasks*: what this policy reaches on just these tasks. Episodes vary; tasks are fixed.",
+        "- *new tasks of this kind*: what it would reach on other tasks",
+        "Neither covers another training run",
         "●●●○",
         "absolute",
         "libero_object 800, libero_10 800",
@@ -103,6 +122,18 @@ def test_more_episodes_than_initial_states_begin_again():
     of = settings(n_episodes=52)
     report = make_report(of, identity(of), results(of, {"libero_goal": [[T] * 52]}))
     assert [episode["init_state"] for episode in report["episodes"][48:]] == [48, 49, 0, 1]
+
+
+def test_where_suites_are_alike_their_average_is_all_there_is():
+    of = settings()
+    report = make_report(of, identity(of), results(of, {"libero_goal": [[T] * 4], "libero_10": [[F] * 4]}))
+    assert "average of suites | 50.0 %" in markdown(report)
+    assert "all tasks" not in markdown(report)
+
+
+def test_a_report_of_the_first_format_is_read(report, tmp_path):
+    write_report(report | {"format": 1}, tmp_path)
+    assert read_report(tmp_path)["format"] == 1
 
 
 def test_a_folder_without_a_report_is_named(tmp_path):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from bridge.evaluate.statistics import mcnemar_exact, paired_difference, wilson
+from bridge.evaluate.statistics import mcnemar_exact, paired_difference
+from pirl_jax.training.interval import wilson
 
 Z95 = 1.959963984540054
 COUNTS = st.tuples(*[st.integers(0, 60)] * 4).filter(any)

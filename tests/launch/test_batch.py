@@ -1,6 +1,8 @@
 """The batch script of docs/scaling.md under a scheduler that is a stand-in, and Ctrl-C in a terminal."""
 
+import contextlib
 import os
+import pty
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stand_in import save
 
 from bridge.processes import free_port
 
@@ -43,6 +46,13 @@ def start(command, folder, environment):
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
         )
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def wait_for_life(folder, process):
@@ -88,6 +98,54 @@ def test_ctrl_c_reaches_the_launch_alone_and_the_learner_saves(tmp_path, environ
     again = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert again.returncode == 0
     assert again.stdout.splitlines()[-2].startswith("finished: ")
+
+
+def test_whoever_reads_the_output_may_end_and_the_learner_saves(tmp_path, environment):
+    """As ``pirl-launch … | head -n 1``."""
+    command = ["pirl-launch", "--config_path=cfg.json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as launch:
+        assert "the learner starts" in launch.stdout.readline()
+        launch.stdout.close()
+        said = launch.stderr.read().splitlines()
+    assert launch.returncode == 128 + signal.SIGPIPE, said
+    assert said[0] == "nobody reads the output any more"
+    assert said[-1].startswith("stopped: update 3 is saved; go on with: pirl-launch ")
+    assert not (tmp_path / "run.launch/traceback.log").exists()
+
+
+def test_a_terminal_that_is_closed_has_the_learner_save(tmp_path, environment):
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        os.execvpe("pirl-launch", ["pirl-launch", "--config_path=cfg.json"], environment)
+    try:
+        until(lambda: (tmp_path / "0.beat").exists())
+        assert b"the learner starts" in os.read(terminal, 1 << 16)
+        os.close(terminal)
+        until(lambda: (tmp_path / "run/checkpoints/last").exists())  # saved, as the stand-in is told to
+    finally:
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert not (tmp_path / "run.launch/traceback.log").exists()
+
+
+def test_a_terminal_on_which_no_table_can_stay_gets_lines(tmp_path, environment):
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        save(tmp_path / "run", 3)
+        given = ["--resume=auto", "--config_path=cfg.json", f"--output_dir={tmp_path}/run"]
+        os.execvpe("pirl-launch", ["pirl-launch", *given], environment | {"TERM": "dumb"})
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal's end is read
+        while more := os.read(terminal, 1 << 16):
+            said += more
+    os.waitpid(pid, 0)
+    assert b"the learner listens" in said
+    assert b"\x1b" not in said
+    assert b"versions behind" not in said
 
 
 def test_a_launch_that_fails_says_so_in_its_last_line_and_its_status(tmp_path, environment):

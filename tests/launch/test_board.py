@@ -61,6 +61,24 @@ def test_the_runs_line_says_what_is_done_and_what_is_waited_for(house):
     assert "waiting for the learner to listen" in run_line(launch)
 
 
+def test_the_newest_evaluation_is_on_the_board_and_is_no_update(house):
+    launch = house.supervisor
+    evaluations = [
+        {"step": 0, "time": 15.0, "eval/n_episodes": 50.0, "eval/pc_success": 10.0},
+        {"step": 2, "time": 65.0, "eval/n_episodes": 50.0, "eval/pc_success": 44.0},
+        {"step": 4, "time": 130.0, "eval/n_episodes": 0.0, "eval/given_up": 50.0},  # nothing could be played
+    ]
+    for row in evaluations[:2]:
+        row |= {"eval/interval_low": row["eval/pc_success"] - 9, "eval/interval_high": 57.6}
+    updates = metrics(0.25, 0.25, 0.25, 0.5)
+    rows = [evaluations[0], *updates[:2], evaluations[1], *updates[2:], evaluations[2]]
+    (house.output_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    launch.status = Status(1, 4, 10, 3, 37, 64, 49, 12, [ActorStatus("0", 0, 0, 3)])
+    line = run_line(launch)
+    assert "32 episodes/min, success 50%, evaluated 44% (35–58) at update 2, waits: 37 of 64" in line
+    assert line.endswith("3 min left")
+
+
 def test_no_time_left_is_said_before_it_can_be_known(house):
     launch = house.supervisor
     launch.status = Status(1, 2, 10, 3, 37, 64, 49, 12, [])

@@ -1,6 +1,7 @@
 """What a command line starts: the arguments of learner and actors, as LeRobot reads it."""
 
 import dataclasses
+import errno
 import json
 import socket
 
@@ -15,6 +16,14 @@ from bridge.launch.facts import Facts
 from pirl_jax.recipe import LaunchConfig
 
 PLUGIN = "--env.discover_packages_path=bridge.plugin"
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -76,6 +85,52 @@ def test_a_checkpoint_that_last_does_not_lead_to_yet_is_found(tmp_path):
     assert plan.saved_config(tmp_path / "run").resolve().parts[-3] == "000010"
 
 
+def test_values_may_stand_apart_from_their_names(prepare, tmp_path):
+    cfg, run = tmp_path / "cfg.json", tmp_path / "run"
+    save(run, 4)
+    prepared, _ = prepare(*f"--config_path {cfg} --resume auto --output_dir {run} --actors 2 --lr -1".split())
+    last = run / "checkpoints/last/pretrained_model/train_config.json"
+    rest = ("--algorithm.launch.actors=2", "--lr=-1")
+    assert prepared.learner == (f"--config_path={last}", "--resume=true", *rest, f"--output_dir={run}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"cfg.json cannot be read: Expecting value"),
+        (b"\xff\xfe\x00", r"cfg.json cannot be read: .*utf-8"),
+        (b"[]", r"cfg.json holds no JSON object"),
+        (b'{"output_dir": 5}', "give --output_dir="),
+    ],
+)
+def test_a_config_that_names_no_folder_is_one_line(prepare, tmp_path, content, words):
+    (tmp_path / "cfg.json").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        prepare(f"--config_path={tmp_path}/cfg.json", "--resume=auto")
+
+
+def test_a_launch_in_the_folder_of_its_run_has_its_own_beside_it(prepare, tmp_path, monkeypatch):
+    save(tmp_path / "run", 4)
+    monkeypatch.chdir(tmp_path / "run")
+    prepared, _ = prepare("--output_dir=.", "--resume=auto", output_dir=".")
+    assert prepared.folder == tmp_path / "run.launch"
+
+
+def test_a_place_where_nothing_can_be_written_is_said_before_anything_starts(prepare, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"nothing can be written to .*/x.launch \(Not a directory\)"):
+        prepare(output_dir=f"{tmp_path}/file/x")
+
+
+def test_a_disk_that_is_full_is_said_before_anything_starts(prepare, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plan.tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(ValueError, match=r"run.launch \(No space left on device\)\. Give another"):
+        prepare()
+
+
 def test_auto_without_a_folder_says_what_it_needs(prepare):
     with pytest.raises(ValueError, match=r"--resume=auto needs the folder .* give --output_dir="):
         prepare("--config_path=cfg.json", "--resume=auto")
@@ -86,8 +141,32 @@ def test_a_port_in_use_and_too_many_actors_are_said_before_anything_starts(prepa
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*learner_port=N, a free port"):
             prepare(port=port)
+        with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*--algorithm.serve.port=N, a free port"):
+            prepare(policy_servers=(("127.0.0.1", free_port()), ("127.0.0.1", port)))
     with pytest.raises(ValueError, match=r"launch.actors=65 is more .* raise algorithm.max_actors=64"):
         prepare(launch=LaunchConfig(actors=65))
+
+
+def test_one_port_for_two_and_hosts_of_others_are_said_before_anything_starts(prepare):
+    port = free_port()
+    with pytest.raises(ValueError, match=rf"127.0.0.1:{port} .*--algorithm.serve.port=N, a free port"):
+        prepare(port=port, policy_servers=(("127.0.0.1", port),))
+    with pytest.raises(ValueError, match=r"no.such.host:.*Set --algorithm.serve.host to a name"):
+        prepare(policy_servers=(("no.such.host", port),))
+    with pytest.raises(ValueError, match=r"192.0.2.1:.*Set --algorithm.actor_learner_config.learner_host to"):
+        prepare(host="192.0.2.1")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_written_as_grpc_reads_it(prepare):
+    assert prepare(host="[::1]")[0].address.startswith("[::1]:")
+
+
+def test_devices_for_policy_servers_that_are_none_are_refused(prepare):
+    launch = LaunchConfig(server_devices=(1,))
+    with pytest.raises(ValueError, match=r"server_devices=\(1,\) would do nothing"):
+        prepare(launch=launch)
+    prepare(launch=launch, policy_servers=(("127.0.0.1", free_port()),))
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", ""])
@@ -107,7 +186,8 @@ def test_devices_are_dealt_out_in_turn():
 
 def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
     """By the real parser, in a process; a fork stands in for the new interpreter."""
-    config = write_config(tmp_path, 4711, algorithm={"launch": {"actors": 2, "devices": [0, 1]}})
+    served = {"inference": "served", "serve": {"mode": "process", "replicas": 2, "host": "127.0.0.2"}}
+    config = write_config(tmp_path, 4711, algorithm={"launch": {"actors": 2, "devices": [0, 1]}, **served})
 
     def run(command, **options):
         log = tmp_path / "log"
@@ -118,7 +198,8 @@ def test_the_config_is_read_as_the_learner_reads_it(tmp_path, monkeypatch):
     monkeypatch.setattr(facts.subprocess, "run", run)
     told = facts.read_facts([f"--config_path={config}", "--algorithm.launch.hang_after_s=30"])
     settings = LaunchConfig(actors=2, devices=(0, 1), hang_after_s=30)
-    assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings)
+    servers = (("127.0.0.2", 50061), ("127.0.0.2", 50062))
+    assert told == Facts(str(tmp_path / "output"), 4, "127.0.0.1", 4711, 64, None, settings, servers)
     with pytest.raises(ValueError, match=r"^algorithm.memory_gb must be above 0.*got -1.0\.$"):
         facts.read_facts([f"--config_path={config}", "--algorithm.memory_gb=-1"])
 

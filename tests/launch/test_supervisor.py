@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 
 import pytest
@@ -238,6 +239,17 @@ def test_asked_twice_everything_is_killed_at_once(house):
     assert outcome.line.startswith("killed: nothing is saved; begin anew with: pirl-launch ")
     assert launch.processes["learner"].poll() == -signal.SIGKILL
     assert not launch.processes["0"].running
+
+
+def test_asked_while_the_last_processes_end_they_are_killed_at_once(house):
+    launch = house({"learner": ["finish"], "0": ["run"]})
+    launch.until(lambda: launch.beats("0"))
+    launch.signal("0", signal.SIGSTOP)  # it does not end
+    launch.until(lambda: launch.outcome is not None)
+    threading.Timer(0.5, launch.supervisor.ask_to_stop).start()
+    started = time.monotonic()
+    assert launch.end().end == "finished"
+    assert time.monotonic() - started < 5
 
 
 def test_episodes_are_counted_over_restarts(house):

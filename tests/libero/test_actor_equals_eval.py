@@ -1,5 +1,7 @@
 """The actor's way through LIBERO is lerobot-eval's: same observations, actions and simulator states."""
 
+from types import SimpleNamespace
+
 import draccus
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from bridge import plugin
 from bridge.weights.export import export_pretrained, policy_config
 from bridge.weights.state_dict import params_from_state
 from bridge.wire.record import unpack
+from pirl_jax.rollout.assignments import Assignment
+from pirl_jax.rollout.evaluation import FIRST_NUMBER
 
 SEED, NOISE_SEED = 11, 4
 TASK, INIT_STATE = 6, 13
@@ -91,18 +95,20 @@ def evaluate(export, task_id):
 
 
 def act(cfg, export, task_id):
-    """As LeRobot's actor does, with the noise turned off and the base noise of the evaluation."""
+    """As LeRobot's actor does in an episode of a run's evaluation, of the same seed, state and noise."""
     env_config = cfg.env.for_actor()
     policy = make_policy(cfg=cfg.policy, env_cfg=env_config)
     policy.load_state_dict(XVLAPolicy.from_pretrained(export).state_dict())
     policy.eval()
     algorithm = make_algorithm(cfg=cfg.algorithm, policy=policy)
-    cfg.algorithm.noise.level = 0.0
-    algorithm.acting._generator.manual_seed(NOISE_SEED)
+    assigned = Assignment(FIRST_NUMBER, SEED, NOISE_SEED, task_id, INIT_STATE, version=0)
+    episodes = SimpleNamespace(current=assigned, run=0, say_alive=lambda: None)
+    algorithm.acting.channel = SimpleNamespace(episodes=episodes)
     pre, post = make_pre_post_processors(policy_cfg=cfg.policy, dataset_stats=None)
     env = cfg.env.make()
+    env._assign = lambda: assigned
     seen, actions = spy_on(policy), []
-    observation, _ = env.reset(seed=SEED, options={"task": task_id, "init_state": INIT_STATE})
+    observation, _ = env.reset()
     simulator = env.env._current.env._env
     states, over = [simulator.get_sim_state()], False
     while not over:
@@ -111,7 +117,9 @@ def act(cfg, export, task_id):
         observation, _, terminated, over, info = env.step(row[0].numpy())
         assert not terminated
         assert info["discrete_penalty"][4:6] == [task_id, INIT_STATE]
-        actions.append(unpack(row.numpy()).env_action[: int(info["discrete_penalty"][0])])
+        record = unpack(row.numpy())
+        assert record.denoise_step == 0
+        actions.append(record.env_action[: int(info["discrete_penalty"][0])])
         states.append(simulator.get_sim_state())
     env.close()
     return seen, states, np.concatenate(actions)

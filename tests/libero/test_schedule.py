@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from bridge.libero.schedule import INIT_STATE_RULES, TASK_SAMPLING, Schedule, init_state_of
-from pirl_jax.rollout.assignments import episode_seed
+from pirl_jax.rollout.seeds import episode_seed
 
 STATES = 50
 
@@ -15,7 +15,7 @@ def play(schedule, episodes, solved=()):
     for number in range(episodes):
         seed = episode_seed(3, number)
         task, place = schedule.choose(seed)
-        chosen.append((task, init_state_of(seed, place, STATES)))
+        chosen.append((task, init_state_of(seed, place, range(STATES))))
         schedule.report(task, task in solved)
     return chosen
 

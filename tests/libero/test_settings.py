@@ -8,10 +8,9 @@ from checkpoints import export_for_libero
 from libero_episodes import settings
 
 from bridge.evaluate.__main__ import main
-from bridge.evaluate.benchmark import INIT_STATES
 from bridge.evaluate.settings import Checkpoint, Group, Settings, group_tasks
 from bridge.libero.installation import package_root
-from bridge.libero.suites import SUITES
+from bridge.libero.suites import INIT_STATES, SUITES
 
 
 @pytest.fixture(scope="module")

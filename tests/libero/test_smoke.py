@@ -50,12 +50,15 @@ def read_metrics(output_dir: Path) -> list[dict]:
 
 def test_training_resuming_and_evaluating_on_libero(tmp_path, processes):
     port = free_port()
-    path = write_libero_config(tmp_path, port, task_ids=[0], episode_length=12)
+    path = write_libero_config(
+        tmp_path, port, task_ids=[0], episode_length=12, train_init_states="20:50", eval_init_states="0:20"
+    )
     config = json.loads(path.read_text())
     torch.manual_seed(0)
     base = tmp_path / "base"
     XVLAPolicy(libero_policy_config(tokenizer_name=config["policy"]["tokenizer_name"])).save_pretrained(base)
     config |= {"policy": {"path": str(base)}, "steps": 2, "save_freq": 1}
+    config |= {"env_eval_freq": 2, "eval": {"n_episodes": 3}}
     config["algorithm"]["rollout"]["episodes_per_update"] = 2
     path.write_text(json.dumps(config))
 
@@ -78,6 +81,12 @@ def test_training_resuming_and_evaluating_on_libero(tmp_path, processes):
     processes.wait(actor, "actor", 60)
 
     rows = read_metrics(output_dir)
+    evaluations = [row for row in rows if "eval/n_episodes" in row]
+    assert [(row["step"], row["eval/n_episodes"], row["eval/version_lag"]) for row in evaluations] == [
+        (step, 3, 0) for step in (0, 2, 3)
+    ]
+    assert all(row["eval/pc_success/libero_object_0"] == row["eval/pc_success"] for row in evaluations)
+    rows = [row for row in rows if row not in evaluations]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert sum(row["train/episodes"] for row in rows) == 6
     assert all(row["train/success_rate/libero_object_0"] == row["train/success_rate"] for row in rows)

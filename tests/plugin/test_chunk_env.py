@@ -8,6 +8,7 @@ import torch
 from bridge.plugin.chunk_env import ChunkEnv
 from bridge.wire.record import Record, RecordError, pack
 from pirl_jax.rollout.assignments import Assignment
+from pirl_jax.rollout.evaluation import FIRST_NUMBER
 
 
 class Plain(gym.Env):
@@ -155,17 +156,20 @@ def test_what_is_assigned_is_played():
 class Kitchen(Counter):
     """Has tasks."""
 
-    def assign(self, task, place):
-        self.assigned = task, place
+    def assign(self, task, place, evaluates):
+        self.assigned, self.evaluates = (task, place), evaluates
 
     def reset(self, *, seed=None, options=None):
         observation, _ = super().reset(seed=seed, options=options)
         return observation, {"task": self.assigned[0], "init_state": self.assigned[1]}
 
 
-def test_an_environment_of_several_tasks_is_told_which():
-    env = adapt(Kitchen(), assign=lambda: Assignment(4, 77, 1, 2, 30, 1), tokens=[[0], [1], [2]])
+@pytest.mark.parametrize(("number", "evaluates"), [(4, False), (FIRST_NUMBER + 4, True)])
+def test_an_environment_of_several_tasks_is_told_which(number, evaluates):
+    kitchen = Kitchen()
+    env = adapt(kitchen, assign=lambda: Assignment(number, 77, 1, 2, 30, 1), tokens=[[0], [1], [2]])
     observation, _ = env.reset()
+    assert kitchen.evaluates == evaluates
     assert observation["observation.language.tokens"].tolist() == [[2]]
     assert env.step(row([[0, 0]]))[4]["discrete_penalty"][4:6] == [2.0, 30.0]
 

@@ -22,6 +22,7 @@ from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
 from bridge.wire.record import RecordError, unpack  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
 from pirl_jax.rollout.assignments import Assignment  # noqa: E402
+from pirl_jax.rollout.evaluation import FIRST_NUMBER  # noqa: E402
 
 FLOW_NOISE = NoiseConfig(mode="flow_noise", level=0.1, head_hidden_dims=(6,))
 
@@ -283,6 +284,44 @@ def test_the_version_that_is_assigned_is_loaded_before_the_first_chunk_and_stays
     assert row().version == 3
     algorithm.acting.channel.assign(1, 4)
     assert [(record.version, record.number) for record in (row(), row())] == [(4, 1), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        NoiseConfig("terminal", level=0.3),
+        NoiseConfig("terminal", level=0.3, gripper="bernoulli"),
+        NoiseConfig("flow_sde", level=0.5),
+        NoiseConfig("flow_cps", level=0.5),
+        FLOW_NOISE,
+    ],
+    ids=["terminal", "gripper", "flow_sde", "flow_cps", "flow_noise"],
+)
+def test_an_evaluations_chunks_are_lerobots_own_bit_for_bit(noise):
+    """Of the first noise of the episode's key, and of nothing else that is random."""
+    settings = {"action_mode": "joint", "max_state_dim": 14} if noise.gripper == "bernoulli" else {}
+    algorithm = make(noise=noise, **settings)
+    preprocessor, _ = make_pre_post_processors(algorithm.policy.config)
+    batch = preprocessor.process_observation(observation())
+    algorithm.acting.channel = Learner(push(1, head(algorithm)))
+    algorithm.acting.channel.assign(FIRST_NUMBER + 7, 1, noise_key=5)
+    records = [unpack(algorithm.select_action(dict(batch)).numpy()) for _ in range(2)]
+
+    stock = XVLAPolicy(algorithm.policy.config)
+    stock.load_state_dict(algorithm.policy.state_dict())
+    stock.eval()
+    torch.manual_seed(5)
+    for record in records:
+        with torch.no_grad():
+            expected = torch.cat([stock.select_action(dict(batch)) for _ in range(8)])
+        np.testing.assert_array_equal(record.env_action, expected.numpy())
+        assert (record.denoise_step, record.number) == (0, FIRST_NUMBER + 7)
+        assert not record.log_prob.any()
+    assert not np.array_equal(records[0].env_action, records[1].env_action)
+    algorithm.acting.channel.assign(7, 1, noise_key=5)  # the same episode, to be learned from
+    noisy = unpack(algorithm.select_action(dict(batch)).numpy())
+    assert noisy.denoise_step > 0
+    assert noisy.log_prob.any()
 
 
 def test_every_chunk_is_a_sign_of_life():

@@ -105,6 +105,22 @@ def test_a_saved_config_reads_back_the_same(config, tmp_path):
     assert again.env == config.env
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ({"learner_port": 70000}, r"learner_port must be in \[1, 65535\]; got 70000"),
+        ({"learner_port": 0}, r"learner_port must be in \[1, 65535\]; got 0"),
+        ({"learner_host": "::1"}, r"learner_host must be a name or an address, IPv6 in brackets"),
+    ],
+)
+def test_an_address_at_which_grpc_would_listen_elsewhere_is_refused(tmp_path, address, words):
+    """Port 70000 is 4464 to it."""
+    path = write_run_config(tmp_path, 50051, algorithm={"actor_learner_config": address})
+    with pytest.raises(Exception) as error:
+        load(path)
+    assert re.search(words, in_words(error.value))
+
+
 def test_an_unknown_key_is_refused(tmp_path):
     path = write_run_config(tmp_path, 50051, algorithm={"objective": {"clip_ration": 0.1}})
     with pytest.raises(Exception, match="clip_ration"):

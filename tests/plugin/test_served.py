@@ -1,6 +1,7 @@
 """An actor without a network over real gRPC: what it asks, what it packs, and whom it waits for."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,13 @@ bridge.plugin.register()
 
 from bridge.plugin import served, transport  # noqa: E402
 from bridge.plugin.recipe_config import PiRLConfig  # noqa: E402
-from bridge.wire import act  # noqa: E402
+from bridge.wire import act, act_service  # noqa: E402
 from bridge.wire.act_service import ActService  # noqa: E402
 from bridge.wire.record import unpack  # noqa: E402
 from bridge.wire.spec import EpisodeSpec  # noqa: E402
 from pirl_jax.recipe import NoiseConfig  # noqa: E402
 from pirl_jax.rollout.assignments import Assignment  # noqa: E402
+from pirl_jax.rollout.evaluation import FIRST_NUMBER  # noqa: E402
 from pirl_jax.serving.acting import Acted  # noqa: E402
 from pirl_jax.serving.batching import Batcher  # noqa: E402
 
@@ -52,7 +54,7 @@ class Service:
         self.acts, self.asked, self.slow = (RUN, version), [], threading.Event()
         self.slow.set()
         self.acting, self.changed = self, threading.Condition()
-        self.batcher = Batcher(self.answer, 2, 0.0, 4)
+        self.batcher = Batcher(self.answer, 2, 0.0)
 
     def load(self, run, version):
         with self.changed:
@@ -71,15 +73,16 @@ class Service:
     def _acted(self, question):
         action = np.full((8, 4), question.chunk, np.float32)
         latents = np.stack([action, action, action])
-        log_prob = np.full(8, question.proprio[0], np.float32)
+        log_prob = np.full(8, question.proprio[:1].sum(), np.float32)
         return Acted(action, latents, log_prob, 1, *self.acts, 77)
 
 
 @contextlib.contextmanager
-def serving(service, port=0, current_run=RUN):
+def serving(service, port=0, current_run=RUN, spec=SPEC, most=8):
     stopping = threading.Event()
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((ActService(service, SPEC, lambda: current_run, stopping).handler(),))
+    acts = ActService(service, spec, lambda: current_run, stopping, most)
+    server.add_generic_rpc_handlers((acts.handler(),))
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     with service.batcher:
@@ -105,9 +108,9 @@ class Episodes:
         self.registered += 1
 
 
-def light(port):
+def light(port, **policy):
     """A light algorithm, and a call for its next row."""
-    policy_config = tiny_policy_config()
+    policy_config = tiny_policy_config(**policy)
     config = PiRLConfig(noise=NoiseConfig(level=0.1), inference="served")
     config.policy_config = policy_config
     algorithm = make_algorithm(config, served.LightPolicy(policy_config))
@@ -185,6 +188,16 @@ def test_a_new_episode_begins_at_chunk_0_whatever_its_number():
         assert row().latents[0, 0, 0] == 0
 
 
+def test_a_chunk_of_an_evaluation_is_asked_for_without_noise():
+    service = Service()
+    with serving(service) as port:
+        algorithm, _, row = light(port)
+        row()
+        algorithm.acting.channel.episodes.current = Assignment(FIRST_NUMBER, 1, 123, 0, None, 3)
+        assert row().number == FIRST_NUMBER
+    assert [question.noise_free for question in service.asked] == [False, True]
+
+
 def test_the_version_that_was_assigned_is_waited_for():
     service = Service(version=2)
     with serving(service) as port:
@@ -200,8 +213,42 @@ def test_an_episode_of_a_learner_that_is_gone_is_played_for_nothing():
     service = Service()
     service.load(10, 1)
     with serving(service, current_run=10) as port:
-        *_, row = light(port)
+        algorithm, _, row = light(port)
+        episodes = algorithm.acting.channel.episodes
+        episodes.register_again = lambda: setattr(episodes, "run", 10)  # it is another process now
         assert row().run == 0
+
+
+def test_a_server_that_acts_for_another_run_is_not_played_with():
+    """One that has not heard of this learner yet, or a neighbour's on a port that this run's has left."""
+    neighbour = Service()
+    neighbour.load(10, 1)
+    with serving(neighbour, current_run=10) as wrong, serving(Service()) as right:
+        algorithm, _, row = light(1)
+        episodes = algorithm.acting.channel.episodes
+        episodes.server = f"127.0.0.1:{wrong}"
+        episodes.register_again = lambda: setattr(episodes, "server", f"127.0.0.1:{right}")
+        assert row().run == RUN
+    assert len(neighbour.asked) == 1
+
+
+def test_versions_do_not_fall_within_an_episode_whichever_server_answers():
+    service = Service(version=5)
+    with serving(service) as port:
+        *_, row = light(port)
+        assert row().version == 5
+        service.load(RUN, 4)  # as another server may be, that lies behind
+        threading.Timer(0.5, lambda: service.load(RUN, 6)).start()
+        assert row().version == 6
+
+
+def test_a_policy_that_sees_no_state_is_asked_without_one():
+    spec = dataclasses.replace(SPEC, proprio_dim=0)
+    service = Service()
+    with serving(service, spec=spec) as port:
+        *_, row = light(port, use_proprio=False)
+        assert row().version == 3
+    assert service.asked[0].proprio.shape == (0,)
 
 
 def test_a_server_that_is_restarted_is_waited_for():
@@ -254,29 +301,70 @@ def test_an_actor_that_is_told_to_stop_waits_for_no_chunk():
     assert caught.value.code == 0
 
 
+def question(version=3):
+    """A client's question, as it is sent."""
+    tokens = np.zeros(10, np.int64)
+    asked = act.Question("somebody", act.name_of(tokens), 0, 1, 0, RUN, version, False)
+    observation = act.Observation(np.zeros((1, 3, 64, 64), np.uint8), np.zeros(5, np.float32))
+    return act.encode_question(asked, observation, tokens)
+
+
+@contextlib.contextmanager
+def client(port):
+    """Questions without a deadline."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
+        yield plain.unary_unary(f"/{act.SERVICE}/{act.ACT}").future
+
+
 def test_a_client_that_has_left_costs_nothing_more():
     service = Service()
     service.slow.clear()
-    question = act.Question("gone", "0" * 32, 0, 1, 0, RUN, 3)
-    observation = act.Observation(np.zeros((1, 3, 64, 64), np.uint8), np.zeros(5, np.float32))
-    tokens = np.zeros(10, np.int64)
-    message = act.encode_question(
-        act.Question(**{**vars(question), "tokens": act.name_of(tokens)}), observation, tokens
-    )
-    with serving(service) as port:
-        plain = grpc.insecure_channel(f"127.0.0.1:{port}")
-        call = plain.unary_unary(f"/{act.SERVICE}/{act.ACT}")
-        running = call.future(message)
+    with serving(service) as port, client(port) as ask:
+        running = ask(question())
         time.sleep(0.3)
-        left = call.future(message)
+        left = ask(question())
         time.sleep(0.3)
         left.cancel()
         time.sleep(0.5)
         service.slow.set()
         running.result(5)
         time.sleep(0.3)
-        plain.close()
     assert len(service.asked) == 1
+
+
+def test_a_question_without_a_deadline_is_not_worked_on_for_ever(monkeypatch):
+    """Of a version that never comes: it would take a thread of the learner's for good."""
+    monkeypatch.setattr(act_service, "_LONGEST_S", 0.3)
+    with serving(Service()) as port, client(port) as ask, pytest.raises(grpc.RpcError) as caught:
+        ask(question(version=1 << 62)).result(10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_so_many_questions_are_there_at_a_time_and_others_are_told_so():
+    """Whoever opens more leaves the learner's threads to the rest of what it serves."""
+    service = Service()
+    service.slow.clear()
+    with serving(service, most=2) as port, client(port) as ask:
+        first = [ask(question()) for _ in range(2)]
+        time.sleep(0.3)
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(question()).result(5)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "has 2 questions already" in caught.value.details()
+        service.slow.set()
+        assert all(each.result(5) for each in first)
+        assert ask(question()).result(5)
+
+
+def test_an_actor_more_than_there_is_room_for_waits_its_turn():
+    service = Service()
+    service.slow.clear()
+    with serving(service, most=1) as port, client(port) as ask:
+        ask(question())
+        time.sleep(0.3)
+        threading.Timer(0.5, service.slow.set).start()
+        *_, row = light(port)
+        assert row().version == 3
 
 
 def test_what_cannot_be_read_ends_the_actor_with_a_word(monkeypatch):

@@ -5,7 +5,9 @@ import threading
 
 import pytest
 
-from pirl_jax.rollout.assignments import ATTEMPTS, TRAINING_SEEDS, Assignments, Verdict, episode_seed
+from pirl_jax.rollout.assignments import ATTEMPTS, Assignments, Verdict
+from pirl_jax.rollout.evaluation import Evaluation, Outcome, spread
+from pirl_jax.rollout.seeds import TRAINING_SEEDS, episode_seed
 
 
 def published(window=4, **settings):
@@ -184,3 +186,106 @@ def test_a_restarted_learner_goes_on_where_it_was():
     whole = published(window=8, group_size=2, choose=counting())
     restarted = published(window=4, group_size=2, choose=counting(), first=4)
     assert drain(restarted) == drain(whole)[4:]
+
+
+def of_version(version, success=True):
+    return Outcome("", success, float(success), version, version)
+
+
+def test_an_evaluation_is_played_before_the_episodes_that_follow_its_push():
+    """Against the whole order, written down: what was open, what came back, the evaluation, what is new."""
+    assignments = published(window=4)
+    before = [assignments.next("a", 0), assignments.next("b", 0)]  # under version 1
+    evaluation = Evaluation(1, 2, 7, spread(3, 1))
+    assignments.publish(2, 0, evaluation)
+    assignments.keep("b", ())
+    following = [assignments.next(actor, 0) for actor in "abcdef"]
+    assert [each.number for each in before] == [0, 1]
+    assert [each.number for each in following] == [1, *evaluation.numbers, 2, 3]
+    assert [each.version for each in following] == [2] * 6
+    assert [each.evaluates for each in following] == [False, True, True, True, False, False]
+    assert assignments.next("a", 0) is None  # no more may be open than without one
+
+
+def test_an_evaluation_changes_no_number_of_training_and_nothing_of_it_is_learned_from():
+    def training(evaluated):
+        choices = itertools.count()
+        assignments = published(window=4, group_size=2, choose=lambda seed: (next(choices), None))
+        given, standings = [], []
+        for version in (2, 3):
+            if evaluated:
+                assignments.publish(
+                    version - 1, 4 * (version - 2), Evaluation(version, version - 1, 7, spread(5, 2))
+                )
+            for assigned in drain(assignments):
+                if assigned.evaluates:
+                    outcome = of_version(assigned.version)
+                    assert assignments.deliver(assigned.number, assigned.seed, outcome) is Verdict.WANTED
+                else:
+                    given.append(assigned)
+                    deliver(assignments, assigned)
+            standing = assignments.standing(4)
+            standings.append((standing.arrived, standing.open, standing.playing))
+            assignments.publish(version, 4 * (version - 1))
+        return given, standings
+
+    assert training(True) == training(False)
+
+
+def test_an_evaluations_episode_is_settled_once_and_played_again_when_its_actor_dies():
+    assignments = published()
+    evaluation = Evaluation(0, 1, 7, spread(2, 1))
+    assignments.publish(1, 0, evaluation)
+    lost, kept = assignments.next("gone", 0), assignments.next("b", 0)
+    assert assignments.keep("gone", ()) == 1
+    again = assignments.next("b", 0)
+    assert again == lost
+    assert assignments.deliver(lost.number, lost.seed, of_version(1)) is Verdict.WANTED
+    assert assignments.deliver(again.number, again.seed, of_version(1, False)) is Verdict.DUPLICATE
+    assert assignments.deliver(kept.number, kept.seed + 1, of_version(1)) is Verdict.UNASSIGNED
+    assert assignments.deliver(kept.number, kept.seed, of_version(1, False)) is Verdict.WANTED
+    assert [outcome.success for outcome in evaluation.outcomes.values()] == [True, False]
+    standing = assignments.standing(4)
+    assert (standing.evaluation, standing.evaluated) == (2, 2)
+
+
+def test_an_episode_of_an_earlier_evaluation_counts_in_none():
+    assignments = published(window=1)
+    earlier, later = (Evaluation(update, update + 1, 7, spread(1, 1)) for update in (0, 1))
+    assignments.publish(1, 0, earlier)
+    assigned = assignments.next("a", 0)
+    assignments.deliver(assigned.number, assigned.seed, of_version(1))
+    assignments.publish(2, 0, later)
+    assert assignments.deliver(assigned.number, assigned.seed, of_version(2)) is Verdict.UNASSIGNED
+    # Nor does one count that nobody was given.
+    assert assignments.deliver(later.numbers[0], assigned.seed, of_version(2)) is Verdict.UNASSIGNED
+    assert not later.outcomes
+
+
+def test_parameters_that_are_older_than_what_is_evaluated_count_for_nothing():
+    assignments = published(window=1)
+    evaluation = Evaluation(1, 2, 7, spread(1, 1))
+    assignments.publish(2, 0, evaluation)
+    assigned = assignments.next("a", 0)
+    old = Outcome("", True, 1.0, oldest=1, newest=2)
+    assert assignments.deliver(assigned.number, assigned.seed, old) is Verdict.OLD_VERSION
+    assert not evaluation.over
+    assert assignments.next("b", 0) == assigned
+    newer = Outcome("", True, 1.0, oldest=2, newest=3)
+    assert assignments.deliver(assigned.number, assigned.seed, newer) is Verdict.WANTED
+    assert evaluation.over
+
+
+def test_an_evaluations_episode_that_cannot_be_read_is_given_up_after_some_tries():
+    assignments = published(window=1)
+    evaluation = Evaluation(0, 1, 7, spread(2, 1))
+    assignments.publish(1, 0, evaluation)
+    for _ in range(ATTEMPTS):
+        assigned = assignments.next("a", 0)
+        assert assigned.number == evaluation.numbers[0]
+        assignments.lose("a")
+    assert evaluation.outcomes == {evaluation.numbers[0]: None}
+    other = assignments.next("a", 0)
+    assignments.deliver(other.number, other.seed, of_version(1))
+    assert evaluation.over
+    assert assignments.next("a", 0).number == 0

@@ -10,12 +10,12 @@ import pytest
 from simulated_actors import SimulatedActors
 from toy_run import episode
 
-from bridge.evaluate.statistics import wilson
 from pirl_jax.recipe import RolloutConfig
 from pirl_jax.rollout.assignments import ATTEMPTS, Assignments
 from pirl_jax.rollout.behaviour import Behaviour, Behaviours
 from pirl_jax.rollout.collect import Collector, DisagreementError
 from pirl_jax.rollout.groups import Groups
+from pirl_jax.training.interval import wilson
 
 SIZE = 4
 
@@ -38,20 +38,22 @@ class Scored:
 class Learner:
     """A collector, and actors whose episodes arrive in a given order."""
 
-    def __init__(self, max_staleness=0, group_size=None, scored=Scored, size=SIZE):
+    def __init__(self, max_staleness=0, group_size=None, scored=Scored, size=SIZE, together=1):
         config = RolloutConfig(episodes_per_update=size, max_staleness=max_staleness)
         self.assignments = Assignments(size * (max_staleness + 1), 0, group_size or 1)
         self.behaviours = Behaviours(max_staleness)
         self.queue, self.later = [], []
         self.stop = threading.Event()
         self.scorings = Counter()
+        self.packs = []
         self.reported = []
         groups = Groups(group_size, 1e-3) if group_size else None
         self.collector = Collector(
             config,
             groups,
             self._receive,
-            lambda item, behaviour: self._score(scored, item),
+            lambda items, behaviours: self._score(scored, items),
+            together,
             self.behaviours,
             self.assignments,
             0,
@@ -61,12 +63,15 @@ class Learner:
         self.version = 0
         self.push()
 
-    def _score(self, scored, item):
-        self.scorings[item.number] += 1
-        return scored(item.number)
+    def _score(self, scored, items):
+        self.scorings.update(item.number for item in items)
+        self.packs.append([item.number for item in items])
+        return [scored(item.number) for item in items]
 
     def _receive(self, timeout):
-        """What has arrived; else what happens next, and in the end nothing more."""
+        """What has arrived; else, to who waits, what happens next, and in the end nothing more."""
+        if not timeout and not self.queue:
+            return None
         if not self.queue and self.later:
             self.later.pop(0)()
         elif not self.queue:
@@ -123,6 +128,30 @@ def test_what_arrives_early_waits_for_its_turn_and_is_scored_in_it():
     learner.push()
     assert learner.collect() == ([4, 5, 6, 7], Counter())
     assert max(learner.scorings.values()) == 1
+
+
+def test_what_waits_is_scored_together_up_to_a_blocks_worth_of_observations():
+    """Each has two: a chunk's and the final one. Whoever comes later is scored when it comes."""
+    learner = Learner(size=6, together=4)
+    given = learner.start(6)
+    learner.arrive(*(given[i] for i in (4, 1, 0, 3, 2)))
+    learner.later = [lambda: learner.arrive(given[5])]
+    assert learner.collect() == (list(range(6)), Counter())
+    assert learner.packs == [[0, 1], [2, 3], [4], [5]]
+
+
+def test_episodes_of_two_versions_are_scored_together_under_both():
+    learner, seen = Learner(max_staleness=1, size=2, together=100), []
+    given = learner.start(2)
+    learner.push()
+    score = learner.collector._score
+    learner.collector._score = lambda items, played: (seen.append(sorted(played)), score(items, played))[1]
+    newer = dataclasses.replace(episode(0, 1, terminated=True, version=2), number=given[1].number)
+    learner.arrive(given[0])
+    learner.queue.append(newer)
+    learner.assignments.deliver(given[1].number, given[1].seed)
+    assert learner.collect() == ([0, 1], Counter())
+    assert seen == [[1, 2]]
 
 
 def succeeds(number):

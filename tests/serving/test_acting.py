@@ -1,9 +1,13 @@
 """What a policy server draws: by the question and the version alone, and as the learner scores it."""
 
+import dataclasses
+from unittest.mock import patch
+
 import jax
 import numpy as np
 import pytest
 import torch
+from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.xvla import XVLAPolicy
 from tiny import tiny_policy_config
 
@@ -165,3 +169,44 @@ def test_what_cannot_be_answered_is_refused():
 )
 def test_there_is_a_program_for_each_power_of_two(most, sizes):
     assert batch_sizes(most) == sizes
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_evaluated_is_drawn_as_lerobot_does_among_rows_that_are_not(mode):
+    """One batch of both kinds: LeRobot's own chain from the same first noise, and neighbours as ever."""
+    service, *_ = served(mode)
+    asked = questions(4)
+    mixed = [dataclasses.replace(each, noise_free=bool(i % 2)) for i, each in enumerate(asked)]
+    acted, noisy = service.acting(mixed), service.acting(asked)
+    held = service.encoded.stats().held
+    assert held == 2 + 4
+    torch.manual_seed(0)
+    stock = XVLAPolicy(tiny_policy_config())
+    stock.eval()
+    preprocess, _ = make_pre_post_processors(stock.config)
+    for i, (each, row) in enumerate(zip(mixed, acted)):
+        if not each.noise_free:
+            for name in ("action", "latents", "log_prob"):
+                np.testing.assert_allclose(getattr(row, name), getattr(noisy[i], name), atol=1e-3)
+            assert row.denoise_step > 0
+            assert row.feature_key
+            continue
+        assert (row.denoise_step, row.feature_key) == (0, 0)
+        np.testing.assert_array_equal(row.log_prob, 0)
+        np.testing.assert_array_equal(row.latents[0], noisy[i].latents[0])  # the first noise is the key's
+        first = torch.from_numpy(row.latents[:1])
+        with torch.no_grad(), patch.object(torch, "randn", return_value=first):
+            expected = stock.predict_action_chunk(_as_batch(each, preprocess))[0].numpy()
+        np.testing.assert_allclose(row.action, expected, atol=1e-5)
+        assert np.abs(row.action - noisy[i].action).max() > 1e-3
+
+
+def _as_batch(asked, preprocess):
+    return preprocess.process_observation(
+        {
+            "observation.images.front": torch.from_numpy(asked.images),
+            "observation.state": torch.from_numpy(asked.proprio)[None],
+            "observation.language.tokens": torch.from_numpy(asked.tokens)[None],
+            "observation.domain_id": torch.tensor([asked.domain_id]),
+        }
+    )

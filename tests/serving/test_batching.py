@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pirl_jax.serving.batching import Batcher, FullError
+from pirl_jax.serving.batching import Batcher, ClosedError
 
 
 class Answers:
@@ -25,8 +25,8 @@ class Answers:
         return [2 * each for each in asked]
 
 
-def batcher(answers, max_batch=4, max_wait_s=10.0, max_waiting=100, clients=None):
-    return Batcher(answers, max_batch, max_wait_s, max_waiting, clients)
+def batcher(answers, max_batch=4, max_wait_s=10.0, clients=None):
+    return Batcher(answers, max_batch, max_wait_s, clients)
 
 
 def test_a_full_batch_does_not_wait():
@@ -88,18 +88,6 @@ def test_a_question_that_nobody_wants_any_more_is_not_answered():
     assert answers.batches == [[0], [2]]
 
 
-def test_only_so_many_may_wait():
-    answers = Answers(open_=False)
-    with batcher(answers, max_wait_s=0.0, max_waiting=2) as asked:
-        first = asked.submit("a", 0)
-        answers.began.acquire()
-        waiting = [asked.submit("b", 1), asked.submit("c", 2)]
-        with pytest.raises(FullError, match="2 questions wait already"):
-            asked.submit("d", 3)
-        answers.go.set()
-        assert [future.result(5) for future in (first, *waiting)] == [0, 2, 4]
-
-
 def test_a_batch_that_fails_fails_alone():
     def answer(asked):
         if 13 in asked:
@@ -117,5 +105,5 @@ def test_what_waits_at_the_end_is_cancelled():
     with batcher(Answers()) as asked:
         left = asked.submit("a", 1)
     assert left.cancelled()
-    with pytest.raises(FullError, match="closed"):
+    with pytest.raises(ClosedError):
         asked.submit("a", 2)

@@ -219,6 +219,16 @@ def test_a_damaged_or_missing_file_is_named(config, parsed, tmp_path):
         parsed(path)
     with pytest.raises(SystemExit, match=r"^error: config_path=nowhere\.json cannot be read: No such file"):
         parsed("nowhere.json")
+    path.write_text("[]")
+    with pytest.raises(SystemExit, match=r"^error: config_path=.*run\.json holds no JSON object"):
+        parsed(path)
+
+
+def test_going_on_from_no_checkpoint_is_refused_with_what_to_give(config, parsed):
+    with pytest.raises(
+        SystemExit, match=r"^error: --resume=true goes on from a checkpoint, .*no policy.path"
+    ):
+        parsed(config(), "--resume=true")
 
 
 def test_lerobots_own_actor_obeys_an_option_beside_a_path_in_the_file(config):

@@ -119,7 +119,7 @@ COMMANDS = {
         ("pirl_jax.sft",),
         SFTConfig,
         {"policy": XVLAConfig},
-        (unused.IGNORED_WITH_PRESET, unused.IGNORED_WITHOUT_PRESET),
+        (unused.IGNORED_IN_SFT, unused.IGNORED_WITH_PRESET, unused.IGNORED_WITHOUT_PRESET),
         LOADER,
         {**ALLOWED, **NETWORK, "env": ENV_OF_ACTORS},
     ),
@@ -237,8 +237,12 @@ def test_what_is_not_supported_is_refused_by_name(entry, config, request):
     ("entry", "table"),
     [
         (entry, table)
-        for table in ("IGNORED", "IGNORED_IN_RL", "IGNORED_WITHOUT_DEMONSTRATIONS", "IGNORED_WITHOUT_PRESET")
+        for table in (
+            *("IGNORED", "IGNORED_IN_RL", "IGNORED_IN_SFT"),
+            *("IGNORED_WITHOUT_DEMONSTRATIONS", "IGNORED_WITHOUT_EVALUATION", "IGNORED_WITHOUT_PRESET"),
+        )
         for entry in getattr(unused, table)
+        if entry != "env.eval_init_states"  # LIBERO's (test_evaluation_settings)
     ],
 )
 def test_what_has_no_effect_is_named_in_one_line(entry, table, run_config, caplog):

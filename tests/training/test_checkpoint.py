@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirl_jax.run_folder.layout import checkpoint_folder, read_step
+from pirl_jax.run_folder.layout import checkpoint_folder, read_about, read_step
+from pirl_jax.run_folder.manifest import damage
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training import checkpoint
 from pirl_jax.trees import store
@@ -52,6 +53,47 @@ def test_a_run_killed_before_its_links_were_made_has_them_once_it_goes_on(tmp_pa
         link.unlink()
     checkpoint.CheckpointWriter(tmp_path, 1000, Retention()).close()
     assert [os.readlink(link) for link in links] == ["000010", "000010"]
+
+
+def slowly(folder: Path, state) -> None:
+    time.sleep(0.3)
+    no_export(folder, state)
+
+
+def test_what_is_found_of_a_checkpoint_later_is_in_it_and_moves_the_best(tmp_path):
+    """Whether it is written already, or is being written."""
+    with checkpoint.CheckpointWriter(tmp_path, 1000, Retention(keep_last=1)) as writer:
+        writer.save(10, state(1.0), no_export, {"score": 0.9})
+        writer.wait()
+        writer.add(10, {"pc_success": 40.0})
+        writer.save(20, state(2.0), slowly, {"score": 0.1})
+        writer.add(20, {"pc_success": 30.0})
+        writer.wait()
+        best = tmp_path / "checkpoints" / "best"
+        assert os.readlink(best) == "000010"
+        writer.save(30, state(3.0), slowly)
+        writer.add(30, {"pc_success": 40.0})
+        writer.release()
+    assert os.readlink(best) == "000030"
+    assert read_about(best) == {"step": 30, "pc_success": 40.0}
+    assert damage(best.resolve()) is None
+    left = sorted(path.name for path in best.parent.iterdir() if not path.is_symlink())
+    assert left == ["000030"]  # what was best is not any more, and goes
+
+
+def test_what_is_found_of_an_update_that_was_not_saved_is_in_no_checkpoint(tmp_path):
+    """Nor in one of its step that an earlier run has left here."""
+    with checkpoint.CheckpointWriter(tmp_path, 1000, Retention()) as writer:
+        writer.add(0, {"pc_success": 10.0})
+        writer.release()  # nobody reads anything
+        writer.save(10, state(1.0), no_export)
+        writer.save(20, state(2.0), no_export)
+    with checkpoint.CheckpointWriter(tmp_path, 1000, Retention(), saved=10) as writer:
+        writer.add(10, {"pc_success": 20.0})  # that it goes on from
+        writer.add(20, {"pc_success": 30.0})
+    abouts = {step: read_about(checkpoint_folder(tmp_path, step, 1000)) for step in (10, 20)}
+    assert abouts == {10: {"step": 10, "pc_success": 20.0}, 20: {"step": 20}}
+    assert os.readlink(tmp_path / "checkpoints" / "best") == "000010"
 
 
 def test_folder_names_are_padded_as_lerobot_pads_them():

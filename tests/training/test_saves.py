@@ -10,11 +10,14 @@ class Writer:
     saved = None
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.added = [], []
 
     def save(self, step, state, export, about):
         self.calls.append((step, about))
         self.saved = step
+
+    def add(self, step, about):
+        self.added.append((step, about))
 
 
 @pytest.fixture
@@ -45,3 +48,22 @@ def test_a_run_that_is_not_to_be_saved_is_not(writer):
 def test_a_run_that_did_nothing_has_nothing_to_save(writer):
     Saves(writer, Cadence(1), None, {}).last()
     assert writer.calls == []
+
+
+def test_what_is_evaluated_is_saved_too_where_nobody_says_how_often():
+    cadence = Cadence(4, evaluated=6)
+    assert [update for update in range(1, 13) if cadence.due(update, 0)] == [4, 6, 8, 12]
+    assert [Cadence(4, evaluated=6).every, Cadence(4).every, Cadence(0, evaluated=6).every] == [2, 4, 6]
+
+
+def test_a_checkpoint_says_what_the_evaluation_of_its_own_update_has_found(writer):
+    saves = Saves(writer, Cadence(2), None, {})
+    saves.after(1, {}, 0.5)
+    saves.evaluated(1, 30.0)  # it is not saved
+    saves.after(2, {}, 0.5)
+    saves.evaluated(2, 40.0)  # its checkpoint is being written
+    saves.after(3, {}, 0.5)
+    saves.evaluated(3, 50.0)
+    saves.last()
+    assert writer.calls == [(2, {"score": 0.5}), (3, {"score": 0.5, "pc_success": 50.0})]
+    assert writer.added == [(1, {"pc_success": 30.0}), (2, {"pc_success": 40.0}), (3, {"pc_success": 50.0})]

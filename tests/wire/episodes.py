@@ -40,9 +40,8 @@ def record(rng: np.random.Generator, version: int = 7, spec: EpisodeSpec = SPEC,
         env_action=rng.standard_normal((dims.n_action_steps, dims.env_action_dim), dtype=np.float32),
         latents=rng.standard_normal((dims.num_latents, dims.chunk_size, dims.action_dim), dtype=np.float32),
         log_prob=rng.standard_normal(dims.chunk_size, dtype=np.float32),
-        denoise_step=1,
         version=version,
-        **episode,
+        **{"denoise_step": 1, **episode},
     )
 
 

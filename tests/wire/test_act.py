@@ -25,7 +25,7 @@ SPEC = EpisodeSpec(
     max_chunks=5,
 )
 TOKENS = np.arange(6)
-QUESTION = act.Question("an-actor", act.name_of(TOKENS), 1, (1 << 63) - 1, 4, 7, 9)
+QUESTION = act.Question("an-actor", act.name_of(TOKENS), 1, (1 << 63) - 1, 4, 7, 9, True)
 LATENTS = (3, 4, 3)
 
 
@@ -82,6 +82,8 @@ def test_an_answer_arrives_as_it_was_given():
         (message(dataclasses.replace(QUESTION, chunk=1 << 31)), "out of range"),
         (message(dataclasses.replace(QUESTION, domain_id=1 << 40)), "out of range"),
         (message(dataclasses.replace(QUESTION, version=-1)), "out of range"),
+        (message(dataclasses.replace(QUESTION, version=True)), "version is bool"),
+        (message(dataclasses.replace(QUESTION, noise_free=1)), "noise_free is int"),
         (message(dataclasses.replace(QUESTION, actor="a\nb")), "not printable"),
         (message(b"no JSON"), "no JSON"),
         (message(json.dumps({"actor": "a"}).encode()), "must be an object of"),

@@ -21,6 +21,7 @@ from bridge.wire.archive import TransitionError
 from bridge.wire.decode import decode_episode
 from bridge.wire.record import pack, unpack
 from bridge.wire.spec import EpisodeSpec
+from pirl_jax.rollout.evaluation import FIRST_NUMBER
 
 LAST = -1
 
@@ -201,6 +202,17 @@ def test_a_bad_transition_is_refused_with_its_reason(name: str):
     episode = transitions(3, run=5)  # 0 is nobody's, of whom nothing is asked
     spoil(episode)
     assert reason_of(episode) == reason
+
+
+def test_what_is_evaluated_has_no_noise_and_what_is_learned_from_has():
+    evaluation = {"number": FIRST_NUMBER + 3, "run": 5}
+    episode = decode_episode(message(denoise_step=0, **evaluation), SPEC)
+    assert episode.number == FIRST_NUMBER + 3
+    assert not episode.denoise_step.any()
+    for noisy in (message(denoise_step=1, **evaluation), message(denoise_step=0, number=3, run=5)):
+        with pytest.raises(TransitionError, match="denoise_step must be one of") as caught:
+            decode_episode(noisy, SPEC)
+        assert caught.value.reason == "record"
 
 
 def test_an_episode_carries_the_name_of_its_task():

@@ -61,6 +61,13 @@ def test_what_is_there_is_learned_from():
     assert in_words(with_(actors=STANDING.actors[:1])).endswith("1 actor, 12 being played")
 
 
+def test_an_evaluation_that_is_under_way_is_said():
+    under_way = with_(evaluation=50, evaluated=12)
+    assert in_words(under_way).endswith("12 being played; of an evaluation 12 of 50 are over")
+    assert in_words(with_(arrived=64, evaluation=50, evaluated=12)).endswith("12 of 50 are over")
+    assert "evaluation" not in in_words(with_(evaluation=50, evaluated=50))
+
+
 def test_without_an_actor_for_ten_minutes_that_is_said_loudly_and_again(heard):
     heard(STANDING, 0)
     alone = with_(actors=[], playing=0)

@@ -34,6 +34,7 @@ from bridge.wire.inbox import Counts, Inbox
 from bridge.wire.protocol import MESSAGE_ID_KEY
 from bridge.wire.server import PORT_KEY, LearnerServer
 from pirl_jax.rollout.assignments import Assignments, Verdict
+from pirl_jax.rollout.evaluation import Evaluation, spread
 
 WAIT_S = 20.0
 RECONNECT_FAST = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
@@ -330,6 +331,32 @@ def test_an_episode_counts_if_it_was_assigned_by_this_process_and_once():
         assert server.get(WAIT_S).number == 0
         assert server.get(0.2) is None
         assert server.stats()["dropped"] == {"duplicate": 1, "other_run": 1, "unassigned": 1}
+
+
+def test_how_an_evaluations_episode_ended_is_kept_and_nobody_learns_from_it():
+    assignments = Assignments(1, seed=3)
+    evaluation = Evaluation(0, 7, 3, spread(2, 1))
+    assignments.publish(7, 0, evaluation)
+
+    def play(version: int, truncated: bool) -> bytes:
+        given = assignments.next("a", 0)
+        of = {"number": given.number, "run": server.run, "episode_seed": given.seed, "denoise_step": 0}
+        return message(2, version=version, truncated=truncated, **of)
+
+    with start_server(assignments=assignments) as server, connect(server) as stub:
+        send(stub, play(7, False), "a-0")
+        send(stub, play(6, False), "a-1")  # of older parameters: it is played again
+        send(stub, play(8, True), "a-2")
+        send(stub, assigned_to("a", assignments, server.run), "a-3")  # training's
+        assert server.get(WAIT_S).number == 0
+        assert server.get(0.2) is None
+        assert server.stats()["dropped"] == {"old_version": 1}
+        assert server.stats()["episodes"] == 1
+    ended = [evaluation.outcomes[number] for number in evaluation.numbers]
+    assert [(each.success, each.total_reward, each.oldest, each.newest) for each in ended] == [
+        (True, 1.0, 7, 7),
+        (False, 0.0, 8, 8),
+    ]
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:100], lambda data: data + bytes(1 << 20)])

@@ -20,7 +20,9 @@ from bridge.wire.record import FORMAT
 from bridge.wire.server import LearnerServer
 from pirl_jax.rollout.assignments import Assignments
 
-STATUS = Status(7, 3, 10, 4, 2, 64, 12, 10, [ActorStatus("0", 250, 9, None), ActorStatus("1", 0, 0, 4)])
+STATUS = Status(
+    7, 3, 10, 4, 2, 64, 12, 10, [ActorStatus("0", 250, 9, None), ActorStatus("1", 0, 0, 4)], 50, 9
+)
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def test_episodes_that_were_dropped_or_are_of_a_later_update_are_not_there():
     assert assignments.standing(4).arrived == 2
     assert assignments.standing(4).open == 6
     assignments.publish(2, 4)
-    assert dataclasses.astuple(assignments.standing(4)) == (2, 1, 2, 2)
+    assert dataclasses.astuple(assignments.standing(4)) == (2, 1, 2, 2, 0, 0)
 
 
 def test_where_nobody_listens_there_is_no_status():

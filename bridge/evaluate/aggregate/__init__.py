@@ -1,0 +1,1 @@
+"""``pirl-eval --aggregate``: evaluations of several training runs in one report."""
