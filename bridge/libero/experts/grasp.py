@@ -37,7 +37,8 @@ _SHIFTS = (0.0, 0.01, -0.01, 0.02, -0.02)
 _SHIFT = 0.5  # m of width that a metre out of the middle is worth
 _TURN = 0.01  # m of width that a radian's turn of the hand is worth
 _SHALLOW = 1.0  # m of width that a metre less of depth is worth
-_FAR = 0.3  # m of width that a metre farther from the robot is worth: pointing down, it reaches 0.7 m
+_REACH = 0.7  # m from where the arm stands to the hand: farther off, pointing down, it hardly moves freely
+_FAR = 1.0  # m of width that a metre out of reach is worth
 _TOO_WIDE = 10.0  # as much as a metre too wide costs
 _BLOCK = 48  # grasps that are tried at a time, the cheapest first
 
@@ -56,8 +57,8 @@ class Grasp:
     """How far the middle between the fingers is from the middle of what they hold, along the line, metres."""
 
 
-def plan_grasp(thing: Boxes, others: Boxes, hand: Hand) -> Grasp:
-    """Choose a grasp from above: narrow, deep, near to the robot, with little turning, and with room for the open hand.
+def plan_grasp(thing: Boxes, others: Boxes, hand: Hand, way: np.ndarray) -> Grasp:
+    """Choose a grasp from above: narrow, deep, near, with little turning, and with room for the open hand.
 
     Where nothing has room, the best of those that have none: the attempt may fail.
 
@@ -65,6 +66,7 @@ def plan_grasp(thing: Boxes, others: Boxes, hand: Hand) -> Grasp:
         thing: To be held.
         others: What the hand must not touch.
         hand: As it is now.
+        way: That the thing is then carried, [2], metres.
     """
     low, high = thing.bounds()
     points = thing.points(_SPACING)
@@ -75,7 +77,8 @@ def plan_grasp(thing: Boxes, others: Boxes, hand: Hand) -> Grasp:
         too_wide = max(0.0, grasp.width + 2 * abs(grasp.shift) + _SLACK - OPENING)
         turn = abs(wrapped(grasp.angle - hand.closing_angle))
         shallow = grasp.position[2] - heights[0]
-        far = float(np.linalg.norm(grasp.position[:2] - hand.base))
+        begin = grasp.position[:2] - hand.base
+        far = max(0.0, *(float(np.linalg.norm(at)) - _REACH for at in (begin, begin + way)))
         return (
             grasp.width
             + _TOO_WIDE * too_wide
@@ -143,13 +146,18 @@ def touches(grasps: Sequence[Grasp], thing: Boxes, others: Boxes, air: float) ->
         air: That the fingers must have on their sides, metres.
     """
     (inner, back, tip), (outer, front, _) = FINGER
-    low = [(inner - air, back - air, tip), (-outer - air, back - air, tip), PALM[0], (-inner, back - air, tip)]
+    low = [
+        (inner - air, back - air, tip),
+        (-outer - air, back - air, tip),
+        PALM[0],
+        (-inner, back - air, tip),
+    ]
     high = [(outer + air, front + air), (air - inner, front + air), PALM[1][:2], (inner, front + air)]
     high = [(*corner, _ABOVE) for corner in high]
     hands = Boxes.concatenate([upright(low, high, grasp.angle, grasp.position) for grasp in grasps])
     meets = overlap(hands, others).any(1).reshape(-1, len(low))
     meets[:, :3] |= overlap(hands, thing).any(1).reshape(-1, len(low))[:, :3]
-    return meets.any(1)
+    return np.any(meets, axis=1)
 
 
 def wrapped(angle: float, period: float = math.pi) -> float:

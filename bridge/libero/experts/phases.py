@@ -84,11 +84,12 @@ class PickAndPlace:
     def _plan(self, hand: Hand) -> None:
         """Begin with the thing where it lies now."""
         thing, others = self._scene.boxes(self._thing), self._scene.others(self._thing)
-        self._grasp = plan_grasp(thing, others, hand)
         owner, end = self._scene.boxes(self._scene.owner(self._place)), self._scene.center(self._place)
+        start = self._scene.position(self._thing)
+        self._grasp = plan_grasp(thing, others, hand, way=(end - start)[:2])
         self._route = plan_route(thing, others, owner, end, float(self._grasp.position[2]))
         self._over = float(thing.bounds()[1][2]) + _CLEAR
-        self._beside = self._grasp.position[:2] - self._scene.position(self._thing)[:2]
+        self._beside = (self._grasp.position - start)[:2]
         self._enter(HOVER, hand)
 
     def _enter(self, phase: Phase, hand: Hand) -> None:

@@ -1,4 +1,4 @@
-"""What an expert may look at: where things are in LIBERO's simulator, what the task asks for, where the hand is.
+"""What an expert may look at: where things are in LIBERO's simulator, what the task asks for, and the hand.
 
 This is the simulator's ground truth, which a policy does not see.
 """
@@ -71,7 +71,7 @@ class Scene:
         return place if place in self._geoms else self._domain.object_states_dict[place].parent_name
 
     def center(self, place: str) -> np.ndarray:
-        """Return the middle of a place as LIBERO's goals measure it, [3]: a thing's origin, a region's site."""
+        """Return the middle of a place as LIBERO's goals do, [3]: a thing's origin, a region's site."""
         if place in self._geoms:
             return self.position(place)
         return self._domain.sim.data.get_site_xpos(place).copy()
