@@ -20,6 +20,8 @@ import robosuite.macros as macros
 from robosuite.utils.mjcf_utils import IMAGE_CONVENTION_MAPPING
 from robosuite.utils.observables import sensor
 
+View = dict[str, tuple[Any, mujoco.MjvScene]]
+"""Camera → the compiled model, and what there is to draw of it."""
 _NOT_DRAWN = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -33,7 +35,7 @@ class Cameras:
     def __init__(self, env: Any) -> None:
         self._env = env
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._scenes: dict[str, tuple[Any, mujoco.MjvScene]] = {}
+        self._scenes: View = {}
         env._create_camera_sensors = self._sensors
         for name, width, height in zip(env.camera_names, env.camera_widths, env.camera_heights):
             sensors, (image,) = self._sensors(name, width, height, False, None)
@@ -48,13 +50,20 @@ class Cameras:
         """
         self._env.sim._render_context_offscreen.gl_ctx.make_current()
 
-    def draw(self, image: str) -> np.ndarray:
+    def view(self) -> View:
+        """Return what the cameras have seen in the last control step, to be drawn at any time."""
+        view, self._scenes = self._scenes, {}  # the next step records into new ones
+        return view
+
+    def draw(self, image: str, view: View | None = None) -> np.ndarray:
         """Draw what the camera saw when the last control step sampled it: uint8 [h, w, 3].
 
         Args:
             image: The observable's name, ``<camera>_image``.
+            view: Of an earlier step since the scene was compiled; the last one's if not given.
         """
         name = image.removesuffix("_image")
+        scenes = self._scenes if view is None else view
         width, height = self._sizes[name]
         context = self._env.sim._render_context_offscreen
         self.make_current()
@@ -62,7 +71,7 @@ class Cameras:
             context.update_offscreen_size(
                 max(width, context.con.offWidth), max(height, context.con.offHeight)
             )
-        mujoco.mjr_render(mujoco.MjrRect(0, 0, width, height), self._scenes[name][1], context.con)
+        mujoco.mjr_render(mujoco.MjrRect(0, 0, width, height), scenes[name][1], context.con)
         return context.read_pixels(width, height)[:: IMAGE_CONVENTION_MAPPING[macros.IMAGE_CONVENTION]]
 
     def _sensors(

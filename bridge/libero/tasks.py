@@ -30,7 +30,7 @@ installation.prepare()  # or the next import asks on stdin
 
 from lerobot.envs import libero  # noqa: E402
 
-from bridge.libero.cameras import Cameras  # noqa: E402
+from bridge.libero.cameras import Cameras, View  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,16 @@ class LiberoTasks(gym.Env):
         """Return the present observation with its images."""
         assert self._current is not None
         return self._process(self._current.drawn(self._observation))
+
+    def view(self) -> View:
+        """Return what the cameras see now, for ``draw`` later in the episode; asked once a step."""
+        assert self._current is not None
+        return self._current.cameras.view()
+
+    def draw(self, view: View) -> dict[str, np.ndarray]:
+        """Return the images of a view, as the observation would have held them: uint8 [h, w, 3] each."""
+        assert self._current is not None
+        return self._process(self._current.drawn(self._observation, view))["pixels"]
 
     def assign(self, task: int, place: int | None, evaluates: bool) -> None:
         """Say what the next reset plays (``schedule.Schedule.choose``)."""
@@ -193,7 +203,7 @@ class _Task:
         self._domain: Any = self.env._env.env
         # As often as LeRobot has built the scene by its first episode: a seed draws the furniture as there.
         self._domain.object_property_initializers *= _BUILDS_BY_FIRST_EPISODE
-        self._cameras = Cameras(self._domain)
+        self.cameras = Cameras(self._domain)
 
     @property
     def has_init_states(self) -> bool:
@@ -207,13 +217,13 @@ class _Task:
         self.env.init_state_id = init_state
         return self.env.reset(seed=seed)[0]
 
-    def drawn(self, observation: Mapping[str, Any]) -> Mapping[str, Any]:
+    def drawn(self, observation: Mapping[str, Any], view: View | None = None) -> Mapping[str, Any]:
         names = self.env.camera_name_mapping
-        pixels = {names[camera]: self._cameras.draw(camera) for camera in self.env.camera_name}
+        pixels = {names[camera]: self.cameras.draw(camera, view) for camera in self.env.camera_name}
         return {**observation, "pixels": pixels}
 
     def close(self) -> None:
-        self._cameras.make_current()
+        self.cameras.make_current()
         self.env.close()
 
 

@@ -17,6 +17,7 @@ from bridge.evaluate import __main__ as evaluation
 from bridge.launch import command as launch
 from bridge.launch import facts
 from bridge.libero import record
+from bridge.libero.experts import command_line
 from bridge.settings.learner_config import check_seed
 from pirl_jax import learner, serve
 from pirl_jax.ending import fail
@@ -122,8 +123,8 @@ def test_a_policy_server_which_has_no_folder_prints_the_traceback(run, tmp_path,
 
 
 def record_command(monkeypatch, folder):
-    monkeypatch.setattr(record, "select_tasks", broken)
-    return record.main, ["--expert=file.py:Class", f"--output_dir={folder}"]
+    monkeypatch.setattr(command_line, "select_tasks", broken)
+    return record.main, [f"--output_dir={folder}"]
 
 
 def demo_command(monkeypatch, folder):

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 CODE = """
-from bridge.libero.record import _environment
+from bridge.libero.demonstrate import environment
 from bridge.libero.suites import select_tasks
-env = _environment(select_tasks("libero_object", [0])[0], 64)
+env = environment(select_tasks("libero_object", [0])[0], 64)
 env.reset(seed=0, options={"task": 0, "init_state": 0})
 print("the end")
 """

@@ -1,1 +1,1 @@
-"""Scripted experts for LIBERO's pick-and-place tasks: they see where things are, and demonstrate for a policy."""
+"""Scripted experts for LIBERO's pick-and-place tasks: they see where things are, for policies that do not."""

@@ -1,4 +1,4 @@
-"""The project's expert: what the task's goals name, taken one after the other, as precisely as it is told to."""
+"""The project's expert: what the task's goals name it takes to its places, as precisely as it is told to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridge.libero.experts.scene import Scene
 from bridge.libero.experts.servo import command
 
 _JERK = 0.15
-"""By how much a command may differ from the last while something is carried: small flat things slip otherwise."""
+"""By how much a command may differ from the last while something is carried, or small flat things slip."""
 _TURN_NOISE = 0.3
 """Noise of turning, as a share of that of moving."""
 

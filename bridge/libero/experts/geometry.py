@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 _PARALLEL = 1e-9
@@ -61,20 +62,20 @@ class Boxes:
         return np.einsum("nij,nmj->nmi", self.rotations, inside) + self.centers[:, None]
 
 
-def upright(low: np.ndarray, high: np.ndarray, angle: float = 0.0, at: np.ndarray | None = None) -> Boxes:
-    """Return one box that is given in a frame of its own, turned about the vertical.
+def upright(low: ArrayLike, high: ArrayLike, angle: float = 0.0, at: ArrayLike = (0.0, 0.0, 0.0)) -> Boxes:
+    """Return boxes that are given in a frame of their own, which is turned about the vertical.
 
     Args:
-        low: Its least coordinates in the frame, [3].
-        high: Its greatest, [3].
+        low: Their least coordinates in the frame, [3] or [N, 3].
+        high: Their greatest, likewise.
         angle: Of the frame's first axis in the world's horizontal plane, radians.
-        at: The frame's origin in the world, [3]; the world's if not given.
+        at: The frame's origin in the world, [3].
     """
+    low, high = np.atleast_2d(low).astype(float), np.atleast_2d(high).astype(float)
     cos, sin = np.cos(angle), np.sin(angle)
     rotation = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    origin = np.zeros(3) if at is None else np.asarray(at, float)
-    return Boxes((origin + rotation @ (low + high) / 2)[None], rotation[None], (high - low)[None] / 2)
+    centers = (low + high) / 2 @ rotation.T + np.asarray(at)
+    return Boxes(centers, np.broadcast_to(rotation, (len(low), 3, 3)), (high - low) / 2)
 
 
 def overlap(one: Boxes, other: Boxes) -> np.ndarray:
@@ -83,20 +84,24 @@ def overlap(one: Boxes, other: Boxes) -> np.ndarray:
     By the separating axis theorem: two boxes are apart if and only if their shadows are, on one of the six
     face normals or the nine cross products of edges (Gottschalk, Lin, Manocha: OBBTree, SIGGRAPH 1996).
     """
-    N, M = len(one), len(other)
-    own, its = one.rotations.transpose(0, 2, 1), other.rotations.transpose(0, 2, 1)  # rows are axes
-    own, its = (np.broadcast_to(a, (N, M, 3, 3)) for a in (own[:, None], its[None]))
-    crosses = np.cross(own[:, :, :, None], its[:, :, None]).reshape(N, M, 9, 3)
-    axes = np.concatenate([own, its, crosses], axis=2)
-    between = np.abs(np.einsum("nmad,nmd->nma", axes, other.centers[None] - one.centers[:, None]))
-    reach = _reach(axes, own, one.half_sizes[:, None]) + _reach(axes, its, other.half_sizes[None])
+    between = np.linalg.norm(one.centers[:, None] - other.centers, axis=-1)
+    near = between < np.add.outer(*(np.linalg.norm(boxes.half_sizes, axis=-1) for boxes in (one, other)))
+    first, second = np.nonzero(near)  # of all pairs, those whose spheres meet
+    near[first, second] = _meet(one[first], other[second])
+    return near
+
+
+def _meet(one: Boxes, other: Boxes) -> np.ndarray:
+    """Which of P pairs overlap, bool [P]."""
+    own, its = one.rotations.swapaxes(1, 2), other.rotations.swapaxes(1, 2)  # rows are axes
+    crosses = np.cross(own[:, :, None], its[:, None]).reshape(-1, 9, 3)
+    axes = np.concatenate([own, its, crosses], axis=1)
+    between = np.abs(np.einsum("pad,pd->pa", axes, other.centers - one.centers))
+    reach = sum(
+        np.einsum("pac,pc->pa", np.abs(axes @ boxes.rotations), boxes.half_sizes) for boxes in (one, other)
+    )
     apart = (between >= reach) & (np.linalg.norm(axes, axis=-1) > _PARALLEL)
-    return ~apart.any(-1)
-
-
-def _reach(axes: np.ndarray, rows: np.ndarray, half_sizes: np.ndarray) -> np.ndarray:
-    """How far boxes reach from their centres along axes, [N, M, 15]."""
-    return np.einsum("nmac,nmc->nma", np.abs(axes @ rows.swapaxes(-1, -2)), np.broadcast_to(half_sizes, rows.shape[:3]))
+    return ~apart.any(1)
 
 
 def top_within(column: Boxes, boxes: Boxes, ground: float) -> float:

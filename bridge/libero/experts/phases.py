@@ -12,7 +12,9 @@ from bridge.libero.experts.scene import Hand, Scene
 from bridge.libero.experts.servo import Pose, distance
 
 _CLEAR = 0.07  # m between the finger tips and a thing that the hand comes over
-_LOST = 0.05  # m that a thing has moved in the hand when it is not held any more
+_FUNNEL = (0.004, 8.0)
+"""The hand comes down no farther than a funnel about the goal lets it: its radius in m, and its slope."""
+_LOST = 0.08  # m that a thing has moved against the hand when it is not held any more; a bowl may swing
 _AWAY = 0.1  # m that the hand goes up by when it has let go
 
 
@@ -38,12 +40,12 @@ class Phase:
     carries: bool = False
 
 
-HOVER = Phase("hover", closed=False, patience=60, aside=0.012, above=0.04, turned=0.08)
-DESCEND = Phase("descend", closed=False, patience=30, speed=0.8, aside=0.01, above=0.008)
+HOVER = Phase("hover", closed=False, patience=60, aside=0.008, above=0.04, turned=0.08)
+DESCEND = Phase("descend", closed=False, patience=40, speed=0.8, aside=0.01, above=0.008)
 GRIP = Phase("grip", closed=True, patience=10, waits=True)
 LIFT = Phase("lift", closed=True, patience=40, speed=0.9, above=0.03, carries=True)
 CARRY = Phase("carry", closed=True, patience=80, speed=0.9, aside=0.015, carries=True)
-LOWER = Phase("lower", closed=True, patience=15, speed=0.7, above=0.02, carries=True)
+LOWER = Phase("lower", closed=True, patience=60, speed=0.7, above=0.02, carries=True)
 RELEASE = Phase("release", closed=False, patience=8, waits=True)
 RETREAT = Phase("retreat", closed=False, patience=15, above=0.03)
 PHASES = (HOVER, DESCEND, GRIP, LIFT, CARRY, LOWER, RELEASE, RETREAT)
@@ -82,11 +84,12 @@ class PickAndPlace:
     def _plan(self, hand: Hand) -> None:
         """Begin with the thing where it lies now."""
         thing, others = self._scene.boxes(self._thing), self._scene.others(self._thing)
-        self._grasp = plan_grasp(thing, others, hand.closing_angle)
         owner, end = self._scene.boxes(self._scene.owner(self._place)), self._scene.center(self._place)
+        start = self._scene.position(self._thing)
+        self._grasp = plan_grasp(thing, others, hand, way=(end - start)[:2])
         self._route = plan_route(thing, others, owner, end, float(self._grasp.position[2]))
         self._over = float(thing.bounds()[1][2]) + _CLEAR
-        self._beside = self._grasp.position[:2] - self._scene.position(self._thing)[:2]
+        self._beside = (self._grasp.position - start)[:2]
         self._enter(HOVER, hand)
 
     def _enter(self, phase: Phase, hand: Hand) -> None:
@@ -112,9 +115,10 @@ class PickAndPlace:
         thing, end = self._scene.position(self._thing), self._scene.center(self._place)
         held = thing[:2] + self._beside + self._aim_offset
         carried = hand.position[:2] + end[:2] - thing[:2]  # which takes the thing, as it hangs, to the middle
+        beside, (radius, slope) = float(np.linalg.norm(held - hand.position[:2])), _FUNNEL
         goals = {
             HOVER: (*held, self._over),
-            DESCEND: (*held, self._grasp.position[2]),
+            DESCEND: (*held, self._grasp.position[2] + slope * max(0.0, beside - radius)),
             LIFT: (*self._stays[:2], self._route.carried),
             CARRY: (*carried, self._route.carried),
             LOWER: (*carried, self._route.released),

@@ -1,4 +1,4 @@
-"""What an expert may look at: where things are in LIBERO's simulator, what the task asks for, where the hand is.
+"""What an expert may look at: where things are in LIBERO's simulator, what the task asks for, and the hand.
 
 This is the simulator's ground truth, which a policy does not see.
 """
@@ -28,6 +28,8 @@ class Hand:
     """Unit vector from the palm to the finger tips, [3]."""
     closing_angle: float
     """Of the line along which the fingers close, in the horizontal plane, radians."""
+    base: np.ndarray
+    """Where the arm stands, in the horizontal plane, [2], metres."""
 
 
 class Scene:
@@ -69,19 +71,21 @@ class Scene:
         return place if place in self._geoms else self._domain.object_states_dict[place].parent_name
 
     def center(self, place: str) -> np.ndarray:
-        """Return the middle of a place as LIBERO's goals measure it, [3]: a thing's origin, a region's site."""
+        """Return the middle of a place as LIBERO's goals do, [3]: a thing's origin, a region's site."""
         if place in self._geoms:
             return self.position(place)
         return self._domain.sim.data.get_site_xpos(place).copy()
 
     def hand(self) -> Hand:
         """Return the gripper's present pose."""
-        controller, sim = self._domain.robots[0].controller, self._domain.sim
+        robot, sim = self._domain.robots[0], self._domain.sim
+        controller = robot.controller
         slide = sim.data.xaxis[sim.model.joint_name2id(_FINGER)]
         return Hand(
             np.array(controller.ee_pos),
             np.array(controller.ee_ori_mat)[:, 2],
             math.atan2(slide[1], slide[0]),
+            np.array(robot.base_pos[:2]),
         )
 
     @cached_property

@@ -10,9 +10,9 @@ from bridge.libero.experts.grasp import wrapped
 from bridge.libero.experts.scene import Hand
 
 _GAIN = 18.0
-"""Command of 1, which is 5 cm, for each metre: all but a tenth of the way in a step, as the arm lags behind."""
+"""Commands (1 is 5 cm) for each metre: all but a tenth of the way in a step, as the arm lags behind."""
 _TURN_GAIN = 3.0
-"""Command of 1, which is half a radian, for each radian."""
+"""Commands (1 is half a radian) for each radian."""
 _FASTEST_TURN = 0.5
 _DOWN = np.array([0.0, 0.0, -1.0])
 
@@ -38,12 +38,13 @@ def command(hand: Hand, goal: Pose, speed: float) -> np.ndarray:
     move = _GAIN * (goal.position - hand.position)
     move *= min(1.0, speed / max(np.abs(move).max(), 1e-9))
     tilt = np.cross(hand.approach, _DOWN)
-    turn = _TURN_GAIN * (tilt + [0.0, 0.0, wrapped(goal.angle - hand.closing_angle)])
+    yaw = np.array([0.0, 0.0, wrapped(goal.angle - hand.closing_angle)])
+    turn = _TURN_GAIN * (tilt + yaw)
     return np.concatenate([move, turn.clip(-_FASTEST_TURN, _FASTEST_TURN)])
 
 
 def distance(hand: Hand, goal: Pose) -> tuple[float, float, float]:
-    """Return how far it is: in the horizontal plane and in height, metres, and about the vertical, radians."""
+    """Return how far it is: aside and in height, metres, and about the vertical, radians."""
     way = goal.position - hand.position
     turn = wrapped(goal.angle - hand.closing_angle)
     return float(np.hypot(way[0], way[1])), float(abs(way[2])), float(abs(turn))

@@ -4,12 +4,16 @@ import pickle
 
 import pytest
 
-from bridge.libero import record
+from bridge.libero import demonstrate
+from bridge.libero.experts.choice import Choice
 from bridge.libero.suites import TaskId
 
 
 class Scene:
     simulator = None
+
+    def set_rendering(self, enabled):
+        pass
 
     def reset(self, **_):
         return {"pixels": {}, "agent_pos": None}, {}
@@ -26,16 +30,11 @@ class Scene:
 def test_what_an_expert_raises_names_it_and_the_episode(tmp_path, monkeypatch, body, words):
     file = tmp_path / "mine.py"
     file.write_text(f"class Expert:\n    def __init__(self, env, *, rng, noise): pass\n    {body}\n")
-    monkeypatch.setattr(record, "_environment", lambda *_: Scene())
-    attempt = record.Attempt(TaskId("libero_goal", 4), 3, 11, 64, 0.0, f"{file}:Expert")
-    with pytest.raises(record.ExpertError) as caught:
-        record.demonstrate(attempt)
+    monkeypatch.setattr(demonstrate, "environment", lambda *_: Scene())
+    attempt = demonstrate.Attempt(TaskId("libero_goal", 4), 3, 11, Choice(f"{file}:Expert"))
+    with pytest.raises(demonstrate.ExpertError) as caught:
+        demonstrate.demonstrate(attempt)
     text = str(pickle.loads(pickle.dumps(caught.value)))  # it comes from a worker process
     assert text.startswith(f"{file}:Expert failed at ")
     assert "initial state 3, seed 11: " in text
     assert words in text
-
-
-def test_an_expert_that_is_not_there_is_asked_for(tmp_path):
-    with pytest.raises(ValueError, match=r"must be file.py:Class"):
-        record._expert(f"{tmp_path}/none.py:Expert")
