@@ -88,6 +88,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
 
     policy_cfg, recipe, start = check(cfg)
     base = base_of(start.parent) if cfg.resume else start
+    check_device(recipe.launch.learner_devices, "algorithm.launch.learner_devices")
     check_precision(recipe.head_precision, jax.default_backend())
     said = announced(start)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
@@ -261,7 +262,6 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
     recipe = run.recipe
-    check_device(recipe.launch.learner_devices, "algorithm.launch.learner_devices")
     service, beside = None, {}
     if recipe.serve.mode == "learner":
         service, beside = policy_service(run, lambda: assignments.playing)

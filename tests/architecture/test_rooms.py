@@ -37,7 +37,10 @@ BRIDGE = {
         *(f"pirl_jax/{room}" for room in ("rollout", "serving", "typing")),
     },
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
-    "libero": {"bridge/datasets", "bridge/processes", "pirl_jax/command", "pirl_jax/ending"},
+    "libero": {
+        *("bridge/datasets", "bridge/processes"),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "files")),
+    },
     "plugin": {
         *("bridge/libero", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),

@@ -1,4 +1,4 @@
-"""Whole episodes in LIBERO: what holds at the end of each phase, a thing that is lost, and an error of aim."""
+"""Whole episodes in LIBERO: what holds after each phase, a thing that is lost, and an error of aim."""
 
 import numpy as np
 import pytest
