@@ -63,9 +63,9 @@ def test_what_is_there_is_learned_from():
 
 def test_an_evaluation_that_is_under_way_is_said():
     under_way = with_(evaluation=50, evaluated=12)
-    assert in_words(under_way).endswith("12 being played; of an evaluation 12 of 50 are over")
-    assert in_words(with_(arrived=64, evaluation=50, evaluated=12)).endswith("12 of 50 are over")
-    assert "evaluation" not in in_words(with_(evaluation=50, evaluated=50))
+    assert status_in_words(under_way).endswith("12 being played; of an evaluation 12 of 50 are over")
+    assert status_in_words(with_(arrived=64, evaluation=50, evaluated=12)).endswith("12 of 50 are over")
+    assert "evaluation" not in status_in_words(with_(evaluation=50, evaluated=50))
 
 
 def test_without_an_actor_for_ten_minutes_that_is_said_loudly_and_again(heard):
