@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from lerobot.configs import parser
 from tiny import tiny_policy_config, write_run_config
 
-from bridge.plugin import command_line
+from bridge.plugin import command_line, transport
 from bridge.settings.sft_config import SFTConfig
 from pirl_jax import learner
 from pirl_jax.command import run_command
@@ -42,6 +42,8 @@ def config(tmp_path):
 @pytest.fixture
 def parsed(monkeypatch):
     """Return the config that the learner's command line stands for, validated."""
+    # Other tests of this process may have imported LeRobot's actor, by which the plugin tells where it is.
+    monkeypatch.setattr(transport, "is_actor", lambda: False)
 
     def run(path, *flags, command=learner.command):
         configs = []
