@@ -67,7 +67,7 @@ class Stage:
             ActorStatus(name, round(1000 * max(0, s)), 2, 1) for name, s in silent.items() if name.isdecimal()
         ]
         servers = [name for name, s in silent.items() if name.startswith("server") and s < 1]
-        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors, servers)
+        return Status(1, self.done, 10, 1, 0, 4, 0, 0, actors, servers=servers)
 
     def close(self) -> None:
         """Hang up."""

@@ -1,14 +1,19 @@
 """What a policy server draws: by the question and the version alone, and as the learner scores it."""
 
 import dataclasses
+import functools
 from unittest.mock import patch
 
 import jax
 import numpy as np
 import pytest
 import torch
-from lerobot.policies.factory import make_pre_post_processors
+from lerobot.lerobot_types import TransitionKey
 from lerobot.policies.xvla import XVLAPolicy
+from lerobot.policies.xvla.processor_xvla import (
+    XVLAImageNetNormalizeProcessorStep,
+    XVLAImageToFloatProcessorStep,
+)
 from tiny import tiny_policy_config
 
 from bridge.weights.export import policy_config
@@ -29,8 +34,9 @@ GAP = 1e-3
 """Nats a chunk between actor and learner where features are reused."""
 
 
-def served(mode="terminal", dtype="float32", push="float32", max_batch=4):
-    """A service with a random tiny policy as version 1; and its encoder, behaviour and recipe."""
+@functools.cache
+def compiled(mode, dtype):
+    """A service with a random tiny policy; its programs take most of the time of these tests."""
     torch.manual_seed(0)
     settings = tiny_policy_config(dtype=dtype)
     stock = XVLAPolicy(settings)
@@ -40,9 +46,15 @@ def served(mode="terminal", dtype="float32", push="float32", max_batch=4):
     noise = NoiseConfig(mode, level=LEVELS[mode], correlation=0.3, head_hidden_dims=(6,))
     trainable = jax.tree.map(lambda leaf: leaf.astype(np.float32), trainable)
     trainable |= noise_head.init(policy, noise, jax.random.PRNGKey(3))
-    service = PolicyService(policy, noise, ServeConfig(max_batch=max_batch))
+    service = PolicyService(policy, noise, ServeConfig(max_batch=4 if dtype == "float32" else 2))
     service.compile(frozen, trainable, (1, 3, 64, 64), 10, config.dim_proprio)
     service.begin(frozen)
+    return service, policy, frozen, trainable, noise
+
+
+def served(mode="terminal", dtype="float32", push="float32"):
+    """A service whose version 1 acts; and its encoder, behaviour and recipe."""
+    service, policy, frozen, trainable, noise = compiled(mode, dtype)
     behaviour = Behaviour(trainable, 0, LEVELS[mode], push)
     service.publish(9, 1, as_pushed(behaviour))
     return service, policy, frozen, behaviour, noise
@@ -113,7 +125,7 @@ def test_a_row_depends_on_no_other_row(mode):
 def test_the_learner_scores_what_the_server_drew_as_the_server_did(mode, dtype, push):
     """One network and one set of features on both sides, whatever they were rounded to."""
     service, policy, frozen, behaviour, noise = served(mode, dtype, push)
-    asked = questions(4)
+    asked = questions(service.acting.sizes[-1])
     episode = as_episode(asked, service.acting(asked))
     scored = Scorer(policy, noise, (2,))(frozen, episode, {1: behaviour}, service.encoded)
     assert scored.log_prob_gap < GAP
@@ -177,11 +189,15 @@ def test_what_is_evaluated_is_drawn_as_lerobot_does_among_rows_that_are_not(mode
     service, *_ = served(mode)
     asked = questions(4)
     mixed = [dataclasses.replace(each, noise_free=bool(i % 2)) for i, each in enumerate(asked)]
-    acted, noisy = service.acting(mixed), service.acting(asked)
+    before = service.encoded.stats().held_bytes
+    acted = service.acting(mixed)
+    between = service.encoded.stats().held_bytes
+    noisy = service.acting(asked)
+    after = service.encoded.stats().held_bytes
+    assert after - between == 2 * (between - before) > 0  # no learner asks for what was evaluated
     torch.manual_seed(0)
     stock = XVLAPolicy(tiny_policy_config())
     stock.eval()
-    preprocess, _ = make_pre_post_processors(stock.config)
     for i, (each, row) in enumerate(zip(mixed, acted)):
         if not each.noise_free:
             for name in ("action", "latents", "log_prob"):
@@ -194,17 +210,19 @@ def test_what_is_evaluated_is_drawn_as_lerobot_does_among_rows_that_are_not(mode
         np.testing.assert_array_equal(row.latents[0], noisy[i].latents[0])  # the first noise is the key's
         first = torch.from_numpy(row.latents[:1])
         with torch.no_grad(), patch.object(torch, "randn", return_value=first):
-            expected = stock.predict_action_chunk(_as_batch(each, preprocess))[0].numpy()
+            expected = stock.predict_action_chunk(_as_batch(each))[0].numpy()
         np.testing.assert_allclose(row.action, expected, atol=1e-5)
         assert np.abs(row.action - noisy[i].action).max() > 1e-3
 
 
-def _as_batch(asked, preprocess):
-    return preprocess.process_observation(
-        {
-            "observation.images.front": torch.from_numpy(asked.images),
-            "observation.state": torch.from_numpy(asked.proprio)[None],
-            "observation.language.tokens": torch.from_numpy(asked.tokens)[None],
-            "observation.domain_id": torch.tensor([asked.domain_id]),
-        }
-    )
+def _as_batch(asked):
+    """What LeRobot's processors of an X-VLA make of an observation."""
+    observation = {
+        "observation.images.front": torch.from_numpy(asked.images),
+        "observation.state": torch.from_numpy(asked.proprio)[None],
+        "observation.language.tokens": torch.from_numpy(asked.tokens)[None],
+        "domain_id": torch.tensor([asked.domain_id]),
+    }
+    for step in (XVLAImageToFloatProcessorStep(), XVLAImageNetNormalizeProcessorStep()):
+        observation = step({TransitionKey.OBSERVATION: observation})[TransitionKey.OBSERVATION]
+    return observation

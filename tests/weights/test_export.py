@@ -64,7 +64,7 @@ def cfg(tmp_path) -> TrainRLServerPipelineConfig:
     """A run's config, bound to the recipe as ``validate()`` binds it."""
     plugin.register()
     env = {"type": "chunked_gym", "max_episode_steps": 20, "domain_id": 1}
-    run = TrainRLServerPipelineConfig.from_pretrained(write_run_config(tmp_path, port=0, env=env))
+    run = TrainRLServerPipelineConfig.from_pretrained(write_run_config(tmp_path, port=50051, env=env))
     run.algorithm.policy_config = run.policy
     assert run.policy.domain_feature_key == "observation.domain_id"
     assert "observation.language.tokens" in run.policy.input_features
