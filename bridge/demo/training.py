@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.launch.actor import MODULE
+from bridge.launch.actor import Actor
 from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
 from bridge.processes import free_port
@@ -79,4 +79,5 @@ def train(
     if outcome.end != "finished":
         raise RuntimeError(outcome.line)
     actor = [*plan.actor, "--env.actor_id=0", f"--output_dir={plan.folder / 'actor0' / '01'}"]
-    return Training(read(metrics), last_policy(plan.output_dir), shlex.join(["python", "-m", MODULE, *actor]))
+    command = shlex.join(["python", "-m", Actor.module, *actor])
+    return Training(read(metrics), last_policy(plan.output_dir), command)

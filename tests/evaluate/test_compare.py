@@ -132,7 +132,10 @@ def test_with_a_runs_metrics_its_learning_curve_is_drawn(folder, tmp_path, capsy
 def test_a_learning_curve_names_the_policy_and_where_it_was_evaluated(folder, tmp_path, monkeypatch):
     """Not what it was trained on, which the reports do not know."""
     titles = []
-    monkeypatch.setattr("bridge.figures.learning_curve.learning_curve", lambda updates, path, title, *rates: titles.append(title))
+    monkeypatch.setattr(
+        "bridge.figures.learning_curve.learning_curve",
+        lambda updates, path, title, *rates: titles.append(title),
+    )
     monkeypatch.setattr("bridge.evaluate.compare.write_file", lambda path, write: write(path))
     comparison = compare(folder("a", A), folder("b", B))
     write_comparison(comparison, tmp_path, [{"step": 1, "train/success_rate": 0.5}])
