@@ -14,9 +14,9 @@ demo: install
 test: install
 	$(PY) -m pytest -n 2
 
-# What takes minutes and seldom breaks: that the benchmarks run and compare equals.
+# What takes minutes and seldom breaks alone: that benchmarks compare equals, whole runs again and again.
 test-slow: install
-	JAX_PLATFORMS=cpu $(PY) -m pytest tests/slow
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 -m slow
 
 # Kills, stops and starves real processes, rots their files and fills their disks; about ten minutes.
 test-chaos: install

@@ -1,5 +1,6 @@
 """Every setting that a command accepts is read, refused, named as idle, or allowed with a reason."""
 
+import copy
 import dataclasses
 import typing
 from dataclasses import dataclass, field
@@ -209,10 +210,17 @@ def check(cfg, table):
     unused.check(cfg, given, table)
 
 
-@pytest.fixture
-def run_config(tmp_path):
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory):
+    """With an option for every setting of every registered class, which takes seconds."""
     with draccus.config_type("json"):
-        cfg = draccus.parse(LearnerConfig, str(write_run_config(tmp_path, 50051)), args=[])
+        path = write_run_config(tmp_path_factory.mktemp("run"), 50051)
+        return draccus.parse(LearnerConfig, str(path), args=[])
+
+
+@pytest.fixture
+def run_config(parsed):
+    cfg = copy.deepcopy(parsed)
     cfg.validate()
     return cfg
 

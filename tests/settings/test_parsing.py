@@ -3,11 +3,10 @@
 import contextlib
 import io
 import json
-import subprocess
-import sys
 
 import draccus
 import pytest
+from forked import Command
 from lerobot.configs import PreTrainedConfig
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from tiny import tiny_policy_config, write_run_config
@@ -123,11 +122,11 @@ def test_a_process_that_is_no_command_of_ours_is_left_to_lerobot(tmp_path, monke
 )
 def test_lerobots_own_actor_ends_in_one_line_too(tmp_path, flag, line):
     """Refused by argparse, by draccus, and by the validated config."""
-    command = [
-        *(sys.executable, "-m", "lerobot.rl.actor", f"--config_path={write_run_config(tmp_path, 1)}"),
-        *("--env.discover_packages_path=bridge.plugin", flag),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    said = done.stderr.splitlines()
-    assert (done.returncode, said[-1]) == (1, line)
+    arguments = [f"--config_path={write_run_config(tmp_path, 1)}", flag]
+    actor = Command(
+        "lerobot.rl.actor", [*arguments, "--env.discover_packages_path=bridge.plugin"], tmp_path / "log"
+    )
+    assert actor.wait(timeout=300) == 1
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said[-1] == line
     assert len(said) <= 2  # that torchcodec has no FFmpeg
