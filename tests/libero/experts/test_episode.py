@@ -22,7 +22,7 @@ class Played:
         scene = self.expert._scene
         ((self.thing, self.place),) = scene.goals
         self.start, self.top = scene.position(self.thing), scene.boxes(self.thing).bounds()[1][2]
-        self.commands, self.order, self.ends = [], [], {}
+        self.commands, self.phases, self.order, self.ends = [], [], [], {}
         over, before = False, None
         while not over:
             command = self.expert.act()
@@ -32,6 +32,7 @@ class Played:
             if disturb is not None and disturb(self, phase, len(self.commands)):
                 command = OPEN
             self.commands.append(command)
+            self.phases.append(phase)
             *_, terminated, truncated, info = env.step(command)
             self.ends[phase] = scene.hand(), scene.position(self.thing), scene.boxes(self.thing).bounds()
             over, before = terminated or truncated, phase
@@ -74,7 +75,7 @@ def test_the_hand_comes_from_above_and_down_around_the_thing(played):
 
 def test_the_thing_is_lifted_carried_and_let_go_over_its_place(played):
     _, thing, _ = played.ends["lift"]
-    assert thing[2] > played.start[2] + 0.03
+    assert thing[2] > played.start[2] + 0.015  # it goes on upwards while it is carried
     _, thing, (low, _) = played.ends["carry"]
     assert np.linalg.norm(thing[:2] - played.goal[:2]) < 0.02
     assert low[2] > played.goal[2]
@@ -83,10 +84,9 @@ def test_the_thing_is_lifted_carried_and_let_go_over_its_place(played):
 
 def test_commands_change_little_while_something_is_carried(spatial):
     episode = Played(spatial, state=3, noise=0.0)
-    begin = (
-        next(step for step, command in enumerate(episode.commands) if command[6] > 0) + phases.GRIP.patience
-    )
-    changes = np.diff(np.array(episode.commands)[begin:, :3], axis=0)
+    carried = [phase in ("lift", "carry", "lower") for phase in episode.phases]
+    changes = np.diff(np.array(episode.commands)[:, :3], axis=0)[carried[1:]]
+    assert len(changes) > 10
     assert np.abs(changes).max() < 0.15 + 1e-6
 
 
@@ -124,15 +124,14 @@ def test_noise_is_of_the_size_that_is_asked_for(basket):
 
 
 @pytest.mark.parametrize("offset", [(0.012, 0.0), (0.0, -0.012)])
-def test_an_error_of_aim_moves_the_hand_beside_the_thing_and_always_the_same_way(basket, offset):
-    for state in (0, 1):
-        straight = Played(basket, state, noise=0.0)
-        beside = Played(basket, state, noise=0.0, aim_offset=offset)
-        for phase in ("hover", "descend"):
-            moved = beside.ends[phase][0].position - straight.ends[phase][0].position
-            np.testing.assert_allclose(moved[:2], offset, atol=0.004)
-        released = beside.ends["carry"][1][:2] - straight.ends["carry"][1][:2]
-        assert np.linalg.norm(released) < 0.02  # where it is put is not in error
+def test_an_error_of_aim_moves_where_a_thing_is_taken_and_not_where_it_is_put(basket, offset):
+    basket.reset(seed=0, options={"task": 0, "init_state": 0})
+    rng = np.random.default_rng(0)
+    experts = Expert(basket.simulator, rng=rng), Expert(basket.simulator, rng=rng, aim_offset=offset)
+    straight, beside = (expert.job.step(expert._scene.hand()).position for expert in experts)
+    np.testing.assert_allclose(beside - straight, (*offset, 0), atol=1e-9)
+    played = Played(basket, 0, aim_offset=offset)
+    assert np.linalg.norm(played.ends["carry"][1][:2] - played.goal[:2]) < 0.02
 
 
 def test_an_error_of_aim_that_is_large_enough_fails(basket):
