@@ -43,6 +43,7 @@ def run(folder: Path, actors: int, **settings) -> tuple[dict[str, np.ndarray], l
     return flatten(store.load(folder / "output/checkpoints/last/training_state/orbax")), rows
 
 
+@pytest.mark.slow
 def test_without_staleness_a_run_is_a_function_of_its_seed_however_many_actors_play(tmp_path):
     settings = {
         "algorithm": {"rollout": {"max_staleness": 0}, "optimizer": {"lr": 1e-3}},

@@ -69,6 +69,7 @@ def test_a_run_prints_what_it_takes_before_it_starts(tmp_path):
         assert words in text, text[-2000:]
 
 
+@pytest.mark.slow
 def test_the_doctor_says_how_many_actors_a_policy_server_can_act_for(tmp_path):
     """In its own process, though the run's will be processes of their own."""
     serve = {"mode": "process", "max_batch": 2}

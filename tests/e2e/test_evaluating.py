@@ -88,7 +88,7 @@ def test_training_is_the_same_bit_for_bit_and_what_is_evaluated_is_held_out(tmp_
     assert {seed: count for seed, count in played.items() if seed < TRAINING_SEEDS} == dict.fromkeys(SEEDS, 3)
 
 
-@pytest.mark.parametrize("inference", ["local", "served"])
+@pytest.mark.parametrize("inference", [pytest.param("local", marks=pytest.mark.slow), "served"])
 def test_with_updates_ahead_an_evaluation_is_still_of_one_version(tmp_path, inference):
     """Whoever acts; and its picture, its place on the console and its score of the checkpoint are there."""
     served = {"inference": "served", "serve": {"max_batch": 2}} if inference == "served" else {}
@@ -116,6 +116,7 @@ def test_with_updates_ahead_an_evaluation_is_still_of_one_version(tmp_path, infe
     assert f"update 4 | pc_success {found[-1]['eval/pc_success']:.3g} | interval_low" in log
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_kill_meets_is_made_again_and_counts_once(tmp_path):
     """The learner dies while update 2 is evaluated, and one of its actors with it; what is there goes on."""
     played = tmp_path / "played"

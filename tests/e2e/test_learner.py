@@ -253,8 +253,8 @@ def test_a_base_in_bfloat16_is_trained_in_float32(tmp_path):
     ("policy", "algorithm", "trained"),
     [
         ({"train_policy_transformer": False}, {}, {"soft_prompts"}),
-        ({"train_soft_prompts": False}, {}, {"head"}),
-        ({}, {"trainable": "soft_prompts"}, {"soft_prompts"}),
+        pytest.param({"train_soft_prompts": False}, {}, {"head"}, marks=pytest.mark.slow),
+        pytest.param({}, {"trainable": "soft_prompts"}, {"soft_prompts"}, marks=pytest.mark.slow),
     ],
     ids=["transformer frozen", "prompts frozen", "prompts selected"],
 )

@@ -30,7 +30,9 @@ def served(**algorithm):
     return {"inference": "served", "serve": {"max_batch": 2}, **algorithm}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [mode if mode == "terminal" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
+)
 def test_what_the_server_draws_is_what_the_learner_scores(tmp_path, mode):
     noise = {"mode": mode, "level": LEVELS[mode], "final_level": LEVELS[mode] / 2, "decay_updates": 1}
     settings = served(
@@ -85,6 +87,7 @@ def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_p
     assert "Policy server: answered again after" in (tmp_path / "actor0.log").read_text()
 
 
+@pytest.mark.slow
 def test_servers_of_their_own_act_for_groups_and_may_be_killed_as_actors_may(tmp_path):
     """Two replicas and two actors: one of each dies, one of each comes back, and nothing counts twice."""
     port, played = free_port(), tmp_path / "played"

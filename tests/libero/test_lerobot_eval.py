@@ -59,6 +59,7 @@ def finished(output_dir: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in output_dir.glob("tasks/*/result.json")}
 
 
+@pytest.mark.slow
 def test_an_interrupted_matrix_is_finished_without_repeating_anything(libero_environment, tmp_path):
     checkpoint = export_for_libero(tmp_path)
     output_dir = tmp_path / "matrix"

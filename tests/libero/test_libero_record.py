@@ -25,6 +25,7 @@ def demonstration():
     return demonstrate(attempt())
 
 
+@pytest.mark.slow
 def test_the_recorded_poses_solve_the_task_in_absolute_control(demonstration):
     from tiny_libero import libero_policy_config
 
@@ -45,6 +46,7 @@ def test_the_recorded_poses_solve_the_task_in_absolute_control(demonstration):
     assert success
 
 
+@pytest.mark.slow
 def test_it_is_drawn_at_the_end_as_it_would_have_been_on_time(demonstration):
     """Bit for bit, in an episode that is drawn at each step."""
     T = len(demonstration.actions)

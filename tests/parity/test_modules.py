@@ -22,7 +22,7 @@ from reference import (
     torch_config,
 )
 from transformers.activations import ACT2FN
-from xvla_configs import ACTION_MODES, cases
+from xvla_configs import ACTION_MODES, TWO_QUICK, cases
 
 from pirl_jax.xvla.actions import _bce_with_logits, action_space
 from pirl_jax.xvla.channels import xvla_gripper_logits, xvla_groups
@@ -49,7 +49,7 @@ def run(model: XVLA, params: dict[str, Any], function: Any, *args: jax.Array) ->
     return jax.jit(lambda p: apply({"params": p}, *args), compiler_options=COMPILER_OPTIONS)(params)
 
 
-@pytest.mark.parametrize("mode", ACTION_MODES)
+@pytest.mark.parametrize("mode", TWO_QUICK)
 @settings(
     max_examples=CONFIGS_PER_MODE, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
 )

@@ -18,7 +18,7 @@ from reference import (
     to_jax,
     torch_config,
 )
-from xvla_configs import ACTION_MODES, Case, cases
+from xvla_configs import TWO_QUICK, Case, cases
 
 from pirl_jax.xvla.actions import prepare_proprio
 from pirl_jax.xvla.config import XVLAConfig
@@ -45,7 +45,7 @@ def random_batch(case: Case, num_domains: int) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("mode", ACTION_MODES)
+@pytest.mark.parametrize("mode", TWO_QUICK)
 @settings(
     max_examples=CONFIGS_PER_MODE, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
 )

@@ -4,9 +4,14 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 ACTION_MODES = ("ee6d", "joint", "agibot_ee6d", "franka_joint7", "auto", "so101_bimanual")
+TWO_QUICK = [
+    mode if mode in ("ee6d", "auto") else pytest.param(mode, marks=pytest.mark.slow) for mode in ACTION_MODES
+]
+"""For tests that take a minute a mode."""
 ACTIVATIONS = (
     "gelu",
     "relu",

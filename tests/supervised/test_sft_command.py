@@ -62,6 +62,7 @@ def states(output_dir):
     return store.load(output_dir / "checkpoints" / "last" / "training_state" / "orbax")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_unbroken_one_does(config, command, tmp_path, capfd):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command(f"--config_path={config}", f"--output_dir={whole}")

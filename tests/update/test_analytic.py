@@ -21,6 +21,7 @@ def test_ppo_improves_and_its_gradient_is_the_true_one():
 
 
 @pytest.mark.parametrize("mode", ["flow_sde", "flow_noise"])
+@pytest.mark.slow
 def test_the_gradient_of_an_executed_prefix_is_the_true_one_where_noise_reaches_it_from_all_steps(mode):
     """One of four steps is executed and earns the reward; the head mixes the noise of all into it."""
     task, params = analytic.start(0)

@@ -430,6 +430,7 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory counter")
+@pytest.mark.slow
 def test_conversion_needs_one_extra_copy_of_the_largest_tensor_at_most(tmp_path):
     florence = florence_config(vocab_size=200_000, width=32)
     policy = XVLAPolicy(tiny_policy_config(florence_config=florence, hidden_size=512, num_heads=8, depth=14))

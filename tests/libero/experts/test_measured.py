@@ -53,6 +53,7 @@ def test_other_settings_are_not_mixed_in(tmp_path):
         Measured(tmp_path, SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_same_episodes_come_out_the_same():
     asked = (TaskId("libero_object", 1), Choice(), range(20, 22), 3, 5, 2)
     with pool(1) as workers:
