@@ -7,6 +7,7 @@ from dense_reward import ENV_ID
 from forked import Command
 from test_learner import free_port, start, wait_for, write_config
 
+from bridge.launch.status import StatusLine
 from pirl_jax.likelihood.modes import MODES
 from pirl_jax.trees import store
 
@@ -65,13 +66,21 @@ def test_what_the_server_draws_is_what_the_learner_scores(tmp_path, mode):
 
 def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_path):
     """They wait in the middle of an episode, play it to its end for nothing, and go on."""
+    port = free_port()
     config = write_config(
-        tmp_path, free_port(), algorithm=served(rollout={"episodes_per_update": 4, "max_staleness": 1})
+        tmp_path, port, algorithm=served(rollout={"episodes_per_update": 4, "max_staleness": 1})
     )
     last = tmp_path / "output/checkpoints/last"
+    line = StatusLine(f"127.0.0.1:{port}")
+
+    def both_play():
+        status = line.ask()
+        return status is not None and status.playing == 2
+
     with actor(tmp_path, "actor0", config), actor(tmp_path, "actor1", config):
         with start(tmp_path / "log", f"--config_path={config}", "--steps=4", "--save_freq=1") as learner:
             wait_for(lambda: last.is_symlink(), 120)
+            wait_for(both_play)
             learner.kill()
             learner.wait()
         resume = [
@@ -84,7 +93,8 @@ def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_p
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert max(row["train/actor_learner_logprob_gap"] for row in rows) < GAP
-    assert "Policy server: answered again after" in (tmp_path / "actor0.log").read_text()
+    logs = [(tmp_path / f"actor{i}.log").read_text() for i in range(2)]
+    assert any("Policy server: answered again after" in log for log in logs)
 
 
 @pytest.mark.slow
