@@ -71,7 +71,8 @@ class ActingPolicy:
     """The newest policy on the device, and the programs by which it acts.
 
     What an observation is answered with follows from the observation, the version of the parameters and its
-    noise, and not from what else is in its batch, to the rounding by which the programs of two sizes differ.
+    noise, and not from what else is in its batch, to the rounding by which the programs of two sizes differ,
+    and two places in one batch.
 
     Args:
         policy: Who acts.
