@@ -41,6 +41,7 @@ def test_an_evaluation_repeats_itself_whatever_was_evaluated_between(folders):
     assert [episode.seed for episode in first.episodes] == [0, 1]
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_episodes(folders):
     inline, pooled = evaluate(folders[0], SEEDS, workers=0), evaluate(folders[0], SEEDS, workers=1)
     assert inline.episodes == pooled.episodes

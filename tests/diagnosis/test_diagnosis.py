@@ -117,6 +117,7 @@ def test_an_actor_with_other_log_probabilities_is_noticed():
     assert "same config and base checkpoint" in str(found["actor and learner agree on log-probabilities"])
 
 
+@pytest.mark.slow
 def test_what_a_bfloat16_encoder_rounds_is_no_fault():
     policy = toy_policy()
     half = dataclasses.replace(policy, encode=lambda *inputs: policy.encode(*inputs).astype(jnp.bfloat16))
@@ -133,6 +134,7 @@ def test_episodes_without_a_difference_are_noticed():
     assert "episodes differ in return" in bad(findings(outcomes=(False,) * 4))
 
 
+@pytest.mark.slow
 def test_one_success_that_carries_the_update_is_noticed(healthy):
     assert "above zero" in healthy["advantages"].value
 

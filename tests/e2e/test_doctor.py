@@ -59,6 +59,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(command, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.slow
 def test_a_run_prints_what_it_takes_before_it_starts(tmp_path):
     """The doctor's trial included."""
     config = write_config(tmp_path, 1)

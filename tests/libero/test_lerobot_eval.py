@@ -43,6 +43,7 @@ json.dump({"states": states, "steps": TASK_SUITE_MAX_STEPS}, open(sys.argv[1], "
 """
 
 
+@pytest.mark.slow
 def test_lerobots_environment_takes_the_initial_states_in_order(libero_environment, tmp_path):
     from bridge.libero.suites import SUITES
 

@@ -48,6 +48,7 @@ def read_metrics(output_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_training_resuming_and_evaluating_on_libero(tmp_path, processes):
     port = free_port()
     path = write_libero_config(

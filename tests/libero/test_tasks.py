@@ -10,6 +10,7 @@ from bridge.libero.suites import select_tasks
 
 
 @pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.slow
 def test_every_task_builds_and_steps(suite):
     tasks = select_tasks(suite, None)
     assert len(tasks) == 10
