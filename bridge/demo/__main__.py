@@ -24,11 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bridge.demo", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
-    parser.add_argument("--demonstrations", type=int, default=300)
+    parser.add_argument("--demonstrations", type=int, default=250)
     parser.add_argument("--episodes", type=int, default=300, help="held-out episodes before and after")
     arguments = parser.parse_args()
     end_on_signal(f"; what was done is in {arguments.output_dir}, and the next demo begins anew")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    for name in ("demo", "bridge"):  # what libraries do step by step is of no interest here
+        logging.getLogger(name).setLevel(logging.INFO)
     shorten_import_warnings()
     output_dir: Path = arguments.output_dir
     if output_dir.exists():

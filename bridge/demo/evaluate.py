@@ -5,6 +5,7 @@ Stock ``XVLAPolicy``, stock zero-noise sampler, the processors of the export its
 
 from __future__ import annotations
 
+import atexit
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -247,6 +248,7 @@ def _camera(env: Any, size: int) -> Callable[[], np.ndarray]:
     view.global_.offwidth = view.global_.offheight = size
     view.quality.offsamples = 4
     renderer = mujoco.Renderer(env.model, size, size)
+    atexit.register(renderer.close)  # before EGL's own end: a renderer that outlives it prints errors
 
     def draw() -> np.ndarray:
         renderer.update_scene(env.data, camera="front")

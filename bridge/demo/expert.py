@@ -2,10 +2,14 @@
 
 Memoryless, because a policy that sees one image and the tool's position can then copy it: nothing that
 decides the action is hidden from the pupil but the cube's position, which is in the image.
+
+It can be told to aim beside the cube, as a camera does that was mounted askew: what it shows then has a
+ceiling which no copy of it exceeds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +54,11 @@ def expert_action(tcp: np.ndarray, gripper: float, cube: np.ndarray) -> np.ndarr
     return np.clip(action, -1.0, 1.0)
 
 
-def act(env: PandaPickCube) -> np.ndarray:
-    """Return the expert's action in the environment's present state, [4]."""
-    return expert_action(env.tcp_pos, env.gripper_command, env.block_pos)
+def act(env: PandaPickCube, aim_offset: Sequence[float] = (0.0, 0.0)) -> np.ndarray:
+    """Return the expert's action in the environment's present state, [4].
+
+    Args:
+        env: Where it acts.
+        aim_offset: How far beside the cube it takes it to be, [2], metres along x and y.
+    """
+    return expert_action(env.tcp_pos, env.gripper_command, env.block_pos + np.array([*aim_offset, 0.0]))

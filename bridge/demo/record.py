@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import datasets
@@ -24,8 +24,6 @@ IMAGE_KEY = f"{OBS_IMAGES}.front"
 
 TEST_SEEDS = 0
 """First seed of the episodes that results are reported on."""
-VALIDATION_SEEDS = 500_000
-"""First seed of the episodes that choose a checkpoint."""
 TRAIN_SEEDS = 1_000_000
 """First seed of the demonstrations; online training draws above them."""
 
@@ -58,14 +56,14 @@ def environment(image_size: int) -> PandaPickCube:
     return PandaPickCube(image_size=image_size)
 
 
-def demonstrate(seed: int, image_size: int = 64) -> Demonstration:
-    """Let the expert act once in this process's environment."""
+def demonstrate(seed: int, image_size: int = 64, aim_offset: Sequence[float] = (0.0, 0.0)) -> Demonstration:
+    """Let the expert act once in this process's environment, aiming beside the cube by ``aim_offset``."""
     env = environment(image_size)
     env.set_rendering(True)
     observation, info = env.reset(seed=seed)
     images, states, actions, over = [], [], [], False
     while not over:
-        actions.append(expert.act(env))
+        actions.append(expert.act(env, aim_offset))
         images.append(observation["pixels"]["front"])
         states.append(observation["agent_pos"])
         observation, _, terminated, truncated, info = env.step(actions[-1])
@@ -80,6 +78,7 @@ def record(
     image_size: int = 64,
     workers: int = 2,
     first_seed: int = TRAIN_SEEDS,
+    aim_offset: Sequence[float] = (0.0, 0.0),
 ) -> LeRobotDataset:
     """Write ``episodes`` successful demonstrations to a new LeRobotDataset, and return it.
 
@@ -92,6 +91,7 @@ def record(
         image_size: Height and width of the images.
         workers: Processes; 0 simulates in this one.
         first_seed: Seed of the first attempt; each takes the next.
+        aim_offset: The expert's systematic error (``expert.act``).
 
     Raises:
         ValueError: ``root`` exists.
@@ -105,44 +105,50 @@ def record(
     )
     start = reported = time.monotonic()
     saved = 0
-    for attempts, demonstration in enumerate(_demonstrations(first_seed, image_size, workers), 1):
+    play = partial(demonstrate, image_size=image_size, aim_offset=aim_offset)
+    for attempts, demonstration in enumerate(_demonstrations(play, first_seed, workers), 1):
         if demonstration.success:
             _save(dataset, demonstration, INSTRUCTION)
             saved += 1
         now = time.monotonic()
         if saved == episodes or now - reported > _REPORT_SECONDS:
             reported = now
-            logger.info("recorded %d of %d demonstrations, %.0f s", saved, episodes, now - start)
+            logger.info(
+                "recorded %d of %d demonstrations, in %d attempts, %.0f s",
+                *(saved, episodes, attempts, now - start),
+            )
         if saved == episodes:
             break
         if attempts >= 20 and saved < attempts / 2:
             raise RuntimeError(
-                f"the expert succeeded in {saved} of {attempts} attempts; the environment has changed."
+                f"the expert succeeded in {saved} of {attempts} attempts; it aims too far beside the cube, "
+                "or the environment has changed."
             )
     dataset.finalize()
     return dataset
 
 
-def _demonstrations(first_seed: int, image_size: int, workers: int) -> Iterator[Demonstration]:
+def _demonstrations(
+    play: Callable[[int], Demonstration], first_seed: int, workers: int
+) -> Iterator[Demonstration]:
     """Yield demonstrations of consecutive seeds, for ever, in order."""
     if workers == 0:
         while True:
-            yield demonstrate(first_seed, image_size)
+            yield play(first_seed)
             first_seed += 1
     with pool(workers) as processes:
         pending = []
         while True:
             # Two shares in hand for each worker: none waits, and little is thrown away at the end.
             while len(pending) < 2 * workers:
-                pending.append(
-                    processes.apply_async(_share, (range(first_seed, first_seed + _SHARE), image_size))
-                )
+                seeds = range(first_seed, first_seed + _SHARE)
+                pending.append(processes.apply_async(_share, (play, seeds)))
                 first_seed += _SHARE
             yield from pending.pop(0).get()
 
 
-def _share(seeds: Sequence[int], image_size: int) -> list[Demonstration]:
-    return [demonstrate(seed, image_size) for seed in seeds]
+def _share(play: Callable[[int], Demonstration], seeds: Sequence[int]) -> list[Demonstration]:
+    return [play(seed) for seed in seeds]
 
 
 def _features(image_size: int) -> dict[str, dict]:

@@ -1,6 +1,8 @@
 """Evaluation with the stock policy, and its video."""
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 
@@ -75,3 +77,19 @@ def test_a_video_shows_the_episodes_it_reports(folders, tmp_path):
 def test_no_seeds_is_an_error(folders):
     with pytest.raises(ValueError, match="at least one seed"):
         evaluate(folders[0], [], workers=0)
+
+
+def test_a_process_that_has_drawn_a_video_ends_without_a_word():
+    code = """
+from bridge.demo.evaluate import _camera
+from bridge.demo.record import environment
+env = environment(32)
+env.reset(seed=0)
+assert _camera(env, 64)().any()
+print("the end")
+"""
+    environment = os.environ | {"MUJOCO_GL": "egl"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "the end")
+    assert "EGLError" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from lerobot.datasets import LeRobotDataset
 
 from bridge.demo import expert
-from bridge.demo.record import IMAGE_KEY, TRAIN_SEEDS, demonstrate, record
+from bridge.demo.record import IMAGE_KEY, TRAIN_SEEDS, demonstrate, environment, record
 
 CHUNK_SIZE = 8
 
@@ -48,6 +48,17 @@ def test_it_goes_above_the_cube_then_down_then_closes_then_lifts():
     assert around[3] > 0 >= around[2]
     held = expert.expert_action(np.array([0.4, 0.1, 0.02]), 1.0, cube)
     assert held[2] == 1
+
+
+def test_an_expert_that_aims_beside_the_cube_goes_there_and_succeeds_less_often():
+    env = environment(32)
+    env.reset(seed=TRAIN_SEEDS)
+    beside = expert.act(env, (0.0, -0.05))
+    moved = expert.expert_action(env.tcp_pos, env.gripper_command, env.block_pos - (0, 0.05, 0))
+    np.testing.assert_array_equal(beside, moved)
+    assert not np.array_equal(beside, expert.act(env))
+    tried = [demonstrate(TRAIN_SEEDS + seed, 32, (0.0, -0.04)).success for seed in range(4)]
+    assert not any(tried)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
