@@ -18,7 +18,7 @@ test: install
 test-slow: install
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 -m slow
 
-# Kills, stops and starves real processes, rots their files and fills their disks; about ten minutes.
+# Kills, stops and starves real processes, rots their files and fills their disks; about three minutes.
 test-chaos: install
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 tests/chaos
 
