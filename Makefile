@@ -26,9 +26,9 @@ test-chaos: install
 test-aot: install $(GPU_COMPILER)/.installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(GPU_COMPILER) $(PY) -m pytest -s tests/aot
 
-# Needs LIBERO's assets (pirl-libero-setup); skips without.
+# Needs LIBERO's assets (pirl-libero-setup); skips without. The slow ones too.
 test-libero: install
-	$(PY) -m pytest -n 2 tests/libero
+	$(PY) -m pytest -n 2 -m "slow or not slow" tests/libero
 
 style: install
 	$(VENV)/bin/ruff check .
