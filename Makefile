@@ -14,7 +14,7 @@ demo: install
 test: install
 	$(PY) -m pytest -n 2
 
-# What takes minutes and seldom breaks alone: that benchmarks compare equals, whole runs again and again.
+# Tests that take long and have a quicker sibling in `make test`; and that the benchmarks run and compare equals.
 test-slow: install
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 -m slow
 

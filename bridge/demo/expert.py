@@ -3,8 +3,7 @@
 Memoryless, because a policy that sees one image and the tool's position can then copy it: nothing that
 decides the action is hidden from the pupil but the cube's position, which is in the image.
 
-It can be told to aim beside the cube, as a camera does that was mounted askew: what it shows then has a
-ceiling which no copy of it exceeds.
+It can be told to aim beside the cube, as with a camera that was mounted askew: it then misses some.
 """
 
 from __future__ import annotations

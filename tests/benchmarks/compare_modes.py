@@ -1,6 +1,6 @@
 """The noise modes on the demo's task: one start, the same updates, several seeds, real actors.
 
-python tests/benchmarks/compare_modes.py --start outputs/demo/sft/checkpoints/000700/pretrained_model
+python tests/benchmarks/compare_modes.py --start outputs/demo/sft/checkpoints/last/pretrained_model
 
 Hours on two cores. Every finished run is kept: the same command goes on where it was stopped. Writes
 ``modes.json``, ``modes.md`` and ``modes.png``.

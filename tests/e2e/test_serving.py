@@ -1,6 +1,7 @@
 """A policy server in the learner's process, and stock actors without a network: a whole run of them."""
 
 import json
+from contextlib import closing
 
 import pytest
 from dense_reward import ENV_ID
@@ -71,10 +72,10 @@ def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_p
         tmp_path, port, algorithm=served(rollout={"episodes_per_update": 4, "max_staleness": 1})
     )
     last = tmp_path / "output/checkpoints/last"
-    line = StatusLine(f"127.0.0.1:{port}")
 
     def both_play():
-        status = line.ask()
+        with closing(StatusLine(f"127.0.0.1:{port}")) as line:
+            status = line.ask()
         return status is not None and status.playing == 2
 
     with actor(tmp_path, "actor0", config), actor(tmp_path, "actor1", config):
