@@ -6,9 +6,11 @@ in the learner names a model. Dimension letters are those of ``pirl_jax.typing``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from pirl_jax.linear import Precision
@@ -16,7 +18,10 @@ from pirl_jax.typing import Array, Features, Float, Int, Params, PRNGKeyArray, U
 
 
 class FlowPolicy(Protocol):
-    """A flow policy, split into a frozen encoder and a trainable head: pure functions and sizes."""
+    """A flow policy, split into a frozen encoder and a trainable head: pure functions and sizes.
+
+    It is hashable, and policies that are equal compute the same: programs are compiled once for all of them.
+    """
 
     @property
     def num_denoising_steps(self) -> int:
@@ -130,3 +135,9 @@ class FlowPolicy(Protocol):
     def summarize(self, features: Features, proprio: Float[Array, "B P"]) -> Float[Array, "B W"]:
         """Return an observation as one vector, which a learned noise depends on."""
         ...
+
+
+@lru_cache(maxsize=8)
+def encoder(policy: FlowPolicy) -> Callable[..., Features]:
+    """Return ``FlowPolicy.encode``, one compiled function for all who encode with this policy."""
+    return jax.jit(policy.encode)

@@ -29,7 +29,7 @@ class _Undemanding(AssignmentService):
 
 
 class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
-    """Collects episodes, sends the latest push to every stream and has any number of episodes played.
+    """Collects episodes, sends the latest push to every stream and has a thousand episodes played.
 
     Args:
         port: To listen on; 0 picks one.
@@ -55,7 +55,7 @@ class FakeLearner(services_pb2_grpc.LearnerServiceServicer):
         self._count = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self.assignments = Assignments(1_000_000, self.seed, choose=choose)
+        self.assignments = Assignments(1_000, self.seed, choose=choose)
         self.service = _Undemanding(self.assignments, run, {}, 100, self._stopping)
         self._server = grpc.server(futures.ThreadPoolExecutor(12))
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self, self._server)

@@ -6,6 +6,7 @@ Its own words are the usage of every option of every config, a thousand lines, o
 from __future__ import annotations
 
 import difflib
+import functools
 import io
 import pydoc
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import draccus
 from draccus.argparsing import ArgumentParser
 from draccus.utils import DecodingError, DraccusException, ParsingError
+from draccus.wrappers import docstring
 from lerobot.configs import PreTrainedConfig
 
 from bridge.plugin import seams, transport
@@ -134,3 +136,4 @@ def _of_usage(said: str, config_class: type) -> str:
 
 
 _stock_parse = seams.install(seams.PARSE, draccus, parse)
+seams.install(seams.OPTION_HELP, docstring, functools.cache(docstring.get_attribute_docstring))

@@ -14,7 +14,7 @@ import numpy as np
 from pirl_jax.likelihood import modes
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.linear import Precision
-from pirl_jax.policy import FlowPolicy
+from pirl_jax.policy import FlowPolicy, encoder
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, rounded
 from pirl_jax.rollout.blocks import NOT_SCORED, Results, Rows, rows_of, taken, turns
@@ -139,7 +139,7 @@ class Scorer:
             acting = rounded(trainable, dtype)
             return stochastic.log_prob(acting, observed, latents, denoise_step, levels)
 
-        self.encode = jax.jit(policy.encode)
+        self.encode = encoder(policy)
         self.log_prob = jax.jit(log_prob, static_argnames="dtype")
 
     def __call__(

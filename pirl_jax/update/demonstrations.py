@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirl_jax.policy import FlowPolicy
+from pirl_jax.policy import FlowPolicy, encoder
 from pirl_jax.recipe import DemonstrationsConfig
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.typing import Array, Features, Float, Int, Params, PRNGKeyArray
@@ -29,7 +29,7 @@ class Demonstrations(flax.struct.PyTreeNode):
 
 def encode(policy: FlowPolicy, frozen: Params, frames: Frames) -> Demonstrations:
     """Run the frozen encoder over frames, a few at a time; the result lies on the device."""
-    run = jax.jit(policy.encode)
+    run = encoder(policy)
     count = len(frames.action)
     blocks = []
     for start in range(0, count, _ENCODED_AT_ONCE):

@@ -139,11 +139,10 @@ class Programs:
         self.method = method
         chain = method.policy.chain
         self.no_sums = jax.jit(partial(no_sums, method))
-        self.total = jax.jit(partial(_total, method))
+        self.total = partial(_compiled_total, aggregation=method.objective.aggregation)
         self.add = jax.jit(partial(_add, method), donate_argnums=1)
         self.step = jax.jit(partial(_step, method), donate_argnums=0)
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
-        self.orders = jax.jit(partial(_orders, method.optimizer.num_epochs), static_argnums=2)
         self.sample = jax.jit(sample)
         self.proximal = jax.jit(
             lambda params, points: flow.log_density(
@@ -151,6 +150,12 @@ class Programs:
             )
         )
         self.reference = jax.jit(partial(distribution, method))
+
+    def orders(self, state: TrainState, n: int, capacity: int) -> Int[Array, "epochs N"]:
+        """Return in which order each epoch visits the points, the first n of which are real."""
+        return _compiled_orders(
+            state.key, state.updates, n, num_epochs=self.method.optimizer.num_epochs, capacity=capacity
+        )
 
     def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
         """Return what the fixed policies say of the first ``n`` points, in host memory."""
@@ -211,8 +216,10 @@ def progress_of(state: TrainState, names: Sequence[str], idle: Array | bool = Fa
     )
 
 
-def _orders(num_epochs: int, state: TrainState, n: Array, capacity: int) -> Int[Array, "epochs N"]:
-    key = jax.random.fold_in(state.key, state.updates)
+def _orders(
+    key: PRNGKeyArray, updates: Int[Array, ""], n: Array, num_epochs: int, capacity: int
+) -> Int[Array, "epochs N"]:
+    key = jax.random.fold_in(key, updates)
     return jnp.stack([_permutation(jax.random.fold_in(key, i), capacity, n) for i in range(num_epochs)])
 
 
@@ -227,10 +234,6 @@ def _draw(
     key = jax.random.fold_in(key, method.optimizer.num_epochs + 1)
     coef = coef_at(method.demonstrations, state.updates)
     return Draw(demonstrations, jax.random.fold_in(key, index), coef)
-
-
-def _total(method: Method, step_mask: Bool[Array, "B H"], weight: Float[Array, " B"]) -> losses.Total:
-    return losses.total(step_mask, weight, method.objective.aggregation)
 
 
 def _add(
@@ -342,3 +345,8 @@ def _permutation(key: PRNGKeyArray, capacity: int, n_valid: Int[Array, ""]) -> I
         jnp.arange(capacity) < n_valid, jax.random.uniform(key, (capacity,), jnp.float32), jnp.inf
     )
     return jnp.argsort(draws).astype(jnp.int32)
+
+
+# Of numbers and shapes alone, so that all runs in a process have one of each.
+_compiled_orders = jax.jit(_orders, static_argnames=("num_epochs", "capacity"))
+_compiled_total = jax.jit(losses.total, static_argnames="aggregation")
