@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -101,7 +101,14 @@ class Plan:
 
     def features(self, rows: int) -> PyTree:
         """Return the shapes of what the encoder makes of so many observations."""
-        return jax.eval_shape(self.parts.policy.encode, self.frozen, self.images(rows), self._tokens(rows))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), self._features_of_one
+        )
+
+    @cached_property
+    def _features_of_one(self) -> PyTree:
+        # Tracing an encoder takes longer than all else that is asked of it here.
+        return jax.eval_shape(self.parts.score.encode, self.frozen, self.images(1), self._tokens(1))
 
     def part(self, rows: int) -> Minibatch:
         """Return the shapes of so many rows of a minibatch."""
