@@ -135,10 +135,8 @@ def fitted(
     compilations.keep_on_disk()
     value = critic.value_function(run.recipe.critic.hidden_dims)
 
-    def plan_of(recipe: Recipe) -> Plan:
-        return Plan(assemble(run.policy, value, recipe), run.frozen, run.shapes, run.observation)
-
     recipe = run.recipe
+    plan = Plan(assemble(run.policy, value, recipe), run.frozen, run.shapes, run.observation)
     memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
     cadence = cadence_of(cfg)
     every = cadence.every or cfg.steps
@@ -146,12 +144,12 @@ def fitted(
     export = size_of(run.frozen) + size_of(run.shapes.params)
     sizes = storage.checkpoint_sizes(size_of(run.shapes), export, count, every, recipe.checkpoint)
     bound = storage.rows_bound(recipe.rows_gb)
-    stored = storage.storage(plan_of(recipe), bound, sizes, on_cpu)
+    stored = storage.storage(plan, bound, sizes, on_cpu)
     shared = on_cpu and recipe.memory_gb is None
     if shared:  # it is the same memory
         beside = {**beside, **stored.memory}
     logger.info("compiling what the run will do, to see what it takes")
-    plan, needs = fit(plan_of, recipe, memory, beside)
+    plan, needs = fit(plan, memory, beside)
     parts, device = plan.parts, 0
     if on_cpu:
         device = needs.device - sum(beside.values())

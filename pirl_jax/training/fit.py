@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pirl_jax.recipe import Recipe
 from pirl_jax.training.budget import FRACTION, SLACK, Budget, allowed, readable
 from pirl_jax.training.needs import Needs, needs
 from pirl_jax.training.parts import minibatch_of
@@ -21,17 +19,12 @@ class Fit(NamedTuple):
     needs: Needs
 
 
-def fit(
-    plan_of: Callable[[Recipe], Plan],
-    recipe: Recipe,
-    budget: Budget,
-    beside: Mapping[str, int] = MappingProxyType({}),
-) -> Fit:
+def fit(plan: Plan, budget: Budget, beside: Mapping[str, int] = MappingProxyType({})) -> Fit:
     """Choose how many points of a minibatch are in work at a time: as many as the memory allows.
 
     Args:
-        plan_of: makes the plan of a recipe.
-        recipe: with ``optimizer.microbatch_size`` ``auto``, or a number, which is then only checked.
+        plan: of the run, whose ``optimizer.microbatch_size`` is ``auto``, or a number, which is then only
+            checked.
         budget: memory of the device.
         beside: bytes of what else lies on it, by name.
 
@@ -42,11 +35,11 @@ def fit(
         ValueError: It cannot fit; says what is needed and what to change.
     """
 
-    def tried(recipe: Recipe) -> Fit:
-        plan = plan_of(recipe)
-        return Fit(plan, needs(plan, beside))
+    def tried(size: int) -> Fit:
+        smaller = plan.with_microbatch(size)
+        return Fit(smaller, needs(smaller, beside))
 
-    whole = tried(recipe)
+    recipe, whole = plan.parts.recipe, Fit(plan, needs(plan, beside))
     if _fits(whole, budget):
         return whole
     if recipe.optimizer.microbatch_size != "auto":
@@ -57,14 +50,14 @@ def fit(
             "the choice to auto."
         )
     sizes = candidates(minibatch_of(recipe))[1:]
-    least = tried(with_microbatch(recipe, sizes[-1])) if sizes else whole
+    least = tried(sizes[-1]) if sizes else whole
     if not _fits(least, budget):
         raise ValueError(_refusal(least.needs, budget))
     # Halved between what fits and what does not: the search compiles few of the sizes.
     best, fitting, unfitting = least, len(sizes) - 1, -1
     while fitting - unfitting > 1:
         middle = (fitting + unfitting) // 2
-        found = tried(with_microbatch(recipe, sizes[middle]))
+        found = tried(sizes[middle])
         if _fits(found, budget):
             best, fitting = found, middle
         else:
@@ -78,12 +71,6 @@ def candidates(size: int) -> list[int]:
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))
     return sizes
-
-
-def with_microbatch(recipe: Recipe, size: int) -> Recipe:
-    """Return a recipe with another ``optimizer.microbatch_size``."""
-    optimizer = dataclasses.replace(recipe.optimizer, microbatch_size=size)
-    return dataclasses.replace(recipe, optimizer=optimizer)
 
 
 def _fits(fit: Fit, budget: Budget) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,10 @@ class Parts:
     score: Scorer
     """``(frozen, episode, who chose its chunks, by version) -> `` its observations encoded and its
     log-densities recomputed."""
+    value: ValueFunction
+    """The critic."""
     evaluate: Evaluate
-    """The critic, see ``critic.make_evaluate``."""
+    """The critic on many observations, see ``critic.make_evaluate``."""
     programs: Programs
     """Of an update."""
     update: Callable[..., tuple[TrainState, Metrics]]
@@ -52,6 +55,18 @@ class Parts:
     def method(self) -> Method:
         """What an update does."""
         return self.programs.method
+
+    def with_microbatch(self, size: int) -> Parts:
+        """Return parts that work on so many points at a time, with the same compiled functions."""
+        optimizer = dataclasses.replace(self.recipe.optimizer, microbatch_size=size)
+        programs = self.programs.with_microbatch(size)
+        return dataclasses.replace(
+            self,
+            recipe=dataclasses.replace(self.recipe, optimizer=optimizer),
+            evaluate=make_evaluate(self.policy, self.value, self.recipe.critic.input, size),
+            programs=programs,
+            update=make_update(programs),
+        )
 
     def batch(self, state: TrainState, episodes: Sequence[ScoredEpisode]) -> tuple[Batch, int]:
         """Return the rows of an update, with advantages, and how many of them are decision points."""
@@ -145,6 +160,7 @@ def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform:
         recipe,
         policy,
         Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform, recipe.inference == "served")),
+        value,
         make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
         programs,
         make_update(programs),

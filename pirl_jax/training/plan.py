@@ -89,6 +89,13 @@ class Plan:
         self.parts, self.frozen, self.state = parts, frozen, state
         self._observation, self._place = observation, place
 
+    def with_microbatch(self, size: int) -> Plan:
+        """Return the plan of the same run with so many points of a minibatch in work at a time.
+
+        What does not hang on that number is not compiled a second time.
+        """
+        return Plan(self.parts.with_microbatch(size), self.frozen, self.state, self._observation, self._place)
+
     def images(self, rows: int) -> PyTree:
         """Return the shape of so many observations' images, as they are sent."""
         return jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -150,6 +152,12 @@ class Programs:
             )
         )
         self.reference = jax.jit(partial(distribution, method))
+
+    def with_microbatch(self, size: int) -> Programs:
+        """Return the same functions for an update that works on so many points at a time."""
+        other = copy.copy(self)
+        other.method = dataclasses.replace(self.method, microbatch_size=size)
+        return other
 
     def orders(self, state: TrainState, n: int, capacity: int) -> Int[Array, "epochs N"]:
         """Return in which order each epoch visits the points, the first n of which are real."""

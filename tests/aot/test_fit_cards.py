@@ -71,18 +71,10 @@ def test_a_recipe_fits_its_card(name, preset, on, actors, expected, card, tmp_pa
 
 def test_4_gib_are_refused_and_more_memory_takes_more_of_a_minibatch(card, tmp_path):
     cfg = read(tmp_path, "pirl_libero_80gb", minibatch_size=MINIBATCH, microbatch_size="auto")
-    place, observation, plans = card("h100_80gb"), observation_of(cfg), {}
-
-    def plan(recipe):
-        size = recipe.optimizer.microbatch_size
-        if size not in plans:  # each takes minutes to compile, and budgets are tried at the same ones
-            plans[size] = plan_of(recipe, cfg.policy, observation, place)
-        return plans[size]
+    plan = plan_of(cfg.algorithm, cfg.policy, observation_of(cfg), card("h100_80gb"))
 
     def chosen(gib):
-        return fit(
-            plan, cfg.algorithm, Budget(gib * GIB, "a card")
-        ).plan.parts.recipe.optimizer.microbatch_size
+        return fit(plan, Budget(gib * GIB, "a card")).plan.parts.recipe.optimizer.microbatch_size
 
     with pytest.raises(ValueError, match=r"does not fit its device: it takes .* GiB even with one point"):
         chosen(4)

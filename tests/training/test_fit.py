@@ -3,29 +3,26 @@
 import re
 
 import jax
-import planned
 import pytest
 from by_recipe import make_recipe
-from planned import ROWS
+from planned import ROWS, plan_of
 
+from pirl_jax.training import compilations
 from pirl_jax.training.budget import SLACK, Budget
 from pirl_jax.training.fit import candidates, fit
 from pirl_jax.training.needs import needs, table
 
 RECIPE = make_recipe(minibatch_size=ROWS, max_staleness=0)
 
-PLANS = {}
 
-
-def plan_of(recipe):
+@pytest.fixture(scope="module")
+def plan():
     """What one test has compiled is not compiled for the next."""
-    if repr(recipe) not in PLANS:
-        PLANS[repr(recipe)] = planned.plan_of(recipe)
-    return PLANS[repr(recipe)]
+    return plan_of(RECIPE)
 
 
-def taken(microbatch_size):
-    return needs(plan_of(make_recipe(RECIPE, microbatch_size=microbatch_size)), {}).device
+def taken(plan, size):
+    return needs(plan.with_microbatch(size), {}).device
 
 
 def room_for(size):
@@ -36,33 +33,33 @@ def microbatch(found):
     return found.plan.parts.recipe.optimizer.microbatch_size
 
 
-def test_all_of_a_minibatch_is_in_work_where_there_is_room_for_it():
-    found = fit(plan_of, RECIPE, room_for(taken("auto")))
+def test_all_of_a_minibatch_is_in_work_where_there_is_room_for_it(plan):
+    found = fit(plan, room_for(needs(plan, {}).device))
     assert microbatch(found) == "auto"
 
 
-def test_as_much_is_in_work_as_there_is_room_for():
-    exactly = taken(32)
-    assert exactly < taken("auto")
-    assert microbatch(fit(plan_of, RECIPE, room_for(exactly))) == 32
-    assert microbatch(fit(plan_of, RECIPE, room_for(exactly - 1))) == 16
+def test_as_much_is_in_work_as_there_is_room_for(plan):
+    exactly = taken(plan, 32)
+    assert exactly < needs(plan, {}).device
+    assert microbatch(fit(plan, room_for(exactly))) == 32
+    assert microbatch(fit(plan, room_for(exactly - 1))) == 16
 
 
-def test_what_cannot_fit_is_refused_with_the_remedy():
+def test_what_cannot_fit_is_refused_with_the_remedy(plan):
     with pytest.raises(ValueError, match=r"does not fit its device.*encoder.*a test's card.*larger card"):
-        fit(plan_of, RECIPE, room_for(taken(1) - 1))
+        fit(plan, room_for(taken(plan, 1) - 1))
 
 
-def test_a_number_is_obeyed_or_refused():
-    recipe = make_recipe(RECIPE, microbatch_size=32)
-    assert microbatch(fit(plan_of, recipe, room_for(taken(32)))) == 32
+def test_a_number_is_obeyed_or_refused(plan):
+    given = plan.with_microbatch(32)
+    assert microbatch(fit(given, room_for(taken(plan, 32)))) == 32
     with pytest.raises(ValueError, match=r"microbatch_size=32 takes .*95% of.*Lower microbatch_size"):
-        fit(plan_of, recipe, room_for(taken(32) - 1))
+        fit(given, room_for(taken(plan, 32) - 1))
 
 
-def test_what_lies_beside_takes_room():
-    budget = room_for(taken(32))
-    assert microbatch(fit(plan_of, RECIPE, budget, {"a copy": 10_000})) < 32
+def test_what_lies_beside_takes_room(plan):
+    budget = room_for(taken(plan, 32))
+    assert microbatch(fit(plan, budget, {"a copy": 10_000})) < 32
 
 
 @pytest.mark.parametrize(
@@ -72,8 +69,7 @@ def test_a_minibatch_is_halved_again_and_again(size, parts):
     assert candidates(size) == parts
 
 
-def test_the_table_adds_up():
-    plan = plan_of(RECIPE)
+def test_the_table_adds_up(plan):
     found = needs(plan, {})
     text = "\n".join(table(plan, found, Budget(2**30, "a test's card"), 1e9))
     assert "device memory: 1.00 GiB (a test's card)" in text
@@ -88,11 +84,8 @@ def test_work_that_overlaps_is_added():
     assert found.device == sum(found.lying.values()) + found.arrival + found.update
 
 
-def test_the_run_finds_compiled_what_was_planned():
+def test_the_run_finds_compiled_what_was_planned(plan):
     """The same programs on arrays of the planned shapes: nothing is compiled a second time."""
-    from pirl_jax.training import compilations
-
-    plan = plan_of(RECIPE)
     compilations.count()
     plan.encode(8)
     frozen, images, tokens = (
@@ -102,3 +95,14 @@ def test_the_run_finds_compiled_what_was_planned():
     before = compilations.count()
     plan.parts.score.encode(frozen, images, tokens)
     assert compilations.count() == before
+
+
+def test_what_is_planned_for_another_microbatch_compiles_what_hangs_on_it_alone(plan):
+    needs(plan, {})
+    before = compilations.count()
+    smaller = plan.with_microbatch(4)
+    for program, size in ((smaller.encode, 8), (smaller.score, 8), (smaller.step, ROWS)):
+        program(size)
+    assert compilations.count() == before
+    smaller.add(4)
+    assert compilations.count() == before + 1
