@@ -33,12 +33,19 @@ def files_of(entry: str) -> set[Path]:
         if file is None or file in found:
             continue
         found.add(file)
-        for node in ast.walk(_tree(file)):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        waiting += _imports(file)
     return found
+
+
+@cache
+def _imports(file: Path) -> list[str]:
+    names = []
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def file_of_installed(module: str) -> Path:

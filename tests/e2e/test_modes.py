@@ -6,6 +6,7 @@ import pytest
 from dense_reward import ENV_ID
 from forked import Command
 from lerobot.policies.xvla import XVLAPolicy
+from quick import quick
 from safetensors import safe_open
 from test_learner import free_port, start, write_config
 
@@ -20,12 +21,9 @@ HIGH_LEVELS = {"terminal": 1.0, "flow_sde": 0.5, "flow_cps": 0.8, "flow_noise": 
 """For an encoder in bfloat16, which alone rounds differently in torch and in JAX; the gap grows with 1/σ."""
 
 
-def case(mode, level, push_dtype, encoder_dtype, tolerance):
-    """Of a mode in float32 and of one in bfloat16 each time; of all others with the slow tests."""
-    quick = (mode, encoder_dtype) in {("flow_noise", "float32"), ("flow_sde", "bfloat16")}
-    return pytest.param(
-        *(mode, level, push_dtype, encoder_dtype, tolerance), marks=[] if quick else pytest.mark.slow
-    )
+FLOAT32 = [(mode, level, "float32", "float32", 1e-3) for mode, level in LEVELS.items()]
+PUSHED_IN_BFLOAT16 = ("terminal", LEVELS["terminal"], "bfloat16", "float32", 1e-3)
+BFLOAT16 = [(mode, level, "bfloat16", "bfloat16", 0.5) for mode, level in HIGH_LEVELS.items()]
 
 
 def test_every_mode_is_tested():
@@ -34,11 +32,7 @@ def test_every_mode_is_tested():
 
 @pytest.mark.parametrize(
     ("mode", "level", "push_dtype", "encoder_dtype", "tolerance"),
-    [
-        *[case(mode, level, "float32", "float32", 1e-3) for mode, level in LEVELS.items()],
-        case("terminal", LEVELS["terminal"], "bfloat16", "float32", 1e-3),
-        *[case(mode, level, "bfloat16", "bfloat16", 0.5) for mode, level in HIGH_LEVELS.items()],
-    ],
+    quick([*FLOAT32, PUSHED_IN_BFLOAT16, *BFLOAT16], FLOAT32[3], BFLOAT16[1]),
 )
 def test_actor_and_learner_agree_on_log_probabilities(
     tmp_path, mode, level, push_dtype, encoder_dtype, tolerance

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from dense_reward import ENV_ID
 from forked import Command
+from quick import quick
 from test_learner import free_port, start, wait_for, write_config
 
 from bridge.launch.status import StatusLine
@@ -32,9 +33,7 @@ def served(**algorithm):
     return {"inference": "served", "serve": {"max_batch": 2}, **algorithm}
 
 
-@pytest.mark.parametrize(
-    "mode", [mode if mode == "terminal" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
-)
+@pytest.mark.parametrize("mode", quick(MODES, "terminal"))
 def test_what_the_server_draws_is_what_the_learner_scores(tmp_path, mode):
     noise = {"mode": mode, "level": LEVELS[mode], "final_level": LEVELS[mode] / 2, "decay_updates": 1}
     settings = served(

@@ -6,6 +6,7 @@ import torch
 from chunked import IMAGES, SUITES, chunked, random_chunk, row, stock, task
 from lerobot.envs.utils import preprocess_observation
 from lerobot.policies.xvla.processor_xvla import LiberoProcessorStep
+from quick import quick
 
 SEED = 5
 
@@ -42,7 +43,7 @@ def inner_env(env):
     return env.env._current.env
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", quick(SUITES, "libero_object", "libero_10"))
 def test_a_chunk_ends_with_the_state_and_images_of_plain_stepping(suite):
     rng = np.random.default_rng(0)
     ours, plain = chunked(task(suite, 3)), stock(task(suite, 3))

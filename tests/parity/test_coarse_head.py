@@ -9,6 +9,7 @@ import pytest
 import torch
 from by_recipe import make_recipe, make_scorer
 from lerobot.policies.xvla import XVLAPolicy
+from quick import quick
 from test_log_prob import RATIO_TOLERANCE, T, observations, played, preprocessed
 from tiny import tiny_policy_config
 
@@ -99,7 +100,7 @@ def test_the_emulation_rounds_to_nearest_even(bits):
     np.testing.assert_array_equal(jax.jit(emulated.rounded, static_argnums=1)(x, bits), narrow(x))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", quick(PRECISIONS, "highest", "bf16_x3", "tf32"))
 def test_scorer_and_update_agree_where_the_actor_differs_by_the_precision(precision):
     """Their programs have different shapes, and one of them is differentiated."""
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from by_recipe import make_recipe, make_scorer
 from lerobot.policies.xvla import XVLAPolicy
+from quick import quick
 from tiny import doubtful_gripper, tiny_policy_config
 
 from bridge.plugin.noise_head import NoiseHead as TorchNoiseHead
@@ -64,23 +65,27 @@ def played(drawn: Sample, step: int) -> Episode:
     )
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5])
+NOISED = [
+    ("terminal", 1, "last"),
+    ("terminal", 1, "full"),
+    ("flow_sde", 4, "last"),
+    ("flow_sde", 4, "full"),
+    ("flow_sde", 1, "last"),
+    ("flow_sde", 1, "full"),
+    ("flow_cps", 2, "last"),
+    ("flow_cps", 2, "full"),
+    ("flow_noise", 5, "last"),
+]
+EXACT = [(*noised, 0.0, "float32") for noised in NOISED]
+WITH_ALL = [(*noised, 0.5, "bfloat16") for noised in NOISED]
+OTHERS = [(*noised, *more) for noised in NOISED for more in ((0.0, "bfloat16"), (0.5, "float32"))]
+
+
 @pytest.mark.parametrize(
-    ("mode", "step", "replay"),
-    [
-        ("terminal", 1, "last"),
-        ("terminal", 1, "full"),
-        ("flow_sde", 4, "last"),
-        ("flow_sde", 4, "full"),
-        ("flow_sde", 1, "last"),
-        ("flow_sde", 1, "full"),
-        ("flow_cps", 2, "last"),
-        ("flow_cps", 2, "full"),
-        ("flow_noise", 5, "last"),
-    ],
+    ("mode", "step", "replay", "correlation", "push_dtype"),
+    quick([*EXACT, *WITH_ALL, *OTHERS], *EXACT[::2], *WITH_ALL[1::2]),
 )
-@pytest.mark.parametrize("push_dtype", ["float32", "bfloat16"])
-def test_the_ratio_before_the_first_update_is_one(push_dtype, replay, mode, step, correlation):
+def test_the_ratio_before_the_first_update_is_one(mode, step, replay, correlation, push_dtype):
     torch.manual_seed(0)
     lerobot_config = tiny_policy_config()
     actor = XVLAPolicy(lerobot_config).eval()

@@ -4,13 +4,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
+from quick import quick
 
 ACTION_MODES = ("ee6d", "joint", "agibot_ee6d", "franka_joint7", "auto", "so101_bimanual")
-TWO_QUICK = [
-    mode if mode in ("ee6d", "auto") else pytest.param(mode, marks=pytest.mark.slow) for mode in ACTION_MODES
-]
+TWO_QUICK = quick(ACTION_MODES, "ee6d", "auto")
 """For tests that take a minute a mode."""
 ACTIVATIONS = (
     "gelu",

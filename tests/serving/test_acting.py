@@ -14,6 +14,7 @@ from lerobot.policies.xvla.processor_xvla import (
     XVLAImageNetNormalizeProcessorStep,
     XVLAImageToFloatProcessorStep,
 )
+from quick import quick
 from tiny import tiny_policy_config
 
 from bridge.weights.export import policy_config
@@ -100,7 +101,7 @@ def as_episode(asked, acted):
     )
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", quick(MODES, "terminal", "flow_noise"))
 def test_a_row_depends_on_no_other_row(mode):
     service, *_ = served(mode)
     asked = questions(service.acting.sizes[-1])
@@ -117,8 +118,13 @@ def test_a_row_depends_on_no_other_row(mode):
 
 
 @pytest.mark.parametrize("push", ["float32", "bfloat16"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    quick(
+        [(mode, dtype) for mode in MODES for dtype in ("float32", "bfloat16")],
+        *[("terminal", "float32"), ("flow_sde", "bfloat16"), ("flow_noise", "float32")],
+    ),
+)
 def test_the_learner_scores_what_the_server_drew_as_the_server_did(mode, dtype, push):
     """One network and one set of features on both sides, whatever they were rounded to."""
     service, policy, frozen, behaviour, noise = served(mode, dtype, push)
