@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -74,36 +76,49 @@ def play(config: Path) -> None:
     FakeActor(config).episodes(10**6)
 
 
-def measure(config: Path, updates: int) -> list[dict[str, float]]:
-    """Run learner and actor for so many updates; return ``memory_of`` the learner after each."""
-    folder, found = config.parent, []
+@contextmanager
+def running(config: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[int], None]]]:
+    """Run learner and actor; yield the learner, and a function that waits for so many updates.
+
+    Both are killed in the end. What they say is in ``log`` beside the config.
+    """
+    folder = config.parent
     metrics = folder / "output" / "metrics.jsonl"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-m", "pirl_jax.learner", f"--config_path={config}"]
         learner = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         actor = subprocess.Popen(
-            [sys.executable, __file__, "--play", str(config)],
+            [sys.executable, str(Path(__file__).resolve()), "--play", str(config)],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment | {"OMP_NUM_THREADS": "1"},
         )
-        try:
-            while len(found) < updates:
+
+        def wait_for(updates: int) -> None:
+            while not metrics.exists() or metrics.read_text().count("\n") < updates:
                 if learner.poll() is not None or actor.poll() is not None:
-                    raise RuntimeError(f"a process has ended; {folder / 'log'} says why")
-                if metrics.exists() and metrics.read_text().count("\n") > len(found):
-                    found.append(memory_of(learner.pid))
-                    print(
-                        f"update {len(found):3}: {found[-1]['VmRSS']:6.2f} GiB, at most "
-                        f"{found[-1]['VmHWM']:6.2f}",
-                        flush=True,
-                    )
+                    print((folder / "log").read_text(), file=sys.stderr)
+                    raise RuntimeError("a process has ended; its log is above")
                 time.sleep(0.2)
+
+        try:
+            yield learner, wait_for
         finally:
             for process in (actor, learner):
                 process.kill()
                 process.wait()
+
+
+def measure(config: Path, updates: int) -> list[dict[str, float]]:
+    """Run learner and actor for so many updates; return ``memory_of`` the learner after each."""
+    found = []
+    with running(config) as (learner, wait_for):
+        for update in range(1, updates + 1):
+            wait_for(update)
+            found.append(memory_of(learner.pid))
+            now, most = found[-1]["VmRSS"], found[-1]["VmHWM"]
+            print(f"update {update:3}: {now:6.2f} GiB, at most {most:6.2f}", flush=True)
     return found
 
 
@@ -123,11 +138,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="pirl-memory-") as folder:
         config = write_run(Path(folder), PARTS[options.size], options.max_staleness, options.steps)
-        try:
-            found = measure(config, options.updates)
-        except RuntimeError:
-            print((Path(folder) / "log").read_text(), file=sys.stderr)
-            raise
+        found = measure(config, options.updates)
     first, last = found[min(1, len(found) - 1)]["VmHWM"], found[-1]["VmHWM"]
     print(
         f"at most {last:.2f} GiB (goal at the published size: {GOAL_GIB}); grown since the second update by "
