@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 from bridge.launch.board import Lines, Screen, board, while_someone_reads
 from bridge.launch.farewell import all_done
 from bridge.launch.plan import Plan, prepare, updates_done
 from bridge.launch.supervisor import Outcome, Supervisor
 from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
+from pirl_jax.run_folder.lock import occupied
 
 
 def main() -> None:
@@ -33,11 +35,12 @@ def main() -> None:
         if (done := updates_done(arguments)) is not None:
             print(all_done(*done))
             return
+        print(f"{time.strftime('%H:%M:%S')} reading the config, as LeRobot reads it", flush=True)
         plan = prepare(arguments)
+        with occupied(plan.folder), in_one_line(plan.folder), board() as shown:
+            outcome, told = _supervise(plan, shown)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    with in_one_line(plan.folder), board() as shown:
-        outcome, told = _supervise(plan, shown)
     if outcome.end == "failed":
         sys.exit(f"error: {outcome.line}")
     with while_someone_reads(lambda: None):

@@ -104,6 +104,9 @@ def updates_done(arguments: Sequence[str]) -> tuple[int, Path] | None:
         ValueError: The launch's own arguments do not fit; says why. For others the parser has words.
     """
     _, learner = _read(arguments)
+    given = _value(learner, _CONFIG)
+    if given is not None and given.endswith(".json") and not Path(given).exists():
+        raise ValueError(f"there is no file --config_path={given}.")
     config = _resumed_config(learner)
     if config is None:
         return None

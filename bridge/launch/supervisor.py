@@ -195,7 +195,9 @@ class Supervisor:
         if self.learner.process is None:
             return self._stopped("stopped")
         self.learner.process.terminate()
-        self._say("stopping: the learner saves; once more to kill everything at once")
+        # One that has not listened since it was started has learned nothing.
+        what = "ends" if self._answered is None else "saves"
+        self._say(f"stopping: the learner {what}; once more to kill everything at once")
         return None
 
     def _look_after_learner(self, now: float) -> Outcome | None:
@@ -235,9 +237,8 @@ class Supervisor:
             )
         if waited >= self._told_s + _SAY_EVERY_S:
             self._told_s = waited
-            self._say(
-                f"the learner does not listen yet, after {duration(waited)}: {self.learner.last_words()}"
-            )
+            words = self.learner.last_words() if log.exists() and log.stat().st_size else "no word in its log"
+            self._say(f"the learner does not listen yet, after {duration(waited)}: {words}")
         return None
 
     def _note_end(self, status: int, now: float) -> Outcome | None:

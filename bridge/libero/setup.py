@@ -106,7 +106,7 @@ def _run(program: str, renderer: str, *arguments: str) -> str | None:
             timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return f"nothing after {_TIMEOUT:.0f} s"
+        return f"it took longer than {_TIMEOUT:.0f} s; run this again when the machine is less busy"
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return None if done.returncode == 0 else lines[-1]
 
@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = os.environ.get("MUJOCO_GL", "")
     renderer = chosen if chosen in renderers else renderers[0]
     frame = installation.config_file().parent / "first_frame.png"
+    print("drawing the first frame of a task", flush=True)
     if problem := draw_frame(renderer, frame):
         sys.exit(f"missing: no frame could be drawn with MUJOCO_GL={renderer}: {problem}")
     print(f"ok       frame     {frame}")

@@ -116,7 +116,7 @@ OPTION_HELP = Seam(
     name="option help",
     expected={
         "draccus.wrappers.docstring:get_attribute_docstring(some_dataclass, field_name)": (),
-        "draccus.wrappers.field_wrapper:FieldWrapper.help": ("docstring.get_attribute_docstring(",),
+        "draccus.wrappers.field_wrapper:FieldWrapper": ("docstring.get_attribute_docstring(",),
     },
     instead="draccus's own, remembered: it searches a class's source for each option that shows a field",
     without="reading a command line takes three times as long",

@@ -135,7 +135,7 @@ def demo_command(monkeypatch, folder):
 def launch_command(monkeypatch, folder):
     monkeypatch.setattr(launch, "prepare", lambda arguments: SimpleNamespace(begun=None, folder=folder))
     monkeypatch.setattr(launch, "Supervisor", broken)
-    return launch.main, ["--config_path=cfg.json"]
+    return launch.main, ["--seed=3"]
 
 
 def evaluation_command(monkeypatch, folder):

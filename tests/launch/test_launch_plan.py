@@ -3,7 +3,9 @@
 import dataclasses
 import errno
 import json
+import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from forked import Command
@@ -15,6 +17,7 @@ from bridge.launch.actor import Actor
 from bridge.launch.facts import Facts
 from bridge.launch.policy_server import PolicyServer
 from pirl_jax.recipe import LaunchConfig
+from pirl_jax.run_folder.lock import occupied
 
 PLUGIN = "--env.discover_packages_path=bridge.plugin"
 
@@ -228,4 +231,19 @@ def test_a_run_that_is_done_is_told_without_asking_lerobot(tmp_path, capsys, mon
         ]
     assert plan.updates_done([f"--output_dir={run}", "--resume=auto", "--steps=11"]) is None
     assert plan.updates_done([f"--output_dir={tmp_path}/other", "--resume=auto"]) is None
-    assert plan.updates_done([f"--config_path={tmp_path}/no.json", "--resume=true"]) is None
+    with pytest.raises(ValueError, match=r"^there is no file --config_path=.*/no.json\.$"):
+        plan.updates_done([f"--config_path={tmp_path}/no.json", "--resume=true"])
+
+
+def test_a_launch_beside_one_of_the_same_run_is_refused(tmp_path, monkeypatch, capsys):
+    """Also while the other's learner does not listen yet, so that no port is taken."""
+    folder = tmp_path / "run.launch"
+    monkeypatch.setattr(command, "prepare", lambda _: SimpleNamespace(begun=None, folder=folder))
+    monkeypatch.setattr(command, "Supervisor", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr("sys.argv", ["pirl-launch", f"--output_dir={tmp_path}/run"])
+    words = (
+        rf"^error: another run writes to .*run.launch \(process {os.getpid()}\)\. Stop it, or give another"
+    )
+    with occupied(folder), pytest.raises(SystemExit, match=words):
+        command.main()
+    assert capsys.readouterr().out.endswith(" reading the config, as LeRobot reads it\n")

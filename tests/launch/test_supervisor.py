@@ -153,12 +153,16 @@ def test_a_learner_that_never_listens_is_told_of_each_minute_and_given_up_with_i
     launch.until(lambda: launch.starts("learner"))
     launch.until(lambda: "compiling" in launch.supervisor.learner.last_words())
     started = launch.supervisor.learner.started
-    for seconds in (30, 61, 90, 130):
+    launch.supervisor.learner.log.write_text("")
+    assert launch.supervisor.step(started + 60) is None
+    assert launch.said[-1] == "the learner does not listen yet, after 60 s: no word in its log"
+    launch.supervisor.learner.log.write_text("compiling what the run will do\n")
+    for seconds in (90, 121, 150, 190):
         assert launch.supervisor.step(started + seconds) is None
-    told = [line for line in launch.said if "does not listen yet" in line]
+    told = [line for line in launch.said if "does not listen yet" in line][1:]
     assert told == [
         f"the learner does not listen yet, after {waited}: compiling what the run will do"
-        for waited in ("61 s", "2 min")
+        for waited in ("2 min", "3 min")
     ]
     outcome = launch.supervisor.step(started + 1801)
     assert outcome is not None
@@ -224,6 +228,15 @@ def test_a_learner_that_listens_no_more_after_its_last_update_is_not_waited_for(
     launch.signal("learner", signal.SIGSTOP)
     launch.until(lambda: launch.supervisor.status is None)
     assert run_line(launch.supervisor) == "update 10 of 10, success 50%, the learner saves"
+
+
+def test_asked_before_the_learner_listens_it_is_not_said_to_save(house):
+    launch = house({"learner": ["silent compiling"], "0": ["run"]})
+    launch.until(lambda: launch.starts("learner"))
+    launch.supervisor.ask_to_stop()
+    launch.supervisor.step(time.monotonic())
+    assert launch.said[-1] == "stopping: the learner ends; once more to kill everything at once"
+    launch.supervisor.close()
 
 
 def test_asked_twice_everything_is_killed_at_once(house):

@@ -1,6 +1,7 @@
 """Demonstrations in X-VLA's terms drive the robot as the expert did."""
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -70,16 +71,32 @@ def test_a_failed_episode_is_not_drawn(demonstration):
     assert failed.cpu_seconds < 2 * demonstration.cpu_seconds
 
 
-def test_a_dataset_holds_what_was_asked_for(tmp_path):
+def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="already exists"):
         record(tmp_path, [task("libero_object")], 1, Choice())
     with pytest.raises(ValueError, match="no expert of libero_goal_0"):
         record(tmp_path / "dataset", [task("libero_goal")], 1, Choice())
     folder = tmp_path / "dataset"
-    attempts = record(
-        folder, [task("libero_object")], 2, Choice(noise=0.0), states=range(7, 8), image_size=64, processes=1
-    )
-    assert attempts == {"libero_object_0": 2}
+
+    def run(seed=0):
+        settings = {"states": range(7, 8), "image_size": 64, "processes": 1, "seed": seed}
+        return record(folder, [task("libero_object")], 2, Choice(noise=0.0), **settings)
+
+    save = command._save
+
+    def save_and_be_stopped(*args):
+        signal.raise_signal(signal.SIGINT)
+        save(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "_save", save_and_be_stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    with pytest.raises(ValueError, match="begun with another seed: 0, not 1"):
+        run(seed=1)
+    assert run() == {"libero_object_0": 2}
+    with pytest.raises(ValueError, match="already exists"):
+        run()
     dataset = LeRobotDataset("pirl/libero", root=folder)
     assert dataset.num_episodes == 2
     frame = dataset[0]
