@@ -163,6 +163,7 @@ def fitted(
         ValueError: It cannot fit; says what is needed and what to change.
     """
     compilations.keep_on_disk()
+    logger.info("compiling the step, to see what it takes")
     memory = budget(cfg.memory_gb, "memory_gb")
     size = cfg.batch_size
     sizes = [n for n in range(size, 0, -1) if size % n == 0]

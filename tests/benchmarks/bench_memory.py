@@ -1,6 +1,6 @@
 """What a learner of the published policy takes of its host, update by update. Run it as a script.
 
-python tests/benchmarks/bench_memory.py [tiny|quarter|half|published] [--updates N] [--max_staleness N]
+python tests/benchmarks/bench_memory.py [toy|tiny|quarter|half|published] [--updates N] [--max_staleness N]
 
 ``python -m pirl_jax.learner`` on a CPU, and an actor in a process of its own that plays made-up observations
 with the policy that is pushed: four episodes of two chunks, the eight points of an update. Of the learner's
@@ -23,7 +23,12 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "libero"), str(TESTS / "benchmarks")]
 
+from published import PARTS  # noqa: E402
+
 from bridge.processes import free_port  # noqa: E402
+
+SIZES = {"toy": 0.0, **PARTS}
+"""Parts of the published layers; 0: a few thousand parameters."""
 
 EPISODES, CHUNKS = 4, 2
 GOAL_GIB, GOAL_GROWTH = 11, 0.01
@@ -35,15 +40,13 @@ def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.xvla import XVLAPolicy
     from published import part_of_published
-    from tiny import build_tokenizer, write_run_config
+    from tiny import build_tokenizer, tiny_policy_config, write_run_config
 
-    policy = part_of_published(
-        part,
-        num_denoising_steps=steps,
-        tokenizer_name=str(build_tokenizer(folder / "tokenizer")),
-        device="cpu",
-        push_to_hub=False,
-    )
+    settings = {"num_denoising_steps": steps, "tokenizer_name": str(build_tokenizer(folder / "tokenizer"))}
+    if part:
+        policy = part_of_published(part, device="cpu", push_to_hub=False, **settings)
+    else:
+        policy = tiny_policy_config(**settings)
     XVLAPolicy(policy).save_pretrained(folder / "base")
     path = write_run_config(folder, free_port(), policy=draccus.encode(policy, PreTrainedConfig))
     config = json.loads(path.read_text())
@@ -55,9 +58,13 @@ def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
     for name, values in algorithm.items():
         config["algorithm"].setdefault(name, {}).update(values)
     config |= {"policy": {"path": str(folder / "base")}, "steps": 10**6, "save_freq": 5}
-    config["env"] = {"type": "libero", "task": "libero_object", "control_mode": "absolute"}
-    config["env"] |= {"observation_height": 256, "observation_width": 256}
-    config["env"]["episode_length"] = CHUNKS * policy.n_action_steps
+    length = CHUNKS * policy.n_action_steps
+    if part:
+        libero = {"type": "libero", "task": "libero_object", "control_mode": "absolute"}
+        pixels = {"observation_height": 256, "observation_width": 256}
+        config["env"] = {**libero, **pixels, "episode_length": length}
+    else:
+        config["env"]["max_episode_steps"] = length
     path.write_text(json.dumps(config))
     return path
 
@@ -134,10 +141,8 @@ def main() -> None:
     if options.play:
         play(options.play)
         return
-    from published import PARTS
-
     with tempfile.TemporaryDirectory(prefix="pirl-memory-") as folder:
-        config = write_run(Path(folder), PARTS[options.size], options.max_staleness, options.steps)
+        config = write_run(Path(folder), SIZES[options.size], options.max_staleness, options.steps)
         found = measure(config, options.updates)
     first, last = found[min(1, len(found) - 1)]["VmHWM"], found[-1]["VmHWM"]
     print(

@@ -1,6 +1,6 @@
 """How soon a learner that is told to stop has its work safe. Run it as a script.
 
-python tests/benchmarks/bench_stop.py [tiny|quarter|half|published]
+python tests/benchmarks/bench_stop.py [toy|tiny|quarter|half|published]
 
 The run of ``bench_memory.py``. A SIGTERM comes in its third update, at some part of the time that the second
 has taken: until the checkpoint of the second is whole, and until the learner has ended.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_memory import running, write_run
+from bench_memory import SIZES, running, write_run
 
 from pirl_jax.run_folder.layout import read_step
 from pirl_jax.run_folder.manifest import damage
@@ -52,10 +52,8 @@ def main() -> None:
     parser.add_argument("size", nargs="?", default="tiny")
     parser.add_argument("--part", type=float, default=0.7, help="of an update, after which the signal comes")
     options = parser.parse_args()
-    from published import PARTS
-
     with tempfile.TemporaryDirectory(prefix="pirl-stop-") as folder:
-        config = write_run(Path(folder), PARTS[options.size], staleness=0, steps=2)
+        config = write_run(Path(folder), SIZES[options.size], staleness=0, steps=2)
         saved, ended = stopped(config, options.part)
     print(f"a whole checkpoint after {saved:.1f} s, ended after {ended:.1f} s (goal: {GOAL_S} s)")
 
