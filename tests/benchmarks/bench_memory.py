@@ -54,6 +54,7 @@ def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
         "noise": {"level": 0.01},
         "rollout": {"episodes_per_update": EPISODES, "max_chunks": CHUNKS, "max_staleness": staleness},
         "push": {"dtype": "bfloat16"},
+        "optimizer": {"lr": 1e-7},  # a random policy at so little noise would move too far for the watchdog
     }
     for name, values in algorithm.items():
         config["algorithm"].setdefault(name, {}).update(values)

@@ -31,6 +31,9 @@ def environment(tmp_path):
     ):
         (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
+    for config in ("cfg.json", "configs/pirl_libero_80gb.json"):  # which nobody reads
+        (tmp_path / config).parent.mkdir(exist_ok=True)
+        (tmp_path / config).touch()
     return os.environ | {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path)]),
@@ -106,6 +109,7 @@ def test_whoever_reads_the_output_may_end_and_the_learner_saves(tmp_path, enviro
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as launch:
+        assert "reading the config" in launch.stdout.readline()
         assert "the learner starts" in launch.stdout.readline()
         launch.stdout.close()
         said = launch.stderr.read().splitlines()
@@ -122,7 +126,9 @@ def test_a_terminal_that_is_closed_has_the_learner_save(tmp_path, environment):
         os.execvpe("pirl-launch", ["pirl-launch", "--config_path=cfg.json"], environment)
     try:
         until(lambda: (tmp_path / "0.beat").exists())
-        assert b"the learner starts" in os.read(terminal, 1 << 16)
+        said = b""
+        while b"the learner starts" not in said:
+            said += os.read(terminal, 1 << 16)
         os.close(terminal)
         until(lambda: (tmp_path / "run/checkpoints/last").exists())  # saved, as the stand-in is told to
     finally:
