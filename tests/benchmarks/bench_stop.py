@@ -1,6 +1,6 @@
 """How soon a learner that is told to stop has its work safe. Run it as a script.
 
-python tests/benchmarks/bench_stop.py [toy|tiny|quarter|half|published]
+python tests/benchmarks/bench_stop.py [tiny|quarter|half|published] [--after S]
 
 The run of ``bench_memory.py``. A SIGTERM comes some seconds after the last episode of its third update has
 come: how long until the checkpoint of the second is whole, and until the learner has ended.
@@ -16,7 +16,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from bench_memory import SIZES, running, write_run
+from bench_memory import PARTS, running, write_run
 
 from bridge.launch.status import StatusLine
 from pirl_jax.run_folder.layout import read_step
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=1.0, help="seconds since the last episode came")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pirl-stop-") as folder:
-        config = write_run(Path(folder), SIZES[options.size], staleness=0, steps=2)
+        config = write_run(Path(folder), PARTS[options.size], staleness=0, steps=2)
         saved, ended = stopped(config, options.after)
     print(f"a whole checkpoint after {saved:.1f} s, ended after {ended:.1f} s (goal: {GOAL_S} s)")
 
