@@ -54,7 +54,9 @@ def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
         "noise": {"level": 0.01},
         "rollout": {"episodes_per_update": EPISODES, "max_chunks": CHUNKS, "max_staleness": staleness},
         "push": {"dtype": "bfloat16"},
-        "optimizer": {"lr": 1e-7},  # a random policy at so little noise would move too far for the watchdog
+        "watchdog": {
+            "max_kl": 1000.0
+        },  # rounding a random policy to bfloat16 alone is above 1 at so little noise
     }
     for name, values in algorithm.items():
         config["algorithm"].setdefault(name, {}).update(values)
