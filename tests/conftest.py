@@ -1,12 +1,15 @@
-"""What every test has: one way of compiling, one cache for all processes, and a logger as it was before."""
+"""What every test has: one way of compiling, one cache for all processes; a logger and signals as they were before."""
 
 import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
+
+from pirl_jax.ending import SIGNALS
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -40,3 +43,12 @@ def logging_stays_as_it_was():
     for handler in root.handlers[:]:
         if handler not in handlers:
             root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_were():
+    """A command that is run in a test says at once what a signal does to it, and ends before it gives that back."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
