@@ -11,6 +11,8 @@ from pirl_jax.recipe import ObjectiveConfig
 from pirl_jax.update import losses
 
 H = 3
+SIZES = st.sampled_from([1, 2, 3, 7, 40])
+"""Of a minibatch. Each other one is compiled anew."""
 
 
 def drawn(seed, n):
@@ -34,7 +36,7 @@ def drawn_chunks(seed, n):
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 40),
+    n=SIZES,
     clip=st.floats(0.01, 0.5),
     cap=st.floats(0.5, 3.0),
     aggregation=st.sampled_from(["chunk", "action"]),
@@ -71,7 +73,7 @@ def test_policy_loss_equals_the_reference(seed, n, clip, cap, aggregation, dual)
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 40),
+    n=SIZES,
     clip=st.floats(0.01, 2.0),
     delta=st.floats(0.1, 10.0),
 )
