@@ -1,4 +1,4 @@
-"""What every test has: one way of compiling, one cache for all processes; a logger and signals as they were before."""
+"""What every test has: one way of compiling, one cache for all processes; logger and signals as they were."""
 
 import gc
 import logging
@@ -47,7 +47,7 @@ def logging_stays_as_it_was():
 
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_were():
-    """A command that is run in a test says at once what a signal does to it, and ends before it gives that back."""
+    """A command that is run in a test decides what signals do, to the end of its process."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():

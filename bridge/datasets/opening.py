@@ -16,6 +16,11 @@ from pirl_jax.files import read_json
 INFO = Path("meta") / "info.json"
 
 
+def recording(root: Path) -> Path:
+    """Return the file that lies beside a dataset while it is being recorded, and after that was stopped."""
+    return root.with_name(f"{root.name}.recording.json")
+
+
 def open_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     """Open ``cfg.dataset`` as LeRobot does, with the action chunks of ``cfg.policy``.
 
@@ -44,6 +49,11 @@ def open_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
 
 def _check_folder(folder: Path, repo_id: str) -> None:
     """Check what LeRobot would go to the hub for, or stumble over."""
+    if recording(folder).exists():
+        raise ValueError(
+            f"dataset.root={folder} is not whole: its recording is under way or was stopped. Its command "
+            f"goes on with it; to take what is there, remove {recording(folder)}."
+        )
     if not (folder / INFO).is_file():
         raise ValueError(
             f"dataset.root={folder} is no LeRobotDataset: there is no {folder / INFO}. Give the folder that "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge.datasets.opening import recording
 from pirl_jax.files import read_json, write_json
 
 
@@ -28,7 +29,7 @@ class Progress:
         Raises:
             ValueError: It is whole already, was killed, or is of something else.
         """
-        path = root.with_name(f"{root.name}.recording.json")
+        path = recording(root)
         elsewhere = f"Remove {root}, or record elsewhere."
         if not root.exists():
             return cls(path, asked, {}, {})

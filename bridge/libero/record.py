@@ -153,7 +153,11 @@ def _save(dataset: LeRobotDataset, demonstration: Demonstration, instruction: st
 
 
 def _record(options: argparse.Namespace) -> None:
+    from bridge.libero.tasks import instruction
+
     asked = read_options(options)
+    words = map(instruction, select_tasks(",".join(SUITES), None))
+    build_tokenizer(options.output_dir / "tokenizer", words)
     attempted = record(
         options.output_dir / "dataset",
         asked.tasks,
@@ -164,10 +168,6 @@ def _record(options: argparse.Namespace) -> None:
         seed=options.seed,
         processes=options.processes,
     )
-    from bridge.libero.tasks import instruction
-
-    words = map(instruction, select_tasks(",".join(SUITES), None))
-    build_tokenizer(options.output_dir / "tokenizer", words)
     settings = {name: str(value) for name, value in vars(options).items() if value is not None}
     write_json(
         options.output_dir / RECORDED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FILES = "files"
 _LARGE = 2**20
+_AT_ONCE = 4
+"""Files whose writing is waited for."""
 
 
 class DamageError(ValueError):
@@ -25,10 +28,14 @@ class DamageError(ValueError):
 def seal(folder: Path) -> None:
     """List every file of a folder in its manifest, once all of it has reached the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = {}
-    for path in files:
+
+    def on_disk(path: Path) -> tuple[str, list[Any]]:
         flush(path)
-        listed[path.relative_to(folder).as_posix()] = [path.stat().st_size, digest(path)]
+        return path.relative_to(folder).as_posix(), [path.stat().st_size, digest(path)]
+
+    # While the disk is waited for, others are read for their digests.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        listed = dict(pool.map(on_disk, files))
     for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
         flush(path)
     write_json(folder / MANIFEST, {FILES: listed})

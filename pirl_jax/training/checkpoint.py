@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -204,8 +205,10 @@ class CheckpointWriter:
             shutil.rmtree(building, ignore_errors=True)
             (building / TRAINING_STATE).mkdir(parents=True)
             (building / PRETRAINED_MODEL).mkdir()
-            export(building / PRETRAINED_MODEL, state)
-            store.save(building / TRAINING_STATE / ORBAX, state)
+            with ThreadPoolExecutor(1, "export") as beside:
+                exported = beside.submit(export, building / PRETRAINED_MODEL, state)
+                store.save(building / TRAINING_STATE / ORBAX, state)
+                exported.result()
             write_about(building, about)
             manifest.seal(building)
             self._size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())

@@ -10,7 +10,7 @@ from tiny import IMAGE_KEY, build_tokenizer, tiny_policy_config, write_dataset
 
 from bridge.datasets import dataset as loader
 from bridge.datasets.dataset import batches
-from bridge.datasets.opening import open_dataset
+from bridge.datasets.opening import open_dataset, recording
 from bridge.settings.sft_config import SFTConfig
 
 
@@ -53,6 +53,16 @@ def test_a_wrong_folder_is_not_looked_for_on_the_hub(config, tmp_path, monkeypat
         ValueError, match=r"is no LeRobotDataset: there is no .*meta/info.json. Give the folder"
     ):
         open_dataset(config)
+
+
+def test_one_whose_recording_was_stopped_is_not_taken_for_whole(config, tmp_path):
+    recording(tmp_path / "data").touch()
+    with pytest.raises(
+        ValueError, match=r"is not whole: its recording is under way or was stopped. Its command"
+    ):
+        open_dataset(config)
+    recording(tmp_path / "data").unlink()
+    assert open_dataset(config).num_frames == 24
 
 
 def test_a_damaged_file_is_named_with_its_dataset_in_one_line(config, tmp_path):
