@@ -19,7 +19,7 @@ from bridge.wire import protocol, record
 from bridge.wire.act_service import ActService
 from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, ProtocolError
 from bridge.wire.spec import EpisodeSpec
-from pirl_jax.rollout.behaviour import Behaviour
+from pirl_jax.rollout.behaviour import Behaviour, updates_of
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.typing import Params
 
@@ -138,7 +138,7 @@ class Replica:
     def _load(self, push: Mapping[str, Any]) -> None:
         run, version, level = int(push["run"]), int(push["version"]), float(push["level"])
         params = from_push(push["policy"], self._shapes)
-        self._service.publish(run, version, Behaviour(params, version - 1, level))
+        self._service.publish(run, version, Behaviour(params, updates_of(version), level))
         logger.info("Acting with version %d.", version)
 
     def _offer(self) -> None:

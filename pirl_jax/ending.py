@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NoReturn
 
 from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, TRACEBACK, TRAIN_CONFIG, last_policy, read_step
@@ -24,6 +24,7 @@ from pirl_jax.run_folder.layout import CHECKPOINTS, LAST, TRACEBACK, TRAIN_CONFI
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_INSISTS_EVERY_S = 2.0
 
 
 class Stop(threading.Event):
@@ -134,15 +135,46 @@ def end_on_signal(what: str) -> None:
         what: What becomes of what was done, for people; follows the signal's name.
     """
 
-    def on_signal(number: int, _: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         # Not by `sys.stderr`, which may be held back.
         os.write(2, f"stopped by {signal.Signals(number).name}{what}\n".encode())
+        _insist(128 + number, _outermost(frame))
         sys.exit(128 + number)
 
     for number in SIGNALS:
         signal.signal(number, on_signal)
+
+
+def _insist(status: int, program: CodeType | None) -> None:
+    """Ask the process to end again and again, while it runs as if it had not been asked.
+
+    What a signal's handler raises is lost where nobody takes it: in ``__del__``, in a callback of the garbage
+    collector, in a library that catches everything.
+
+    Args:
+        status: to end with.
+        program: what has been asked. After it Python waits for threads, and is left alone.
+    """
+
+    def again(_: int, frame: FrameType | None) -> None:
+        error = sys.exception()
+        # A block that is left handles the exit itself, or the end of the generator that it is in.
+        while error is not None and not isinstance(error, (SystemExit, GeneratorExit)):
+            error = error.__context__
+        if error is None and _outermost(frame) is program:
+            sys.exit(status)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _INSISTS_EVERY_S, _INSISTS_EVERY_S)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+
+
+def _outermost(frame: FrameType | None) -> CodeType | None:
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame and frame.f_code
 
 
 @contextmanager

@@ -53,13 +53,13 @@ class Run(NamedTuple):
 
     policy: FlowPolicy
     recipe: Any
-    """The ``Recipe`` with the actor's settings (``bridge.plugin.recipe_config.PiRLConfig``)."""
+    """The ``Recipe`` with the run's settings (``bridge.plugin.recipe_config.PiRLConfig``)."""
     frozen: Params
     """The encoder's parameters, as shapes."""
     shapes: state.TrainState
     """What an update changes, as shapes."""
     start: Callable[[Params], state.TrainState]
-    """Makes the state before the first update of the base's trainable parameters."""
+    """Makes, of the base's trainable parameters, the state before the first update."""
     observation: Observation
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""

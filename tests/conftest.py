@@ -52,3 +52,4 @@ def signals_stay_as_they_were():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0)

@@ -40,7 +40,7 @@ def _quick_actor_learner_config() -> ActorLearnerConfig:
 @RLAlgorithmConfig.register_subclass("pi_rl")
 @dataclass
 class PiRLConfig(RLAlgorithmConfig, Recipe):
-    """The recipe's numbers (``pirl_jax.recipe.Recipe``) and the actor's settings."""
+    """The recipe's numbers (``pirl_jax.recipe.Recipe``) and the run's settings."""
 
     actor_learner_config: ActorLearnerConfig = field(default_factory=_quick_actor_learner_config)
     """Where the learner listens; the push frequency is not used."""

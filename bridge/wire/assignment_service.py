@@ -29,6 +29,7 @@ from bridge.wire.protocol import (
 )
 from bridge.wire.refusal import refusal
 from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.rollout.behaviour import updates_of
 
 logger = logging.getLogger(__name__)
 
@@ -120,14 +121,14 @@ class AssignmentService:
         self._touch(actor)
 
     def taken(self, actor: str) -> None:
-        """Note that an episode of the actor's was queued."""
+        """Note that an episode of the actor's was taken."""
         with self._lock:
             if actor in self._actors:
                 self._actors[actor].episodes += 1
         self._touch(actor)
 
     def status(self) -> Status:
-        """Return how the run stands, with those first of whom most was heard lately."""
+        """Return how the run stands, with those first who were heard of last."""
         standing, now = self._assignments.standing(self._goal.episodes), time.monotonic()
         servers = [] if self._policy_servers is None else self._policy_servers.addresses()
         with self._lock:
@@ -143,7 +144,7 @@ class AssignmentService:
             ]
         return Status(
             run=self._run,
-            update=(standing.version or 1) - 1,  # version n + 1 is what update n has made
+            update=0 if standing.version is None else updates_of(standing.version),
             updates=self._goal.updates,
             awaited=self._goal.episodes,
             actors=shown,

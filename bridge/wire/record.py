@@ -76,8 +76,8 @@ class Record:
         denoise_step: Index k of the (first) noised step, which goes from time k/K to (k-1)/K; 0 for a chunk
             without noise (``pirl_jax.likelihood.modes.NO_STEP``).
         version: Version of the weights that chose the action; 0 for weights that no learner has sent.
-        number: Of the episode in its run.
-        run: Id of the learner's run, in [0, 2^32).
+        number: Of the episode, counted over the whole run.
+        run: Id of the learner's process that assigned the episode, in [0, 2^32).
         feature_key: Of what the observation was encoded to, in [0, 2^32); 0 if nobody has kept that.
     """
 

@@ -32,7 +32,7 @@ class EpisodeSpec:
     proprio_dim: int
     """P, the size of `observation.state`; 0 if the policy uses none (the key is then not read)."""
     chunk_size: int
-    """H"""
+    """H, the control steps of a chunk."""
     n_action_steps: int
     """Chunk steps the actor executes at most, ≤ H."""
     env_action_dim: int
@@ -40,7 +40,7 @@ class EpisodeSpec:
     action_dim: int
     """A, channels of the action as the model sees it."""
     num_latents: int
-    """L"""
+    """L, the states of the denoising chain that are sent."""
     denoise_steps: tuple[int, ...]
     """Steps k that may be a chunk's (first) noised one."""
     max_chunks: int

@@ -13,7 +13,7 @@ Other flow policies predict the velocity v = ε - a, and LeRobot takes Euler ste
     x_s = c_x·x_t + c_action·v(x_t, t) + std·D·L·ξ               (a noised step)
 
 A *mode* says which steps may be noised and with which coefficients; samplers and likelihoods, in torch and in
-JAX, read nothing else. A new mode is one more entry in ``MODES``.
+JAX, read nothing else. A new mode is one more entry in ``MODES``, and its name in ``NoiseConfig.mode``.
 
 Standard library and NumPy only: the actor's plugin runs it beside torch, the learner beside JAX.
 """

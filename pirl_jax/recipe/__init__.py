@@ -1,7 +1,8 @@
 """The PI-RL recipe: every number of the method, independent of the policy and of the environment.
 
 Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The
-plugin's ``algorithm.type=pi_rl`` adds only what a LeRobot actor needs to these sections.
+plugin's ``algorithm.type=pi_rl`` adds what is of a run and not of the method: where the learner listens, what
+it may hold and keep, how it is launched.
 """
 
 from pirl_jax.recipe.advantage import AdvantageConfig

@@ -15,10 +15,11 @@ class OptimizerConfig:
     num_epochs: int = 4
     """Passes of an update over its chunks."""
     minibatch_size: int = 2048
-    """Chunks of a step, of policy and critic alike; also observations that are evaluated at a time."""
+    """Chunks of a step, of policy and critic alike."""
     microbatch_size: int | Literal["auto"] = "auto"
     """Points of a minibatch that are in work at a time, which bounds memory and changes nothing else:
-    gradients are added up; a step, its clipping, its KL and its metrics are of the minibatch."""
+    gradients are added up; a step, its clipping, its KL and its metrics are of the minibatch. So many
+    observations are valued at a time, too."""
     lr: float = 5e-6
     """The policy's; the critic's is ``CriticConfig.lr``."""
     lr_warmup_steps: int = 0

@@ -35,7 +35,8 @@ class Assignment:
     task: int
     """Index of the environment's task; 0 where there is one."""
     place: int | None
-    """Which of the task's initial states, counted on and on; None: one that follows from the seed."""
+    """Episodes (groups) of its task before it, from which its initial state follows; None: that follows from
+    the seed."""
     version: int
     """Of the parameters to act with."""
 

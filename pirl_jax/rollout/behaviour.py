@@ -12,6 +12,19 @@ import numpy as np
 from pirl_jax.typing import Params, PyTree
 
 
+def version_of(updates: int) -> int:
+    """Return the version that the policy after so many updates is pushed under: the first is 1.
+
+    It is unique within a learner's process, and an episode says which process it was assigned by.
+    """
+    return updates + 1
+
+
+def updates_of(version: int) -> int:
+    """Return the updates that a version's policy has had."""
+    return version - 1
+
+
 def rounded(params: PyTree, dtype: str) -> PyTree:
     """Return in float32 what parameters are after a push in ``dtype``.
 

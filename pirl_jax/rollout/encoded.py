@@ -78,7 +78,7 @@ class Encoded:
             digests: of the B observations (``digest``); None: this one is not kept.
 
         Returns:
-            Their keys, in [1, 2^32), 0 for those not kept; they return after 2^32 rows.
+            Their keys, in [1, 2^32), 0 for those not kept; a key is used again after 2^32 rows.
         """
         rows = [None if name is None else _row(features, i, name) for i, name in enumerate(digests)]
         with self._lock:

@@ -39,7 +39,7 @@ class Episode:
     log_prob: Float[np.ndarray, "T H"]
     """The actor's own log-density, one term a chunk step (summed over scored channels)."""
     executed: Int[np.ndarray, " T"]
-    """Chunk steps really executed (fewer than H when the episode ended inside the chunk)."""
+    """Chunk steps really executed: n_action_steps at most, fewer where the episode ended inside the chunk."""
     reward: Float[np.ndarray, " T"]
     """Reward summed over the chunk."""
     version: Int[np.ndarray, " T"]
@@ -54,9 +54,9 @@ class Episode:
     task: str = ""
     """Name of the task, where an environment has several."""
     number: int = 0
-    """Of the episode in its run (``rollout.assignments``)."""
+    """Of the episode, counted over the whole run (``rollout.assignments``)."""
     run: int = 0
-    """Id of the run."""
+    """Id of the learner's process that assigned it; a resumed run has another."""
 
     def __len__(self) -> int:
         return len(self.executed)

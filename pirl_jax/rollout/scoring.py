@@ -67,7 +67,7 @@ class ScoredEpisode:
     head_precision: Precision = "highest"
     """In which log π_behaviour was recomputed."""
     encoder_calls: int = 0
-    """Observations that the encoder was applied to, by whoever acted and here, one that both did twice."""
+    """Observations that the encoder was applied to. One that whoever acted has encoded too counts twice."""
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -25,7 +25,7 @@ ORBAX = "orbax"
 TRAINING_STEP = "training_step.json"
 SCORE = "score"
 """What a checkpoint says of itself: success rate of the training episodes before it."""
-PC_SUCCESS = "pc_success"
+EVALUATED = "pc_success"
 """Likewise: success in percent of the episodes by which exactly its parameters were evaluated."""
 
 BUILDING = ".tmp"

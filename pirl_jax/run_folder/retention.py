@@ -12,9 +12,9 @@ from typing import Literal
 from pirl_jax.run_folder import manifest
 from pirl_jax.run_folder.layout import (
     BEST,
+    EVALUATED,
     LAST,
     MODEL,
-    PC_SUCCESS,
     PRETRAINED_MODEL,
     REMOVED,
     SCORE,
@@ -56,8 +56,8 @@ def best_of(checkpoints: Path) -> Path | None:
     for step, folder in steps(checkpoints):
         with contextlib.suppress(ValueError, KeyError):  # not readable, or without a score
             about = read_about(folder)
-            evaluated = PC_SUCCESS in about
-            scored.append((evaluated, about[PC_SUCCESS if evaluated else SCORE], step, folder))
+            evaluated = EVALUATED in about
+            scored.append((evaluated, about[EVALUATED if evaluated else SCORE], step, folder))
     return max(scored)[-1] if scored else None
 
 

@@ -84,10 +84,12 @@ class CheckpointWriter:
     back by ``run_folder.layout.mend``.)
 
     One that cannot be written is reported at once and costs the run nothing else: the caller tries again,
-    with a newer state, when ``to_be_tried_again`` says so. If it was the last, :meth:`close` raises.
+    with a newer state, when ``to_be_tried_again`` says so. If it was the last, :meth:`close` raises. A
+    process that ends without it leaves unfinished what was being written.
 
     Attributes:
-        saved: Step of the newest checkpoint that is written, or is being written; None before the first.
+        saved: Step of the newest checkpoint that is written, or is being written; None before the first, and
+            after one that could not be.
         seconds: That the newest checkpoint took which is written.
     """
 
@@ -132,8 +134,8 @@ class CheckpointWriter:
             export: Called in the background as ``export(folder, host_state)`` with an empty folder to fill
                 with ``pretrained_model``'s files and ``state`` in host memory. It must not touch device
                 buffers that may be donated.
-            about: Written beside the step: what a later reader may want to know. The checkpoint with the
-                highest ``run_folder.layout.SCORE`` is the best.
+            about: Written beside the step: what a later reader may want to know. Which checkpoint is the best
+                follows from it (``run_folder.retention.best_of``).
 
         Returns:
             The folder the checkpoint will have.
@@ -205,10 +207,10 @@ class CheckpointWriter:
             shutil.rmtree(building, ignore_errors=True)
             (building / TRAINING_STATE).mkdir(parents=True)
             (building / PRETRAINED_MODEL).mkdir()
-            with ThreadPoolExecutor(1, "export") as beside:
-                exported = beside.submit(export, building / PRETRAINED_MODEL, state)
-                store.save(building / TRAINING_STATE / ORBAX, state)
-                exported.result()
+            with ThreadPoolExecutor(1, "state") as beside:
+                stored = beside.submit(store.save, building / TRAINING_STATE / ORBAX, state)
+                export(building / PRETRAINED_MODEL, state)
+                stored.result()
             write_about(building, about)
             manifest.seal(building)
             self._size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())

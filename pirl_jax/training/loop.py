@@ -17,7 +17,7 @@ import numpy as np
 from pirl_jax.likelihood.modes import level_at
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.assignments import Assignments
-from pirl_jax.rollout.behaviour import Behaviour, Behaviours
+from pirl_jax.rollout.behaviour import Behaviour, Behaviours, version_of
 from pirl_jax.rollout.collect import DROPPED, Collected, Collector
 from pirl_jax.rollout.encoded import Encoded
 from pirl_jax.rollout.episode import Episode
@@ -92,14 +92,14 @@ def run(
         state: where to start, fresh or restored; donated.
         actors: who plays.
         total_updates: in the whole run, those before a resume included.
-        stop: ends the loop between two episodes.
+        stop: ends the loop: between two episodes, or within an update that ``kept`` lets it give up.
         demonstrations: for ``recipe.demonstrations``, on the device.
-        ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
+        release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
         shelf: where encoded observations lie; None: in memory, all of them.
         encoded: where observations are kept that were encoded to act on; None: nowhere.
         kept: keeps the state before an update: one that is rejected is taken back, one that ``stop`` meets
             is given up. None: it stays, and is finished if it has taken a step; before, its state is whole.
-        release: returns once nobody outside reads the state that was yielded (``CheckpointWriter.release``).
+        ahead: whether episodes that arrive during an update are scored meanwhile, on a thread of their own.
     """
     recipe = parts.recipe
     behaviours = Behaviours(recipe.rollout.max_staleness)
@@ -156,8 +156,7 @@ def _push(
     state: TrainState,
 ) -> TrainState:
     """Start to push the state's policy, and note in the state up to where episodes are settled."""
-    # Unique within a process, and an episode says which process it was assigned by.
-    version = int(state.updates) + 1
+    version = version_of(int(state.updates))
     pushes.start(version, behaviour_of(state, recipe))
     # An actor that is assigned an episode waits for the version to play it with.
     evaluation = actors.evaluations.begin(int(state.updates), version)
@@ -204,14 +203,14 @@ def _collector(
     return Collector(
         parts.recipe.rollout,
         groups_of(parts.recipe),
-        receive,
-        score,
-        parts.score.sizes[0],
-        behaviours,
-        actors.assignments,
-        first,
-        stop,
-        actors.report,
+        receive=receive,
+        score=score,
+        together=parts.score.sizes[0],
+        behaviours=behaviours,
+        assignments=actors.assignments,
+        first=first,
+        stop=stop,
+        report=actors.report,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pirl_jax.run_folder.layout import PC_SUCCESS, SCORE
+from pirl_jax.run_folder.layout import EVALUATED, SCORE
 from pirl_jax.training.checkpoint import CheckpointWriter, Export, save_last
 from pirl_jax.training.kept import Kept
 
@@ -86,7 +86,7 @@ class Saves:
         """Note what an update's evaluation has found; its checkpoint, written before or after, says it."""
         with self._lock:
             self._evaluated = update, pc_success
-            self._writer.add(update, {PC_SUCCESS: pc_success})
+            self._writer.add(update, {EVALUATED: pc_success})
 
     def last(self) -> None:
         """Start to save the newest update, unless it is saved or lost."""
@@ -115,5 +115,5 @@ class Saves:
         score = {SCORE: fmean(self._rates)} if self._rates else {}
         self._rates.clear()
         if self._evaluated is not None and self._evaluated[0] == update:
-            score[PC_SUCCESS] = self._evaluated[1]
+            score[EVALUATED] = self._evaluated[1]
         return {**self._about, **score}

@@ -1,4 +1,4 @@
-"""The rows of an update: decision points of many episodes, padded to one static shape."""
+"""The rows of an update: decision points of many episodes, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pirl_jax.typing import Array, Bool, Float, Int, PyTree
 
 
 class Batch(flax.struct.PyTreeNode):
-    """B decision points, the valid ones first. What the rest holds is never looked at."""
+    """B decision points, of which an update learns from the first ``n_valid`` (``update.make_update``).
+
+    Before advantages are known (``estimate``), the arrays of observations and ``old_values`` are longer: each
+    episode's last observation follows, from which a truncated one bootstraps.
+    """
 
     features: PyTree
     proprio: Float[Array, "B P"]

@@ -103,12 +103,12 @@ def policy_loss(
 
     def log_ratio(numerator: Array, denominator: Array, aggregation: str) -> Array:
         steps = jnp.where(step_mask, numerator - denominator, 0.0)
-        total = steps if aggregation == "action" else jnp.sum(steps, axis=-1, keepdims=True)
-        return jnp.clip(total, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        of_units = steps if aggregation == "action" else jnp.sum(steps, axis=-1, keepdims=True)
+        return jnp.clip(of_units, -MAX_LOG_RATIO, MAX_LOG_RATIO)
 
     def behaviour_weight(aggregation: str) -> Array:
-        weight = jnp.exp(log_ratio(proximal, behaviour, aggregation))
-        return jnp.minimum(weight, objective.max_behaviour_weight)
+        ratio = jnp.exp(log_ratio(proximal, behaviour, aggregation))
+        return jnp.minimum(ratio, objective.max_behaviour_weight)
 
     low, high = 1.0 - objective.clip_ratio, 1.0 + objective.clip_ratio
     ratio = jnp.exp(log_ratio(log_prob, proximal, objective.aggregation))

@@ -64,7 +64,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
 
     Each epoch walks a fresh permutation of the ``n_valid`` first points in ⌈n_valid / minibatch_size⌉
     minibatches of (within one) equal size. What a minibatch does is ``minibatch_step``, which is compiled
-    once for every ``n_valid``.
+    once, whatever ``n_valid`` is.
 
     * **KL stop**: a minibatch whose approximate KL exceeds ``target_kl`` is not applied and ends the
       *policy's* steps of this update. The critic goes on to the last epoch: its regression has nothing to do

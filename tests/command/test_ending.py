@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -121,3 +122,59 @@ def test_a_process_that_ends_quickly_still_does_what_is_to_be_done_at_its_end():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["trackers finish False", "frozen True"]
+
+
+LOSES_IT = {
+    "a finalizer": """
+class Told:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Told()
+""",
+    "a collection": """
+gc.callbacks.append(lambda *_: told or (told.append(1), signal.raise_signal(signal.SIGINT)))
+gc.collect()
+""",
+    "a library": """
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    pass
+""",
+}
+PROGRAM = """
+import gc, signal, sys, threading, time
+from pirl_jax import ending
+told = []
+ending.end_on_signal("; all is well")
+ending._INSISTS_EVERY_S = 0.3
+def played():
+    try:
+        yield
+    finally:
+        time.sleep(1)
+        print("closed")
+def finish():
+    time.sleep(1)
+    print("finished")
+threading.Thread(target=finish).start()
+generator = played()
+next(generator)
+try:
+{loses}
+    while True:
+        time.sleep(0.1)
+finally:
+    generator.close()
+    time.sleep(1)
+    print("left")
+"""
+
+
+@pytest.mark.parametrize("loses", LOSES_IT)
+def test_a_signal_whose_exit_is_lost_ends_the_process_all_the_same_and_its_blocks_are_left_once(loses):
+    program = PROGRAM.format(loses=textwrap.indent(LOSES_IT[loses], "    "))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 130
+    assert "stopped by SIGINT; all is well" in ended.stderr
+    assert sorted(ended.stdout.split()) == ["closed", "finished", "left"]

@@ -219,6 +219,7 @@ def export(folder, state):
 writer = checkpoint.CheckpointWriter(Path(sys.argv[1]), 10, Retention())
 for n in (1, 2):
     writer.save(n, {"n": n}, export)
+writer.close()
 """
 
 
