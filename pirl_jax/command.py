@@ -13,6 +13,7 @@ from pirl_jax.ending import end_on_signal, end_quickly, fail, write_traceback
 from pirl_jax.recipe.renamed import refuse_old_names
 from pirl_jax.run_folder.lock import set_aside, was_ours
 from pirl_jax.run_folder.manifest import whole
+from pirl_jax.run_folder.resuming import RESUMES, plainly
 
 QUIET = {
     "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
@@ -56,7 +57,8 @@ def run_command(
 
     try:
         end_on_signal(" before there was anything to save")  # until there is (`ending.Stop`)
-        if "--resume=true" in sys.argv:
+        sys.argv[1:] = plainly(sys.argv[1:])
+        if RESUMES in sys.argv:
             sys.argv[1:] = [_whole(argument, only_looks) for argument in sys.argv[1:]]
         refuse_old_names(sys.argv[1:])
         parsed.__annotations__["cfg"] = load_config_class()  # what LeRobot's parser goes by

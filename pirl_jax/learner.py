@@ -177,7 +177,8 @@ def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
     changed = changes(cfg)
     for name, (saved, now) in changed.items():
         logger.info("%s is %s from here on; the saved run had %s", name, now, saved)
-    if "algorithm.optimizer.lr" in changed:  # else an adapted learning rate goes on where it was
+    # Else an adapted learning rate goes on where it was.
+    if "algorithm.optimizer.lr" in changed or not cfg.algorithm.optimizer.adaptive_lr:
         restored = restored.replace(lr=state.first_lr(cfg.algorithm.optimizer))
     if "seed" in changed:
         restored = restored.replace(key=state.first_key(cfg.seed))

@@ -226,7 +226,7 @@ def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -
     Raises:
         ValueError: Checkpoint, dataset and config disagree; says on what.
     """
-    from bridge.weights.announced import agreed_domain, announced, check_policy
+    from bridge.weights.announced import agreed_domain, announced, check_policy, refuse_normalised_actions
     from bridge.weights.folder import load_params
     from bridge.weights.saved import base_of
 
@@ -235,6 +235,7 @@ def start_from(cfg: Any, config: XVLAConfig, in_dataset: Sequence[int] | None) -
         params = init_params(config, jax.random.key(cfg.seed))
     else:
         base = announced(cfg.policy.pretrained_path)
+        refuse_normalised_actions(base)
         check_policy(base, cfg.policy)
         weights = base_of(Path(cfg.checkpoint_path)) if cfg.resume else cfg.policy.pretrained_path
         _, params = load_params(weights)

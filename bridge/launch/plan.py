@@ -16,11 +16,12 @@ from bridge.launch.facts import Facts, read_facts
 from pirl_jax.files import read_json
 from pirl_jax.recipe import LaunchConfig
 from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
+from pirl_jax.run_folder.resuming import CONFIG, RESUME, RESUMES, plainly
 
 AUTO = "--resume=auto"
 _ADDRESS, _SERVERS = "algorithm.actor_learner_config.learner_", "algorithm.serve."
 _PLUGIN = "--env.discover_packages_path=bridge.plugin"
-_CONFIG, _OUTPUT, _RESUME, _POLICY = "--config_path=", "--output_dir=", "--resume=", "--policy.path="
+_CONFIG, _OUTPUT, _RESUME, _POLICY = CONFIG, "--output_dir=", RESUME, "--policy.path="
 _STEPS = "--steps="
 _ROOM = 1 << 16
 """Bytes, for the first lines of a few logs."""
@@ -121,7 +122,7 @@ def updates_done(arguments: Sequence[str]) -> tuple[int, Path] | None:
 
 def _read(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a command line without what is the launch's own, and its learner's."""
-    arguments = _joined(arguments)
+    arguments = plainly(arguments)
     given = tuple(_long(argument) for argument in arguments if argument != AUTO)
     if AUTO not in arguments:
         return given, given
@@ -134,7 +135,7 @@ def _read(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _resumed_config(learner: Sequence[str]) -> Path | None:
     """Return the config of the checkpoint that a learner goes on from; None: it begins."""
     value = _value(learner, _CONFIG)
-    if f"{_RESUME}true" not in learner or value is None:
+    if RESUMES not in learner or value is None:
         return None
     config = Path(value)
     return config / TRAIN_CONFIG if config.is_dir() else config
@@ -150,7 +151,7 @@ def saved_config(output_dir: Path) -> Path | None:
 def _resumed(given: Iterable[str], config: Path, output_dir: Path) -> tuple[str, ...]:
     """Return the arguments of a learner that goes on from a checkpoint, which says what policy that is."""
     rest = _without(given, _CONFIG, _RESUME, _OUTPUT, _POLICY)
-    return (f"{_CONFIG}{config}", f"{_RESUME}true", f"{_OUTPUT}{output_dir}", *rest)
+    return (f"{_CONFIG}{config}", RESUMES, f"{_OUTPUT}{output_dir}", *rest)
 
 
 def _actor_arguments(given: Sequence[str], learner: Sequence[str], facts: Facts) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ def _actor_arguments(given: Sequence[str], learner: Sequence[str], facts: Facts)
     checkpoint's is copied: its folder may be gone when an actor is started again.
     """
     plugin = [] if any(argument.startswith(_PLUGIN.partition("=")[0]) for argument in given) else [_PLUGIN]
-    if f"{_RESUME}true" not in learner:
+    if RESUMES not in learner:
         return (*_without(given, _OUTPUT, _RESUME), *plugin)
     config = _resumed_config(learner) or Path()
     copy = _launch_folder(Path(facts.output_dir)) / TRAIN_CONFIG
@@ -244,17 +245,6 @@ def _launch_folder(output_dir: Path) -> Path:
     if output_dir.name in ("", ".."):  # as of "."
         output_dir = output_dir.resolve()
     return output_dir.with_name(f"{output_dir.name}.launch")
-
-
-def _joined(arguments: Iterable[str]) -> list[str]:
-    """Return a command line in which every ``--name value`` is ``--name=value``, which LeRobot looks for."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not argument.startswith("--"):
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def _long(argument: str) -> str:

@@ -121,11 +121,11 @@ class ActorSettings:
         ):
             if getattr(self, own) is None:
                 setattr(self, own, getattr(policy, theirs))
-        if self.tokenizer_max_length != policy.tokenizer_max_length:
-            raise ValueError(
-                f"env.tokenizer_max_length={self.tokenizer_max_length} differs from the policy's "
-                f"{policy.tokenizer_max_length}. Leave the environment's unset."
-            )
+            elif own != "tokenizer_name" and getattr(self, own) != getattr(policy, theirs):
+                raise ValueError(
+                    f"env.{own}={getattr(self, own)} differs from policy.{theirs}={getattr(policy, theirs)}. "
+                    "Leave the environment's unset."
+                )
 
     def tokenize(self, instructions: Iterable[str]) -> list[list[int]]:
         """Return each instruction's token ids.

@@ -37,6 +37,15 @@ def _quick_actor_learner_config() -> ActorLearnerConfig:
     return ActorLearnerConfig(queue_get_timeout=0.2)
 
 
+STATS_OF = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+"""LeRobot's normalisations and the statistics that each uses."""
+
+
 @RLAlgorithmConfig.register_subclass("pi_rl")
 @dataclass
 class PiRLConfig(RLAlgorithmConfig, Recipe):
@@ -121,6 +130,13 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             raise ValueError(
                 f"algorithm.memory_gb must be above 0, or null for what there is; got {self.memory_gb}."
             )
+        for name, count in (
+            ("policy.n_action_steps", policy.n_action_steps),
+            ("algorithm.max_actors", self.max_actors),
+            ("algorithm.online_steps", self.online_steps),
+        ):
+            if count < 1:
+                raise ValueError(f"{name} must be ≥ 1; got {count}.")
         if self.rows_gb is not None and not 0 <= self.rows_gb < math.inf:
             raise ValueError(f"algorithm.rows_gb must be at least 0, or null; got {self.rows_gb}.")
         for kind in ("VISUAL", "STATE"):
@@ -135,6 +151,29 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
             raise ValueError(
                 f"policy.normalization_mapping.ACTION is {mode.value} but algorithm.dataset_stats has no "
                 "'action', so the actor could not un-normalise. Give them, or set ACTION to IDENTITY."
+            )
+        if mode is not NormalizationMode.IDENTITY:
+            self._check_action_stats(mode.value)
+        elif self.dataset_stats:
+            log.warning(
+                "algorithm.dataset_stats has no effect: policy.normalization_mapping.ACTION is IDENTITY."
+            )
+
+    def _check_action_stats(self, mode: str) -> None:
+        stats, sizes = (self.dataset_stats or {})["action"], set()
+        for name in STATS_OF.get(mode, ()):
+            values = [float(value) for value in stats.get(name, [])]
+            sizes.add(len(values))
+            if not values or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                above = " above 0" if name == "std" else ""
+                raise ValueError(
+                    f"policy.normalization_mapping.ACTION={mode} needs dataset_stats.action.{name}: "
+                    f"a finite number{above} for each channel; got {stats.get(name)}."
+                )
+        if len(sizes) > 1:
+            raise ValueError(
+                f"algorithm.dataset_stats.action has statistics of {' and '.join(map(str, sorted(sizes)))} "
+                "channels. Give each for all channels of the action."
             )
 
     def _attach(self, policy: Any) -> None:

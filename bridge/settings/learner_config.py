@@ -37,6 +37,8 @@ class LearnerConfig(TrainRLServerPipelineConfig):
         recipe = self.algorithm
         if not isinstance(recipe, PiRLConfig):
             return
+        if self.steps <= 0:
+            raise ValueError(f"steps, the updates of the run, must be positive; got {self.steps}.")
         idle = {} if recipe.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS
         if evaluation_freq(self):
             check_evaluation(self)

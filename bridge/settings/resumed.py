@@ -15,6 +15,9 @@ from pirl_jax.trees import leaves
 
 _NOT_COMPARED = ("resume", "checkpoint_path", "output_dir", "policy.input_features", "policy.output_features")
 """They differ in every resumed run, or are derived."""
+_WORDS = ("algorithm.", "env.train_init_states", "env.eval_init_states", "policy.dtype", "policy.action_mode")
+"""Settings whose strings are no names or paths."""
+UNSET = "unset"
 
 
 def check_place(cfg: Any) -> None:
@@ -46,18 +49,17 @@ def changes(cfg: Any) -> dict[str, tuple[Any, Any]]:
     file = Path(cfg.checkpoint_path) / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
     saved = _settings(json.loads(file.read_text()))
     now = _settings(json.loads(json.dumps(cfg.to_dict(), default=str)))
-    return {
-        name: (saved[name], value)
-        for name, value in now.items()
-        if name in saved and saved[name] != value and _is_setting(name, saved[name], value)
-    }
+    both = {name: (saved.get(name, UNSET), now.get(name, UNSET)) for name in saved | now}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1] and _is_setting(name, *pair)}
 
 
 def _is_setting(name: str, saved: Any, now: Any) -> bool:
     if name.startswith(_NOT_COMPARED):
         return False
-    # Strings besides the recipe's are names and paths, which an export writes anew.
-    return name.startswith("algorithm.") or not (isinstance(saved, str) or isinstance(now, str))
+    if UNSET in (saved, now):  # of another LeRobot's fields nobody has set either
+        return name.startswith("algorithm.")
+    # Other strings are names and paths, which an export writes anew.
+    return name.startswith(_WORDS) or not (isinstance(saved, str) or isinstance(now, str))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

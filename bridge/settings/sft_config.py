@@ -77,7 +77,7 @@ class SFTConfig(TrainPipelineConfig):
             )
         if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
             raise ValueError(f"memory_gb must be above 0, or null for what there is; got {self.memory_gb}.")
-        if self.vlm_lr_scale < 0:
+        if not 0 <= self.vlm_lr_scale < math.inf:
             raise ValueError(f"vlm_lr_scale must be ≥ 0; got {self.vlm_lr_scale}.")
         domains = getattr(self.policy, "num_domains", None)
         if self.domain_id is not None and not 0 <= self.domain_id < (domains or math.inf):

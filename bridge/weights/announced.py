@@ -11,23 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from lerobot.utils.constants import OBS_IMAGE, OBS_IMAGES, OBS_STATE
 from safetensors.numpy import load_file
 
+from bridge.plugin.recipe_config import STATS_OF
 from bridge.weights.beside import CONFIG, PREPROCESSOR
 from bridge.weights.folder import resolve
 
 POSTPROCESSOR = "policy_postprocessor.json"
+_OBSERVED_AS = {"STATE": (OBS_STATE,), "VISUAL": (OBS_IMAGE, OBS_IMAGES)}
+"""Kinds of observations and how their names begin."""
 _IMAGE_STEPS = ("xvla_image_to_float", "xvla_imagenet_normalize")
-_STATS_OF = {
-    "MEAN_STD": ("mean", "std"),
-    "MIN_MAX": ("min", "max"),
-    "QUANTILES": ("q01", "q99"),
-    "QUANTILE10": ("q10", "q90"),
-}
-"""LeRobot's normalisations and the statistics that each uses."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,10 @@ class Announced:
     """``max_length``, ``padding`` and ``padding_side``."""
     action_stats: Mapping[str, np.ndarray] | None = None
     """By which actions are un-normalised: ``mean``, ``std``, …; None also where they are left as they are."""
+    action_norm: str | None = None
+    """How, where they are: ``MEAN_STD``, …"""
+    observation_norms: Mapping[str, str] = MappingProxyType({})
+    """What of observations is normalised, and how: ``STATE`` → ``MEAN_STD``."""
     image_steps: tuple[str, ...] | None = None
     """Steps that prepare images, by their registered names; None: there are none, the environment does it."""
     action_mode: str | None = None
@@ -56,6 +58,8 @@ def announced(source: Path | str) -> Announced:
     """
     folder = resolve(source)
     before, after = (_steps(folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
+    normalizer, unnormalizer = before.get("normalizer_processor"), after.get("unnormalizer_processor")
+    action_stats = _action_stats(folder, unnormalizer)
     domain, tokenizer = before.get("xvla_add_domain_id"), before.get("tokenizer_processor")
     return Announced(
         source=str(source),
@@ -67,7 +71,9 @@ def announced(source: Path | str) -> Announced:
             for name in ("max_length", "padding", "padding_side")
             if name in tokenizer["config"]
         },
-        action_stats=_action_stats(folder, after.get("unnormalizer_processor")),
+        action_stats=action_stats,
+        action_norm=None if action_stats is None else _norms(unnormalizer).get("ACTION"),
+        observation_norms=_observation_norms(folder, normalizer),
         image_steps=tuple(name for name in before if name in _IMAGE_STEPS) or None,
         action_mode=_config(folder).get("action_mode"),
     )
@@ -119,14 +125,44 @@ def agreed_domain(
 
 
 def check_policy(checkpoint: Announced, policy: Any) -> None:
-    """Compare a policy's config with what the checkpoint says of images, action channels and instructions.
+    """Compare a policy's config with what the checkpoint says of observations, actions and instructions.
 
     Raises:
         ValueError: They differ; says in what, and what to set.
     """
+    check_observations(checkpoint)
     check_images(checkpoint)
+    check_action_norm(checkpoint, policy)
     check_action_mode(checkpoint, policy)
     check_tokenizer(checkpoint, policy)
+
+
+def check_observations(checkpoint: Announced) -> None:
+    """Check that a checkpoint's preprocessor leaves observations as they come, as is done here.
+
+    Raises:
+        ValueError: It normalises some.
+    """
+    for kind, norm in checkpoint.observation_norms.items():
+        raise ValueError(
+            f"{PREPROCESSOR} of {checkpoint.source} normalises {kind} by {norm}, and observations reach the "
+            "policy here as the environment or the dataset has them: it would see others than LeRobot shows "
+            "it. Use a checkpoint that was trained on observations as they are."
+        )
+
+
+def check_action_norm(checkpoint: Announced, policy: Any) -> None:
+    """Compare a policy's config with how the checkpoint un-normalises actions.
+
+    Raises:
+        ValueError: They differ.
+    """
+    ours = getattr(policy.normalization_mapping.get("ACTION"), "value", "IDENTITY")
+    if checkpoint.action_norm not in (None, ours):
+        raise ValueError(
+            f"policy.normalization_mapping.ACTION is {ours}, but {POSTPROCESSOR} of {checkpoint.source} "
+            f"un-normalises actions by {checkpoint.action_norm}: set it to that."
+        )
 
 
 def check_images(checkpoint: Announced) -> None:
@@ -177,6 +213,20 @@ def check_tokenizer(checkpoint: Announced, policy: Any) -> None:
             )
 
 
+def refuse_normalised_actions(checkpoint: Announced) -> None:
+    """Check that supervised training here may begin from a checkpoint: it leaves actions as they are.
+
+    Raises:
+        ValueError: It un-normalises them.
+    """
+    if checkpoint.action_stats is not None:
+        raise ValueError(
+            f"{POSTPROCESSOR} of {checkpoint.source} un-normalises actions by {checkpoint.action_norm}: its "
+            "head predicts normalised ones, and pirl_jax.sft trains on actions as they are. Train it with "
+            "lerobot-train, or begin from a checkpoint that leaves them as they are."
+        )
+
+
 def check_action_stats(checkpoint: Announced, stats: Mapping[str, Mapping[str, Any]] | None) -> None:
     """Compare the recipe's statistics of actions with those that the checkpoint un-normalises by.
 
@@ -205,6 +255,23 @@ def _steps(file: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
+def _observation_norms(folder: Path, step: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a normaliser does to observations; nothing where it has no statistics, as LeRobot has it."""
+    if step is None or "state_file" not in step:
+        return {}
+    names = load_file(folder / step["state_file"])
+    return {
+        kind: norm
+        for kind, norm in _norms(step).items()
+        if norm != "IDENTITY" and any(name.startswith(_OBSERVED_AS.get(kind, ())) for name in names)
+    }
+
+
+def _norms(step: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """How a step normalises each kind of feature: ``ACTION``, ``STATE``, ``VISUAL``."""
+    return {} if step is None else step["config"].get("norm_map", {})
+
+
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     return json.loads(file.read_text()) if file.is_file() else {}
@@ -213,6 +280,6 @@ def _config(folder: Path) -> dict[str, Any]:
 def _action_stats(folder: Path, step: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
     if step is None or "state_file" not in step or step["config"]["norm_map"].get("ACTION") == "IDENTITY":
         return None
-    used = _STATS_OF.get(step["config"]["norm_map"].get("ACTION"), ())
+    used = STATS_OF.get(step["config"]["norm_map"].get("ACTION"), ())
     tensors = load_file(folder / step["state_file"])
     return {name: tensors[f"action.{name}"] for name in used if f"action.{name}" in tensors}

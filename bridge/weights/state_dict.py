@@ -58,7 +58,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         self._keys = tuple(self._file.keys())
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return np.array(to_numpy(self._file.get_tensor(key)))
+        return np.array(_readable(key, self._file.get_tensor(key)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -114,7 +114,7 @@ def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Pr
     params: list[tuple[trees.Path, np.ndarray]] = []
     for done, (key, (path, shape)) in enumerate(expected.items(), start=1):
         source = sources[key]
-        array = to_numpy(state[source])
+        array = _readable(source, state[source])
         if source in keymap.TRANSPOSED:
             array = np.ascontiguousarray(array.T)
         _check_tensor(source, array, shape)
@@ -175,7 +175,7 @@ def from_push(tensors: Mapping[str, torch.Tensor], shapes: Tree) -> Tree:
     _check_names(set(tensors), set(expected), {name: name for name in (*tensors, *expected)})
     params = []
     for name, (path, shape) in expected.items():
-        array = to_numpy(tensors[name])
+        array = _readable(name, tensors[name])
         _check_tensor(name, array, shape)
         params.append((path, array))
     return nest(params)
@@ -265,6 +265,15 @@ def _check_names(got: set[Any], expected: set[Any], shown: Mapping[Any, str]) ->
             problems.append(f"{', '.join(listed[:_NAMED_IN_ERROR])}{more} {verb} {problem}")
     if problems:
         raise WeightsError(f"{'; '.join(problems)}. {_REMEDY}")
+
+
+def _readable(name: str, tensor: Any) -> np.ndarray:
+    try:
+        return to_numpy(tensor)
+    except TypeError as error:  # a dtype that NumPy has not, as quantised weights have
+        raise WeightsError(
+            f"{name} is {tensor.dtype}; weights must be float32, bfloat16 or float16."
+        ) from error
 
 
 def _check_tensor(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -18,6 +18,8 @@ from pirl_jax.likelihood.modes import NO_STEP
 from pirl_jax.rollout.episode import Episode, Observations
 from pirl_jax.rollout.evaluation import is_evaluation
 
+_LARGEST_REWARD = 1e15
+"""Of a chunk: squares of an episode's are still finite in float32."""
 STATE_KEY = "observation.state"
 TOKENS_KEY = "observation.language.tokens"
 
@@ -136,8 +138,10 @@ def _decode_chunk(transition: Mapping[str, Any], i: int, spec: EpisodeSpec) -> _
     if not all(half == int(half) and 0 <= half < 1 << 16 for half in seed_halves):
         raise TransitionError("type", f"{where}: the episode's seed is not two 16-bit halves.")
     reward = _number(transition, "reward", where)
-    if not math.isfinite(reward):
-        raise TransitionError("nan", f"{where}: reward is {reward}.")
+    if not abs(reward) <= _LARGEST_REWARD:
+        raise TransitionError(
+            "nan", f"{where}: reward is {reward}; it must be a number of at most {_LARGEST_REWARD:g}."
+        )
     if not math.isclose(reward, rewards.sum(), rel_tol=1e-4, abs_tol=1e-4):
         raise TransitionError(
             "reward", f"{where}: reward {reward:g} is not the sum of its steps' rewards {rewards.sum():g}."

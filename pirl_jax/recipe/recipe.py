@@ -62,6 +62,12 @@ class Recipe:
                 f"algorithm.objective.entropy_coef={self.objective.entropy_coef} needs noise.mode=flow_noise:"
                 f" with noise.mode={self.noise.mode} the entropy is constant. Set it to 0."
             )
+        target, bound = self.optimizer.target_kl, self.watchdog.max_kl
+        if target is not None and bound is not None and target > bound:
+            raise ValueError(
+                f"algorithm.optimizer.target_kl={target} is above watchdog.max_kl={bound}: an update would "
+                "be taken back before its steps are stopped. Lower the one, or raise the other."
+            )
         rollout = self.rollout
         if self.advantage.estimator != "group":
             if rollout.group_return_range is not None:

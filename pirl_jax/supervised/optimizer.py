@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,20 @@ import optax
 from jax.typing import ArrayLike
 
 from pirl_jax.optim import adamw_direction, clip_like_torch
+from pirl_jax.recipe.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range
 from pirl_jax.typing import Array, PyTree
 
 VLM_LR_SCALE = 0.1
 """X-VLA trains its vision-language model at a tenth of the learning rate and of the weight decay."""
+
+
+_RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(("lr", "decay_lr", "peak_lr", "weight_decay"), NOT_NEGATIVE),
+    **dict.fromkeys(("soft_prompt_lr_scale", "soft_prompt_warmup_lr_scale", "vlm_lr_scale"), NOT_NEGATIVE),
+    **dict.fromkeys(("warmup_steps", "decay_steps"), NOT_NEGATIVE),
+    "betas": BELOW_ONE,
+    "eps": POSITIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,20 @@ class SupervisedOptimizer:
     train_soft_prompts: bool = True
     vlm_lr_scale: float = VLM_LR_SCALE
     """1 for a vision-language model that is trained from scratch."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: One is out of range; says which.
+        """
+        for name, allowed in _RANGES.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and number not in allowed:
+                    raise ValueError(
+                        f"the supervised optimizer's or scheduler's {name} must be {allowed}; got {value}."
+                    )
 
     @classmethod
     def from_config(cls, config: Any) -> SupervisedOptimizer:

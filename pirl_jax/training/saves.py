@@ -66,6 +66,8 @@ class Saves:
         self._writer, self._cadence, self._kept = writer, cadence, kept
         self._export, self._about = export, about
         self._rates: list[float] = []
+        self._told = 0
+        """How many of them the newest checkpoint was told."""
         self._since = time.monotonic()
         self._newest: tuple[int, Any] | None = None
         self._evaluated: tuple[int, float] | None = None
@@ -112,8 +114,10 @@ class Saves:
         threading.Thread(target=wait_and_save, name="save-at-once", daemon=True).start()
 
     def _said(self, update: int) -> dict[str, Any]:
+        if self._writer.saved is not None:  # else the last one could not be written
+            del self._rates[: self._told]
         score = {SCORE: fmean(self._rates)} if self._rates else {}
-        self._rates.clear()
+        self._told = len(self._rates)
         if self._evaluated is not None and self._evaluated[0] == update:
             score[EVALUATED] = self._evaluated[1]
         return {**self._about, **score}

@@ -19,7 +19,7 @@ LEARNER = {
     "likelihood": {*GROUND, "policy", "recipe"},
     "rollout": {*GROUND, "likelihood", "policy", "recipe"},
     "serving": {*GROUND, "likelihood", "policy", "recipe", "rollout"},
-    "supervised": {*GROUND, "xvla"},
+    "supervised": {*GROUND, "recipe", "xvla"},
     "update": {*GROUND, "likelihood", "policy", "recipe", "rollout", "supervised"},
     "training": {*GROUND, "likelihood", "policy", "recipe", "rollout", "update"},
     "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "serving", "training", "update"},

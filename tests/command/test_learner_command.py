@@ -1,15 +1,17 @@
 """What the learner's command decides before anything runs."""
 
+import json
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
+from by_recipe import make_recipe
 from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from toy_run import RECIPE, fresh_state
 
 import bridge.settings.resumed
 from bridge.settings.learner_config import check_seed
-from bridge.settings.resumed import check_place
+from bridge.settings.resumed import changes, check_place
 from pirl_jax import learner
 from pirl_jax.training import checkpoint
 from pirl_jax.training.budget import check_device
@@ -24,9 +26,38 @@ def test_a_resumed_run_whose_groups_have_another_size_goes_on_with_a_whole_one(
     monkeypatch.setattr(checkpoint, "restore", lambda folder, start: restored)
     changed = {"algorithm.rollout.group_size": (before, size)} if size != before else {}
     monkeypatch.setattr(bridge.settings.resumed, "changes", lambda cfg: changed)
-    rollout = SimpleNamespace(group_size=size)
-    cfg = SimpleNamespace(checkpoint_path="run", algorithm=SimpleNamespace(rollout=rollout))
+    cfg = SimpleNamespace(checkpoint_path="run", algorithm=make_recipe(RECIPE, group_size=size))
     assert int(learner.resumed(cfg, fresh_state(RECIPE)).episodes) == begins
+
+
+@pytest.mark.parametrize(("adaptive", "goes_on_with"), [(True, 0.5), (False, RECIPE.optimizer.lr)])
+def test_an_adapted_learning_rate_goes_on_only_where_it_is_still_adapted(monkeypatch, adaptive, goes_on_with):
+    restored = fresh_state(RECIPE).replace(lr=jnp.float32(0.5))
+    monkeypatch.setattr(checkpoint, "restore", lambda folder, start: restored)
+    monkeypatch.setattr(bridge.settings.resumed, "changes", lambda cfg: {})
+    recipe = make_recipe(RECIPE, adaptive_lr=adaptive, target_kl=0.1)
+    cfg = SimpleNamespace(checkpoint_path="run", algorithm=recipe)
+    assert float(learner.resumed(cfg, fresh_state(RECIPE)).lr) == pytest.approx(goes_on_with)
+
+
+def test_a_setting_that_is_new_or_gone_is_a_change(tmp_path):
+    folder = tmp_path / "pretrained_model"
+    folder.mkdir()
+    saved = {
+        "algorithm": {"noise": {"group_scale": {"rot6d": 8.0}}},
+        "env": {"train_init_states": "0:50", "name": "a"},
+        "new_in_lerobot": 1,
+    }
+    (folder / "train_config.json").write_text(json.dumps(saved))
+    now = {"algorithm": {"noise": {"group_scale": {}}}, "env": {"train_init_states": "0:2", "name": "b"}}
+    cfg = SimpleNamespace(checkpoint_path=tmp_path, to_dict=lambda: now)
+    assert changes(cfg) == {
+        "algorithm.noise.group_scale.rot6d": (8.0, "unset"),
+        "env.train_init_states": ("0:50", "0:2"),
+    }
+    (folder / "train_config.json").write_text(json.dumps(now))
+    cfg.to_dict = lambda: saved
+    assert changes(cfg)["algorithm.noise.group_scale.rot6d"] == ("unset", 8.0)
 
 
 def test_counters_since_the_start_are_not_taken_for_those_of_an_update():

@@ -158,6 +158,15 @@ def test_episodes_longer_than_the_learner_takes_are_refused_even_if_only_the_env
         ({"env": {"domain_id": 9}}, "num_domains"),
         ({"env": {"image_keys": {"front": "observation.images.top"}}}, "observation.images.front"),
         ({"env": {"tokenizer_max_length": 3}}, "tokenizer_max_length"),
+        ({"env": {"tokenizer_padding_side": "left"}}, "tokenizer_padding_side=left differs from policy"),
+        (
+            {"env": {"tokenizer_padding": "longest"}},
+            "tokenizer_padding=longest differs from policy.pad_language",
+        ),
+        ({"policy": {"n_action_steps": 0}}, "policy.n_action_steps must be ≥ 1"),
+        ({"algorithm": {"max_actors": -5}}, "algorithm.max_actors must be ≥ 1"),
+        ({"algorithm": {"online_steps": -5}}, "algorithm.online_steps must be ≥ 1"),
+        ({"algorithm": {"optimizer": {"target_kl": 2.0}}}, "target_kl=2.0 is above watchdog.max_kl=1.0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_with_their_name(tmp_path, overrides, message):
@@ -179,6 +188,22 @@ def test_normalisation_the_learner_could_not_follow_is_refused(kind):
     policy.normalization_mapping = policy.normalization_mapping | {kind: NormalizationMode.MEAN_STD}
     with pytest.raises(ValueError, match=kind):
         PiRLConfig().policy_config = policy
+
+
+@pytest.mark.parametrize(
+    ("stats", "words"),
+    [
+        ({"min": [0.0], "max": [1.0]}, "dataset_stats.action.mean"),
+        ({"mean": [0.0, 0.0], "std": [1.0, -1.0]}, "action.std: a finite number above 0"),
+        ({"mean": [0.0, float("nan")], "std": [1.0, 1.0]}, "action.mean: a finite number"),
+        ({"mean": [0.0, 0.0], "std": [1.0]}, "statistics of 1 and 2 channels"),
+    ],
+)
+def test_statistics_by_which_nothing_can_be_un_normalised_are_refused(stats, words):
+    policy = tiny_policy_config()
+    policy.normalization_mapping = policy.normalization_mapping | {"ACTION": NormalizationMode.MEAN_STD}
+    with pytest.raises(ValueError, match=words):
+        PiRLConfig(dataset_stats={"action": stats}).policy_config = policy
 
 
 def test_a_policy_without_features_takes_the_environments(config):

@@ -61,7 +61,6 @@ ALLOWED = {
 NETWORK = {
     "policy.florence_config": "of the network's sizes, read as a dictionary (tests/parity/test_config.py)",
     "policy.num_image_views": "of the network's sizes, read as a dictionary (tests/parity/test_config.py)",
-    "policy.normalization_mapping": "refused by the loader unless it is IDENTITY (tests/datasets)",
     "job_name": "names the default output_dir and the run in W&B (tests/training/test_metrics.py)",
 }
 FEATURES = dict.fromkeys(

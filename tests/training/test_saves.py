@@ -37,6 +37,16 @@ def test_what_failed_is_tried_again_and_the_end_is_saved(writer):
     assert all(about["base"] == "b" for _, about in writer.calls)
 
 
+def test_a_checkpoint_that_failed_takes_no_score_along(writer):
+    saves = Saves(writer, Cadence(2), None, {})
+    saves.after(1, {}, 0.2)
+    saves.after(2, {}, 0.4)
+    writer.saved = None  # it could not be written
+    saves.after(3, {}, 0.6)
+    saves.last()
+    assert [about["score"] for _, about in writer.calls] == pytest.approx([0.3, 0.4])
+
+
 def test_a_run_that_is_not_to_be_saved_is_not(writer):
     writer.to_be_tried_again = True
     saves = Saves(writer, Cadence(1, 1, saves=False), None, {})

@@ -15,7 +15,9 @@ from bridge.weights.announced import (
     check_action_mode,
     check_action_stats,
     check_images,
+    check_policy,
     check_tokenizer,
+    refuse_normalised_actions,
 )
 from bridge.weights.consumers import prepare_for
 from bridge.weights.export import write_processors
@@ -149,6 +151,35 @@ def test_other_statistics_of_actions_are_refused(tmp_path):
     other = {"action": {**STATS["action"], "std": [1.0, 2.0, 3.0, 4.5]}}
     with pytest.raises(ValueError, match=r"algorithm.dataset_stats.action.std is not what"):
         check_action_stats(said, other)
+
+
+def test_another_way_to_normalise_actions_is_refused(tmp_path):
+    mapping = {"VISUAL": NormalizationMode.IDENTITY, "ACTION": NormalizationMode.MEAN_STD}
+    policy, said = exported(tmp_path / "x", normalization_mapping=mapping)
+    check_policy(said, policy)
+    for other in (NormalizationMode.MIN_MAX, NormalizationMode.IDENTITY):
+        policy.normalization_mapping = {"ACTION": other}
+        with pytest.raises(
+            ValueError, match=f"ACTION is {other.value}, but .* un-normalises actions by MEAN_STD"
+        ):
+            check_policy(said, policy)
+    with pytest.raises(ValueError, match=r"un-normalises actions by MEAN_STD: .*lerobot-train"):
+        refuse_normalised_actions(said)
+    refuse_normalised_actions(exported(tmp_path / "y")[1])
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_base_that_normalises_observations_is_refused_unless_it_has_no_numbers_for_it(
+    tmp_path, monkeypatch, normalised
+):
+    if normalised:
+        monkeypatch.setitem(STATS, "observation.state", {"mean": [0.0] * 4, "std": [1.0] * 4})
+    mapping = {"STATE": NormalizationMode.MEAN_STD}
+    policy, said = exported(tmp_path / "x", normalization_mapping=mapping)
+    if not normalised:
+        return check_policy(said, policy)
+    with pytest.raises(ValueError, match=r"policy_preprocessor.json of .* normalises STATE by MEAN_STD"):
+        check_policy(said, policy)
 
 
 def test_statistics_of_actions_that_nobody_uses_are_not_compared(tmp_path):

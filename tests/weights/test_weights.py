@@ -254,6 +254,10 @@ CORRUPTIONS = {
         set_head(torch.ones(48, 16, dtype=torch.float64)),
         f"{HEAD} is float64; weights must be float32",
     ),
+    "float8": (
+        set_head(torch.ones(48, 16).to(torch.float8_e4m3fn)),
+        f"{HEAD} is torch.float8_e4m3fn; weights must be float32",
+    ),
     "quantised": (set_head(torch.ones(48, 16, dtype=torch.int8)), f"{HEAD} is int8; weights must be float32"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
     "broken config": (write("config.json", "{"), "config.json does not describe an X-VLA policy"),

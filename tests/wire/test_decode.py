@@ -141,6 +141,10 @@ BAD = {
     "nan reward": ("nan", lambda t: t[1].update(reward=float("nan"))),
     "nan step reward": ("nan", lambda t: set_penalty(t, 3, 0, 0, 0, 0, -1, 0, 0, float("nan"))),
     "nan executed": ("nan", lambda t: set_penalty(t, float("nan"), 0, 0, 0, 0, -1, 0, 0, 0)),
+    "a reward that float32 cannot hold": (
+        "nan",
+        lambda t: (set_penalty(t, 2, 0, 0, 0, 0, -1, 3.4e38, 3.4e38), t[1].update(reward=6.8e38)),
+    ),
     "huge reward": ("nan", lambda t: t[1].update(reward=10**400)),
     "row changed on its way": ("record", flip_a_bit),
     "short row": ("shape", lambda t: t[1].update(action=t[1]["action"][:, :-1].clone())),
