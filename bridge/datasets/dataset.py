@@ -19,6 +19,7 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from bridge.datasets.opening import open_dataset
 from bridge.wire.tokens import token_ids
 from pirl_jax.supervised.frames import Frames
+from pirl_jax.xvla.config import REAL_ACTION_DIMS
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,12 @@ def load_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:
     if not policy.output_features:
         raise ValueError(
             f"dataset {cfg.dataset.repo_id} has no {ACTION!r} feature; it cannot teach a policy to act."
+        )
+    mode, (numbers,) = policy.action_mode.lower(), dataset.meta.features[ACTION]["shape"]
+    if numbers != (meant := REAL_ACTION_DIMS.get(mode, numbers)):
+        raise ValueError(
+            f"dataset {cfg.dataset.repo_id} has {numbers} numbers in an action, and policy.action_mode="
+            f"{mode} gives a meaning to each of {meant}. Convert the actions, or set policy.action_mode=auto."
         )
     wanted = [OBS_STATE] if policy.use_proprio else []
     missing = [key for key in wanted if key not in dataset.meta.features]

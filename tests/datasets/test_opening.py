@@ -65,6 +65,12 @@ def test_one_whose_recording_was_stopped_is_not_taken_for_whole(config, tmp_path
     assert open_dataset(config).num_frames == 24
 
 
+def test_actions_of_which_the_mode_means_other_numbers_are_refused(config):
+    config.policy.action_mode = "ee6d"
+    with pytest.raises(ValueError, match=r"has \d numbers in an action, .*=ee6d .* of 20"):
+        loader.load_dataset(config)
+
+
 def test_a_damaged_file_is_named_with_its_dataset_in_one_line(config, tmp_path):
     file = next((tmp_path / "data" / "data").rglob("*.parquet"))
     file.write_bytes(file.read_bytes()[:100])
