@@ -12,15 +12,15 @@ demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
 
 test: install
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist worksteal
 
 # Tests that take long and have a quicker sibling in `make test`; and that the benchmarks run and compare equals.
 test-slow: install
-	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 -m slow
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist worksteal -m slow
 
 # Kills, stops and starves real processes, rots their files and fills their disks; about three minutes.
 test-chaos: install
-	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 tests/chaos
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist worksteal tests/chaos
 
 # Compiles the published size for NVIDIA cards, without one: what memory it takes, and by which arithmetic.
 test-aot: install $(GPU_COMPILER)/.installed
@@ -28,7 +28,7 @@ test-aot: install $(GPU_COMPILER)/.installed
 
 # Needs LIBERO's assets (pirl-libero-setup); skips without. The slow ones too.
 test-libero: install
-	$(PY) -m pytest -n 2 -m "slow or not slow" tests/libero
+	$(PY) -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/libero
 
 style: install
 	$(VENV)/bin/ruff check .
