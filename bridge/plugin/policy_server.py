@@ -30,7 +30,7 @@ _PATIENT = frozenset(
 """The server is away, busy, or has failed at something that is not this actor's fault."""
 
 
-class PolicyServer:
+class PolicyServerClient:
     """Asks for chunks, and waits for the server for as long as it takes, whoever is restarted meanwhile.
 
     Asking twice does no harm: an answer follows from the question and the version of the parameters, and what

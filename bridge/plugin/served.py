@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bridge.plugin import seams, transport
 from bridge.plugin.acting import Decision
-from bridge.plugin.policy_server import PolicyServer
+from bridge.plugin.policy_server import PolicyServerClient
 from bridge.plugin.recipe_config import is_served
 from bridge.wire import act
 from bridge.wire.protocol import OBS_DOMAIN_ID
@@ -81,7 +81,7 @@ class ServedActing:
         self.version = 0
         K, model = policy.config.num_denoising_steps, policy.model
         self._latents = (modes.num_latents(noise, K), model.chunk_size, model.dim_action)
-        self._server: PolicyServer | None = None
+        self._server: PolicyServerClient | None = None
         self._assigned: Assignment | None = None
         self._run = self._chunk = 0
 
@@ -106,7 +106,7 @@ class ServedActing:
             noise_free=assigned.evaluates,
         )
         if self._server is None:
-            self._server = PolicyServer(self.channel, self._latents)
+            self._server = PolicyServerClient(self.channel, self._latents)
         answer, chunk = self._server.ask(question, self._observation(batch), tokens)
         self._chunk += 1
         if answer.run == self._run:

@@ -99,7 +99,7 @@ def table(plan: Plan, needs: Needs, budget: Budget, rate: float) -> list[str]:
         f"to work on {at_a_time} of a minibatch of {minibatch}": needs.update,
         "at most": needs.device,
     }
-    lines = [f"device memory: {readable(budget.size)} ({budget.source})", *rows_of(device)]
+    lines = [f"device memory: {readable(budget.size)} ({budget.source})", *lines_of(device)]
     if jax.default_backend() != "cpu":
         lines.append(f"an actor on the same card takes about {readable(needs.actor)} more")
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
@@ -129,7 +129,7 @@ def product_rate() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def rows_of(sizes: Mapping[str, int]) -> list[str]:
+def lines_of(sizes: Mapping[str, int]) -> list[str]:
     """Return a line for each size, by its name."""
     width = max(map(len, sizes))
     return [f"  {name:<{width}}  {readable(size):>10}" for name, size in sizes.items()]

@@ -16,7 +16,7 @@ from pirl_jax.run_folder.layout import CHECKPOINTS
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.training.budget import GIB, allowed, budget_of_host, readable
 from pirl_jax.training.kept import keeps
-from pirl_jax.training.needs import rows_of
+from pirl_jax.training.needs import lines_of
 from pirl_jax.training.parts import capacity_of
 from pirl_jax.training.plan import Plan, size_of
 
@@ -100,14 +100,14 @@ def table(storage: Storage, shared: bool = False) -> list[str]:
         storage: of the run.
         shared: whether host memory was told with the device's.
     """
-    lines = [] if shared else ["host memory", *rows_of(storage.memory)]
+    lines = [] if shared else ["host memory", *lines_of(storage.memory)]
     if storage.mapped:
         lines.append(
             f"observations beyond that lie in files in {tempfile.gettempdir()}: {readable(storage.mapped)}"
         )
     if storage.checkpoints:
         total = {"in all": sum(storage.checkpoints.values())}
-        lines += ["disk, for checkpoints", *rows_of({**storage.checkpoints, **total})]
+        lines += ["disk, for checkpoints", *lines_of({**storage.checkpoints, **total})]
     return lines
 
 

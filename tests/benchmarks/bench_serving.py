@@ -190,7 +190,7 @@ class Clients:
         import grpc
 
         from bridge.plugin import transport
-        from bridge.plugin.policy_server import PolicyServer
+        from bridge.plugin.policy_server import PolicyServerClient
         from bridge.wire import act
         from bridge.wire.act_service import ActService
         from bridge.wire.spec import EpisodeSpec
@@ -216,7 +216,7 @@ class Clients:
             channel: Any = SimpleNamespace(
                 plain=transport.open_channel(f"127.0.0.1:{port}"), stop=self.stop, episodes=episodes
             )
-            self._ask.append((PolicyServer(channel, latents), served.asked(i), f"actor{i}"))
+            self._ask.append((PolicyServerClient(channel, latents), served.asked(i), f"actor{i}"))
         self.totals = self._batcher.totals
 
     def round(self, chunks: int) -> None:
