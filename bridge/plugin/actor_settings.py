@@ -96,6 +96,8 @@ class ActorSettings:
                 f"{n_action_steps * max_chunks} steps: algorithm.rollout.max_chunks={max_chunks} chunks of "
                 f"policy.n_action_steps={n_action_steps}, which is what the learner takes."
             )
+        if steps < 1:
+            raise ValueError(f"env.{self.length_field} must be ≥ 1; got {steps}.")
         chunks = math.ceil(steps / n_action_steps)
         if chunks > max_chunks:
             raise ValueError(

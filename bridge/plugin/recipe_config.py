@@ -91,6 +91,11 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
         refuse_idle(self)
         super().__post_init__()
         learner = self.actor_learner_config
+        if not 0 < learner.queue_get_timeout < math.inf:
+            raise ValueError(
+                "algorithm.actor_learner_config.queue_get_timeout must be a number of seconds above 0; got "
+                f"{learner.queue_get_timeout}."
+            )
         check_address("algorithm.actor_learner_config.learner_", learner.learner_host, learner.learner_port)
 
     @classmethod

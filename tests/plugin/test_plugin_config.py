@@ -163,6 +163,8 @@ def test_episodes_longer_than_the_learner_takes_are_refused_even_if_only_the_env
             {"env": {"tokenizer_padding": "longest"}},
             "tokenizer_padding=longest differs from policy.pad_language",
         ),
+        ({"env": {"max_episode_steps": -7}}, "env.max_episode_steps must be ≥ 1"),
+        ({"algorithm": {"actor_learner_config": {"queue_get_timeout": -1.0}}}, "queue_get_timeout must be a"),
         ({"policy": {"n_action_steps": 0}}, "policy.n_action_steps must be ≥ 1"),
         ({"algorithm": {"max_actors": -5}}, "algorithm.max_actors must be ≥ 1"),
         ({"algorithm": {"online_steps": -5}}, "algorithm.online_steps must be ≥ 1"),
