@@ -61,7 +61,7 @@ def test_an_export_that_resizes_to_what_its_run_shows_agrees_with_a_base_that_do
         ({"env": {"instruction": "push the red block to the left"}}, "env.instruction"),
         ({"env": {"max_episode_steps": 21}}, "env.max_episode_steps"),
         ({"env": {"domain_id": 1}}, "env.domain_id"),
-        ({"env": {"tokenizer_padding_side": "left"}}, "env.tokenizer_padding_side"),
+        ({"policy": {"tokenizer_padding_side": "left"}}, "env.tokenizer_padding_side"),
     ],
 )
 def test_what_changes_how_an_actor_acts_is_in_the_table(table, overrides, name):
