@@ -30,6 +30,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of tensors done and their total."""
 
 _DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
+_MUST_BE = "weights must be float32, bfloat16 or float16."
 _NAMED_IN_ERROR = 5
 _REMEDY = "The weights and config.json must come from the same policy."
 
@@ -271,9 +272,7 @@ def _readable(name: str, tensor: Any) -> np.ndarray:
     try:
         return to_numpy(tensor)
     except TypeError as error:  # a dtype that NumPy has not, as quantised weights have
-        raise WeightsError(
-            f"{name} is {tensor.dtype}; weights must be float32, bfloat16 or float16."
-        ) from error
+        raise WeightsError(f"{name} is {tensor.dtype}; {_MUST_BE}") from error
 
 
 def _check_tensor(name: str, array: Any, shape: tuple[int, ...]) -> None:
@@ -282,7 +281,7 @@ def _check_tensor(name: str, array: Any, shape: tuple[int, ...]) -> None:
             f"{name} has shape {list(array.shape)}; config.json asks for {list(shape)}. {_REMEDY}"
         )
     if array.dtype not in _DTYPES:
-        raise WeightsError(f"{name} is {array.dtype}; weights must be float32, bfloat16 or float16.")
+        raise WeightsError(f"{name} is {array.dtype}; {_MUST_BE}")
     finite = np.isfinite(np.asarray(array))
     if not finite.all():
         bad = finite.size - int(np.count_nonzero(finite))

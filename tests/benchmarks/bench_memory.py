@@ -54,9 +54,8 @@ def write_run(folder: Path, part: float, staleness: int, steps: int) -> Path:
         "noise": {"level": 0.01},
         "rollout": {"episodes_per_update": EPISODES, "max_chunks": CHUNKS, "max_staleness": staleness},
         "push": {"dtype": "bfloat16"},
-        "watchdog": {
-            "max_kl": 1000.0
-        },  # rounding a random policy to bfloat16 alone is above 1 at so little noise
+        # Rounding a random policy to bfloat16 alone is above 1 at so little noise.
+        "watchdog": {"max_kl": 1000.0},
     }
     for name, values in algorithm.items():
         config["algorithm"].setdefault(name, {}).update(values)
