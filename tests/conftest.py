@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 
 import pytest
@@ -53,3 +54,12 @@ def signals_stay_as_they_were():
     for number, handler in before.items():
         signal.signal(number, handler)
     signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """Of a file's compiled programs the next file needs few, and finds them on disk. A worker that kept all
+    would hold gigabytes in the end."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()

@@ -17,7 +17,6 @@ from multiprocessing.pool import Pool
 from typing import Any
 
 import numpy as np
-from lerobot.envs.configs import LiberoEnv
 
 from bridge.libero.experts.choice import Choice
 from bridge.libero.schedule import Schedule
@@ -126,6 +125,8 @@ def environment(task: TaskId, image_size: int) -> Any:
     """Return this process's environment of a task; it is kept for the next episode of the same task."""
     quiet()
     # Slow to import, and in the workers only.
+    from lerobot.envs.configs import LiberoEnv
+
     from bridge.libero.tasks import LiberoTasks, make_env
 
     config = LiberoEnv(

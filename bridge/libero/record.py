@@ -8,154 +8,27 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
-from lerobot.datasets import LeRobotDataset
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
-
-from bridge.datasets.tokenizer import build_tokenizer
-from bridge.libero.demonstrate import ACTION_DIM, CAMERAS, Attempt, Demonstration, demonstrated, quiet
-from bridge.libero.experts.choice import Choice
+from bridge.libero.demonstrate import quiet
 from bridge.libero.experts.command_line import add_options, read_options
-from bridge.libero.progress import Progress
-from bridge.libero.suites import INIT_STATES, SUITES, TaskId, select_tasks
-from bridge.processes import pool
-from pirl_jax.ending import end_on_signal, first_is_noted, in_one_line
+from bridge.libero.suites import SUITES, select_tasks
+from pirl_jax.ending import end_on_signal, in_one_line
 from pirl_jax.files import write_json
 
-logger = logging.getLogger("record")
-
-STATE_DIM = 20
 RECORDED = "recorded.json"
 """How it was recorded, and how many attempts each task took."""
-FPS = 20
-"""LIBERO's control frequency."""
 _FORESEEN = (ValueError, RuntimeError)
 
 
-def record(
-    root: Path,
-    tasks: list[TaskId],
-    episodes: int,
-    expert: Choice,
-    *,
-    states: range = range(INIT_STATES),
-    image_size: int = 128,
-    seed: int = 0,
-    processes: int = 2,
-    repo_id: str = "pirl/libero",
-) -> dict[str, int]:
-    """Write ``episodes`` successful demonstrations of each task to a LeRobotDataset.
-
-    Initial states are taken in order, again and again with other noise. What was stopped goes on where it
-    was, if it is asked for the same.
-
-    Returns:
-        Label of each task → how many attempts it took.
-
-    Raises:
-        ValueError: ``root`` exists and cannot be gone on with, or there is no expert of a task.
-        RuntimeError: The expert fails more often than it succeeds, or raises something.
-    """
-    from bridge.libero.tasks import instruction
-
-    expert.check(tasks)
-    asked = {
-        "tasks": [task.label for task in tasks],
-        **{"episodes": episodes, "expert": repr(expert), "states": [states.start, states.stop]},
-        **{"image_size": image_size, "seed": seed},
-    }
-    datasets.disable_progress_bars()
-    progress = Progress.of(root, asked)
-    if progress.episodes:
-        dataset = LeRobotDataset.resume(repo_id, root=root, image_writer_threads=2)
-        logger.info("going on after %d episodes", progress.episodes)
-    else:
-        dataset = LeRobotDataset.create(
-            repo_id,
-            fps=FPS,
-            features=_features(image_size),
-            root=root,
-            use_videos=False,
-            image_writer_threads=2,
-        )
-    try:
-        with pool(processes) as workers:
-            for place, task in enumerate(tasks, 1):
-                logger.info("task %d of %d, %s: %d processes play", place, len(tasks), task.label, processes)
-                seeds = range(seed, seed + 2 * episodes)
-                attempts = (
-                    Attempt(task, states[index % len(states)], seeds[index], expert, image_size)
-                    for index in range(progress.attempts.get(task.label, 0), 2 * episodes)
-                )
-                played = demonstrated(workers, attempts, 2 * processes)
-                _record_task(dataset, task.label, instruction(task), played, episodes, progress)
-                if (saved := progress.saved.get(task.label, 0)) < episodes:
-                    raise RuntimeError(
-                        f"{expert} succeeded in {saved} of {2 * episodes} episodes of {task.label}, and half "
-                        "of them must. Lower --noise or --aim_offset_mm."
-                    )
-    finally:
-        dataset.finalize()
-        progress.pause()
-    progress.over()
-    return progress.attempts
-
-
-def _record_task(
-    dataset: LeRobotDataset,
-    label: str,
-    words: str,
-    played: Iterator[Demonstration],
-    episodes: int,
-    progress: Progress,
-) -> None:
-    """Write successes to the dataset until the task has its episodes; a signal leaves whole ones."""
-    started = time.monotonic()
-    while progress.saved.get(label, 0) < episodes and (demonstration := next(played, None)) is not None:
-        with first_is_noted() as told:
-            if demonstration.success:
-                _save(dataset, demonstration, words)
-            progress.note(label, demonstration.success)
-        if told:
-            signal.raise_signal(told[0])
-        logger.info(
-            "%s: %d of %d, attempt %d, %.0f s",
-            *(label, progress.saved[label], episodes, progress.attempts[label]),
-            time.monotonic() - started,
-        )
-
-
-def _features(image_size: int) -> dict[str, dict]:
-    image = {
-        "dtype": "image",
-        "shape": (image_size, image_size, 3),
-        "names": ["height", "width", "channels"],
-    }
-    vector = {"dtype": "float32", "names": None}
-    return {
-        **{f"{OBS_IMAGES}.{name}": image for name in CAMERAS.values()},
-        OBS_STATE: {**vector, "shape": (STATE_DIM,)},
-        ACTION: {**vector, "shape": (ACTION_DIM,)},
-    }
-
-
-def _save(dataset: LeRobotDataset, demonstration: Demonstration, instruction: str) -> None:
-    for step, (state, action) in enumerate(zip(demonstration.states, demonstration.actions, strict=True)):
-        frames = {f"{OBS_IMAGES}.{name}": images[step] for name, images in demonstration.images.items()}
-        dataset.add_frame({**frames, OBS_STATE: state, ACTION: action, "task": instruction})
-    dataset.save_episode()
-
-
 def _record(options: argparse.Namespace) -> None:
+    asked = read_options(options)
+    # Slow to import, and not needed to refuse.
+    from bridge.datasets.tokenizer import build_tokenizer
+    from bridge.libero.recording import record
     from bridge.libero.tasks import instruction
 
-    asked = read_options(options)
     words = map(instruction, select_tasks(",".join(SUITES), None))
     build_tokenizer(options.output_dir / "tokenizer", words)
     attempted = record(

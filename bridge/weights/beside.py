@@ -11,10 +11,10 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from bridge.plugin.tokenizer import TOKENIZER, is_path
+from bridge.weights.formats import CONFIG
 from pirl_jax.files import read_json, write_json
 from pirl_jax.run_folder.layout import MODEL
 
-CONFIG = "config.json"
 PREPROCESSOR = "policy_preprocessor.json"
 
 logger = logging.getLogger(__name__)

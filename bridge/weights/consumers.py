@@ -8,7 +8,7 @@ the name of a file for which, and becomes the other's by ``pirl-convert --for=tr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lerobot.configs import NormalizationMode
 from lerobot.policies.xvla.processor_xvla import (
@@ -19,11 +19,8 @@ from lerobot.policies.xvla.processor_xvla import (
 from lerobot.processor import ProcessorStep
 
 from bridge.weights.beside import CONFIG, PREPROCESSOR, change_config
-from bridge.weights.state_dict import WeightsError
+from bridge.weights.formats import CONSUMERS, Consumer, WeightsError
 from pirl_jax.files import read_json, write_json
-
-Consumer = Literal["train", "eval"]
-CONSUMERS: tuple[Consumer, ...] = ("train", "eval")
 
 _TO_FLOAT, _IMAGENET = "xvla_image_to_float", "xvla_imagenet_normalize"
 _DOMAIN, _NORMALIZER = "xvla_add_domain_id", "normalizer_processor"

@@ -17,23 +17,21 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from bridge.plugin.command_line import not_on_hub
 from bridge.weights.beside import CONFIG, carry_along
-from bridge.weights.consumers import Consumer, prepare_for
+from bridge.weights.consumers import prepare_for
+from bridge.weights.formats import Consumer, WeightsError, check_destination, local_folder
 from bridge.weights.state_dict import (
     Progress,
     SafetensorsFile,
     Tree,
-    WeightsError,
     check_params,
     params_from_state,
     write_safetensors,
 )
-from pirl_jax.run_folder.layout import MODEL, PRETRAINED_MODEL, TRAINING_STATE
+from pirl_jax.run_folder.layout import MODEL, TRAINING_STATE
 from pirl_jax.trees import store
 from pirl_jax.xvla.config import XVLAConfig
 
 PARAMS = "params"
-
-FORMATS = ("orbax", "lerobot")
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]
 _HUB_IGNORED = ["checkpoints/*", "training_state/*"]
@@ -108,17 +106,8 @@ def resolve(source: Path | str, revision: str | None = None) -> Path:
     Raises:
         WeightsError: There is neither such a folder nor such a model within reach.
     """
-    folder = Path(source)
-    if (folder / PRETRAINED_MODEL).is_dir():
-        folder = folder / PRETRAINED_MODEL
-    if folder.is_dir():
+    if (folder := local_folder(source)) is not None:
         return folder
-    if folder.exists():
-        raise WeightsError(f"{source} is a file; give the checkpoint's folder.")
-    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-        raise WeightsError(
-            f"there is no folder {source}; give a checkpoint's folder or a hub id such as org/name."
-        )
     try:
         if reason := not_on_hub(str(source), revision):
             raise OSError(reason)
@@ -189,21 +178,3 @@ def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             os.replace(displaced, out)
         raise
     shutil.rmtree(displaced, ignore_errors=True)
-
-
-def check_destination(out: Path, overwrite: bool) -> None:
-    """Refuse to write over something.
-
-    Raises:
-        WeightsError: ``out`` exists and may not be replaced, or is not a checkpoint.
-    """
-    if not out.exists():
-        return
-    if not overwrite:
-        raise WeightsError(
-            f"{out} already exists. Pass --overwrite to replace it, or choose another destination."
-        )
-    if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists()):
-        raise WeightsError(
-            f"{out} is not a checkpoint, so --overwrite does not replace it. Choose another destination."
-        )

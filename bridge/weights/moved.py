@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.plugin.tokenizer import TOKENIZER, is_path
 from bridge.weights.beside import CONFIG, PREPROCESSOR, repoint_tokenizer, tokenizer_name
-from bridge.weights.state_dict import WeightsError
+from bridge.weights.formats import WeightsError
 from pirl_jax.run_folder.layout import CHECKPOINTS, PRETRAINED_MODEL, steps
 from pirl_jax.run_folder.manifest import MANIFEST, rewriting
 

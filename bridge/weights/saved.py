@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bridge.weights.folder import load_params
-from bridge.weights.state_dict import Progress, Tree, WeightsError
+from bridge.weights.formats import WeightsError
+from bridge.weights.state_dict import Progress, Tree
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.run_folder.layout import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
 from pirl_jax.trees import leaves, merge, nest, store

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bridge.weights import keymap
+from bridge.weights.formats import WeightsError
 from pirl_jax import trees
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.trees import leaves, nest
@@ -33,10 +34,6 @@ _DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float
 _MUST_BE = "weights must be float32, bfloat16 or float16."
 _NAMED_IN_ERROR = 5
 _REMEDY = "The weights and config.json must come from the same policy."
-
-
-class WeightsError(ValueError):
-    """A checkpoint that cannot be converted; the message names the file or tensor and the remedy."""
 
 
 class SafetensorsFile(Mapping[str, np.ndarray]):

@@ -8,7 +8,6 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from quick import quick
 from test_assignment import actor
 from test_learner import flatten, free_port, start, wait_for, write_config
 
@@ -89,7 +88,8 @@ def test_training_is_the_same_bit_for_bit_and_what_is_evaluated_is_held_out(tmp_
     assert {seed: count for seed, count in played.items() if seed < TRAINING_SEEDS} == dict.fromkeys(SEEDS, 3)
 
 
-@pytest.mark.parametrize("inference", quick(["local", "served"], "served"))
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["local", "served"])
 def test_with_updates_ahead_an_evaluation_is_still_of_one_version(tmp_path, inference):
     """Whoever acts; and its picture, its place on the console and its score of the checkpoint are there."""
     served = {"inference": "served", "serve": {"max_batch": 2}} if inference == "served" else {}

@@ -15,7 +15,7 @@ from lerobot.policies.xvla import XVLAPolicy
 from tiny import write_dataset
 
 from bridge.evaluate.settings import Checkpoint
-from bridge.weights.convert import main
+from bridge.weights.command import main
 
 pytestmark = pytest.mark.e2e
 

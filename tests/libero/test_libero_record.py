@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,13 +13,22 @@ from lerobot.datasets import LeRobotDataset
 
 from bridge import plugin
 from bridge.libero import record as command
+from bridge.libero import recording
 from bridge.libero.demonstrate import Attempt, demonstrate, environment
 from bridge.libero.experts.choice import Choice
-from bridge.libero.record import record
+from bridge.libero.recording import record
+from bridge.processes import pool
 
 
 def attempt(suite="libero_object", state=3, size=64, **expert):
     return Attempt(task(suite), state, state, Choice(**expert), size)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Processes that play: what they import takes longer than what they play here."""
+    with pool(1) as workers:
+        yield workers
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +81,8 @@ def test_a_failed_episode_is_not_drawn(demonstration):
     assert failed.cpu_seconds < 2 * demonstration.cpu_seconds
 
 
-def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_path, monkeypatch):
+def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(recording, "pool", lambda _: nullcontext(workers))
     with pytest.raises(ValueError, match="already exists"):
         record(tmp_path, [task("libero_object")], 1, Choice())
     with pytest.raises(ValueError, match="no expert of libero_goal_0"):
@@ -82,14 +93,14 @@ def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_pa
         settings = {"states": range(7, 8), "image_size": 64, "processes": 1, "seed": seed}
         return record(folder, [task("libero_object")], 2, Choice(noise=0.0), **settings)
 
-    save = command._save
+    save = recording._save
 
     def save_and_be_stopped(*args):
         signal.raise_signal(signal.SIGINT)
         save(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "_save", save_and_be_stopped)
+        patched.setattr(recording, "_save", save_and_be_stopped)
         with pytest.raises(KeyboardInterrupt):
             run()
     with pytest.raises(ValueError, match="begun with another seed: 0, not 1"):
@@ -130,7 +141,7 @@ def test_what_cannot_be_recorded_is_refused_in_a_line(tmp_path, monkeypatch, opt
 
 
 def test_the_command_says_how_it_was_recorded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "record", lambda *_, **settings: {"libero_object_0": 3} | _keep(settings))
+    monkeypatch.setattr(recording, "record", lambda *_, **settings: {"libero_object_0": 3} | _keep(settings))
     options = ["--tasks=0", "--episodes=2", "--init_states=20:50", "--noise=0.1", "--aim_offset_mm=15,0"]
     monkeypatch.setattr(sys, "argv", ["record", *options, f"--output_dir={tmp_path}"])
     command.main()

@@ -47,6 +47,7 @@ def assets():
     return installation.find_assets()
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_libero_that_lerobot_alone_can_use(assets, home):
     done = run("-m", "bridge.libero.setup", f"--assets={assets}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -78,6 +78,7 @@ def test_the_warm_start_obeys_it_too(config, parsed, tmp_path):
     assert parsed(path, "--policy.dtype=bfloat16", command=sft).policy.dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_launch_reads_it_as_the_learner_does(config):
     command = [sys.executable, "-m", "bridge.launch.facts", f"--config_path={config()}"]
     done = subprocess.run([*command, "--policy.dtype=bfloat16"], capture_output=True, text=True)

@@ -12,8 +12,9 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from tiny import build_tokenizer, tiny_policy_config
 
+from bridge.weights.command import main
 from bridge.weights.consumers import consumer_of, prepare_for
-from bridge.weights.convert import convert, main
+from bridge.weights.convert import convert
 
 PREPROCESSOR = "policy_preprocessor.json"
 

@@ -13,7 +13,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from tiny import build_tokenizer, tiny_policy_config, write_dataset
 
-from bridge.weights.convert import main
+from bridge.weights.command import main
 from bridge.weights.export import export_pretrained
 from bridge.weights.folder import load_params
 

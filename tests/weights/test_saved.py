@@ -9,7 +9,7 @@ import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from tiny import tiny_policy_config
 
-from bridge.weights.convert import main
+from bridge.weights.command import main
 from bridge.weights.folder import WeightsError, load_params
 from bridge.weights.saved import about, base_of, saved_params
 from pirl_jax.run_folder import manifest

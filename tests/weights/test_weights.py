@@ -22,7 +22,7 @@ from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
 from safetensors.torch import load_file, save_file
 from tiny import florence_config, tiny_policy_config
 
-from bridge.weights import convert, keymap, state_dict
+from bridge.weights import command, convert, keymap, state_dict
 from bridge.weights import folder as folders
 from bridge.weights.export import policy_config
 from pirl_jax.trees import store
@@ -55,7 +55,7 @@ def lerobot_folder(tmp_path_factory) -> Path:
 
 
 def run(*arguments, capsys) -> tuple[int, str, str]:
-    status = convert.main([str(argument) for argument in arguments])
+    status = command.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -456,15 +456,30 @@ def test_conversion_needs_one_extra_copy_of_the_largest_tensor_at_most(tmp_path)
     assert files(tmp_path / "back") == files(tmp_path / "lerobot")
 
 
-def test_the_command_ends_with_status_one_and_no_traceback(tmp_path):
-    command = Path(sys.executable).with_name("pirl-convert")
-    result = subprocess.run(
-        [command, tmp_path / "absent", tmp_path / "out"],
+AT_A_GLANCE = """
+import sys
+for name in ("torch", "jax", "lerobot", "transformers"):
+    sys.modules[name] = None
+from bridge.weights.command import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"), [(["absent", "out"], "there is no folder absent"), ([".", "."], "already exists")]
+)
+def test_what_can_be_refused_at_a_glance_is_refused_before_anything_heavy_is_imported(
+    tmp_path, arguments, line
+):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", AT_A_GLANCE, *arguments],
+        cwd=tmp_path,
+        env=environment,
         capture_output=True,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    assert "there is no folder" in result.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("pirl-convert: error: ")
+    assert line in done.stderr
