@@ -12,6 +12,7 @@ from pirl_jax.recipe.launch import LaunchConfig
 from pirl_jax.recipe.noise import NoiseConfig
 from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
+from pirl_jax.recipe.mesh import MeshConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
@@ -26,6 +27,7 @@ __all__ = [
     "NoiseConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "MeshConfig",
     "PushConfig",
     "Recipe",
     "RolloutConfig",
