@@ -60,17 +60,19 @@ def in_words(state: State, standing: Standing | None, done: int, now: float) -> 
             f"No learner has been heard of for {duration(now - standing.time)}. When it was, "
             f"update {standing.status.update + 1} {words}."
         )
-    return f"No update yet: {words}." if not done else f"Update {standing.status.update + 1} {words}."
+    if done:
+        return f"Update {standing.status.update + 1} {words}."
+    return f"No update yet: {words.removeprefix('waits: ')}."
 
 
 def actors(standing: Standing | None, now: float) -> list[dict[str, Any]]:
     """Return a row an actor: how far it is behind, how fast it plays, when it was heard of.
 
-    Episodes a minute are since the learner began to listen.
+    Episodes a minute are since the learner began to listen, and none in the first.
     """
     if standing is None:
         return []
-    status, minutes = standing.status, max(1e-9, (standing.time - standing.began) / 60)
+    status, minutes = standing.status, (standing.time - standing.began) / 60
     silent = max(0.0, now - standing.time) if now - standing.time >= _SILENT_S else 0.0
     rows = []
     for actor in sorted(status.actors, key=lambda actor: (len(actor.name), actor.name)):
@@ -80,7 +82,7 @@ def actors(standing: Standing | None, now: float) -> list[dict[str, Any]]:
                 "name": actor.name,
                 "behind": lag,
                 "episodes": actor.episodes,
-                "per_minute": round(actor.episodes / minutes, 2),
+                "per_minute": round(actor.episodes / minutes, 2) if minutes >= 1 else None,
                 "seen_s": round(actor.silent_ms / 1000 + silent, 1),
             }
         )

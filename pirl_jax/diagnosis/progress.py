@@ -66,7 +66,7 @@ def _step_size(last: Last, target_kl: float | None) -> list[Finding]:
     if target_kl is None:
         advice = "Set algorithm.optimizer.target_kl, e.g. to 0.1, or lower optimizer.lr."
         return [Finding(name, f"{value}, without a target_kl", kl <= 0.5, advice)]
-    ended = f"; target_kl={target_kl:g} ended {stopped:.0%} of the last {len(values)} updates"
+    ended = f"; target_kl={target_kl:g} ended {100 * stopped:.0f} % of the last {len(values)} updates"
     ended += f", after {fmean(steps):.1f} steps in the mean" if steps and stopped else ""
     short = stopped > 0.8 and bool(steps) and fmean(steps) < 2
     return [
@@ -104,7 +104,7 @@ def _time(last: Last) -> list[Finding]:
     if sum(turn) <= 0 or not last(names[0], LOOKED_AT):
         return []
     share = wait / sum(turn)
-    value = f"{share:.0%} of the last updates' time was waiting for episodes"
+    value = f"{100 * share:.0f} % of the last updates' time was waiting for episodes"
     if share > _WAITS:
         advice = (
             "Start more actors (--actors), if the machine has cores for them; rollout.max_staleness=1 or 2 "
@@ -130,7 +130,7 @@ def _dropped(last: Last) -> list[Finding]:
     return [
         Finding(
             "episodes that teach nothing",
-            f"{share:.0%} of what was played for the last updates was dropped ({reason})",
+            f"{100 * share:.0f} % of what was played for the last updates was dropped ({reason})",
             share <= _MOST_DROPPED,
             entry.remedy if entry else "",
         )

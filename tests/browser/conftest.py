@@ -114,9 +114,24 @@ class Page:
         image = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
         PICTURES.mkdir(parents=True, exist_ok=True)
         path = PICTURES / f"{name}.png"
-        image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+        _of_few_colours(image).save(path, optimize=True)
         assert path.stat().st_size <= LARGEST, f"{path} has {path.stat().st_size} bytes"
         return path
+
+
+def _of_few_colours(image: Image.Image, most: int = 56, apart: int = 12) -> Image.Image:
+    """Return the picture in the colours that it has most of, no two of which are nearly the same."""
+    counted = image.getcolors(1 << 24) or []
+    chosen: list[tuple[int, ...]] = []
+    for _, colour in sorted(counted, reverse=True):
+        assert isinstance(colour, tuple)
+        if all(max(abs(a - b) for a, b in zip(colour, other)) >= apart for other in chosen):
+            chosen.append(colour)
+        if len(chosen) == most:
+            break
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in chosen for value in colour])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 @pytest.fixture

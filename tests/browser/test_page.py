@@ -60,7 +60,7 @@ def test_everything_is_shown_and_fits(run, page, width, dark):
         page.open(address, width, dark)
         page.wait_for_rows(141)
         page.wait(lambda: page.run("document.querySelectorAll('video').length") == 2)
-        page.wait(lambda: page.run("[...document.querySelectorAll('video')].every((v) => v.readyState >= 2)"))
+        page.wait(lambda: page.run("[...document.querySelectorAll('video')].every((v) => v.readyState >= 4)"))
         assert page.text("#state") == "running"
         assert (
             page.text("#words") == "Update 142 waits: 37 of 64 episodes are there, 8 actors, 8 being played."
@@ -83,16 +83,19 @@ def test_everything_is_shown_and_fits(run, page, width, dark):
         assert page.errors() == []
         shade = page.run("getComputedStyle(document.body).backgroundColor")
         assert shade == ("rgb(19, 20, 22)" if dark else "rgb(246, 246, 244)")
-        picture = page.picture(f"{'narrow' if width < 900 else 'wide'}_{'dark' if dark else 'light'}")
+        name, height = ("wide", None) if width > 900 else ("narrow", 1650)
+        picture = page.picture(f"{name}_{'dark' if dark else 'light'}", height)
         assert Image.open(picture).width == width
 
 
 def test_before_the_first_update_the_page_says_what_it_waits_for(tmp_path, page):
-    say(tmp_path, status(0, arrived=37))
-    with watched(tmp_path) as address:
+    folder = tmp_path / "libero_object"
+    folder.mkdir()
+    say(folder, status(0, arrived=37))
+    with watched(folder) as address:
         page.open(address)
         page.wait(lambda: page.text("#state") == "running")
-        words = "No update yet: waits: 37 of 64 episodes are there, 6 actors, 6 being played."
+        words = "No update yet: 37 of 64 episodes are there, 6 actors, 6 being played."
         assert page.text("#words") == page.text("#success-empty") == words
         assert "None is saved yet" in page.text("#checkpoints")
         assert "No configuration yet" in page.text("#config")
@@ -135,14 +138,16 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path, page)
 
 
 def test_a_hundred_thousand_updates_are_shown_and_followed(tmp_path, page):
-    write_long(tmp_path, 100_000)
-    with watched(tmp_path) as address:
+    folder = tmp_path / "libero_object"
+    folder.mkdir()
+    write_long(folder, 100_000)
+    with watched(folder) as address:
         page.open(address)
         page.wait_for_rows(100_000, 300)
         assert 400 <= page.run("points.x.step.length") <= 800
         assert drawn(page, "chart-approx_kl") > 5000
         assert "A point stands for 128 updates" in page.text("#foot")
-        with (tmp_path / "metrics.jsonl").open("a") as file:
+        with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"step": 100001, "time": 2e9, "train/success_rate": 1.0, "train/episodes": 64}\n')
         page.wait_for_rows(100_001)
         size = page.run(
@@ -155,6 +160,7 @@ def test_a_hundred_thousand_updates_are_shown_and_followed(tmp_path, page):
 
 
 def test_a_chart_explains_itself(run, page):
+    say(run, status(141, actors=8))
     with watched(run) as address:
         page.open(address)
         page.wait_for_rows(141)

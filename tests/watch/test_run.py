@@ -71,8 +71,9 @@ def test_a_run_is_told_as_it_stands(tmp_path):
     say(tmp_path, status(0, arrived=37))
     now = Run(tmp_path).news()["now"]
     assert now["state"] == "running"
-    assert now["words"] == "No update yet: waits: 37 of 64 episodes are there, 6 actors, 6 being played."
+    assert now["words"] == "No update yet: 37 of 64 episodes are there, 6 actors, 6 being played."
     assert [actor["behind"] for actor in now["actors"]] == [1, 0, 0, 1, 0, 0]
+    assert [actor["per_minute"] for actor in now["actors"]] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
     write_rows(tmp_path, 40)
     write_config(tmp_path)
     write_checkpoint(tmp_path, 40, 0.5)

@@ -26,7 +26,7 @@ function axis(label, format) {
   return {
     stroke: colour("quiet"), font, labelFont: font, label, labelSize: label ? 18 : 0, labelGap: 0,
     grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, gap: 6,
-    values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))),
+    values: (_, ticks, __, ___, step) => ticks.map((tick) => (tick === null ? "" : format(tick, step))),
   };
 }
 
@@ -38,12 +38,21 @@ function padded(low, high, least) {
   return [least === undefined ? low - room : Math.max(least, low - room), high + room];
 }
 
-const brief = (value) => (Math.abs(value) >= 10000 ? `${value / 1000}k` : plain(value));
+function brief(value) {
+  if (Math.abs(value) < 10000) return plain(value);
+  return Math.abs(value) < 1e6 ? `${plain(value / 1000)}k` : `${plain(value / 1e6)}M`;
+}
+
+// What stands at an axis: as many digits as tell its ticks apart.
+function tickText(value, step) {
+  const digits = (String(Number(step.toPrecision(3))).split(".")[1] || "").length;
+  return step < 1 && step >= 1e-5 && Math.abs(value) >= step ? value.toFixed(digits) : plain(value);
+}
 
 function options(host, xLabel, scale, yAxis, series, bands, onCursor, hooks = {}) {
   return {
     width: Math.max(200, host.clientWidth), height: host.dataset.height ? Number(host.dataset.height) : 170,
-    legend: { show: false }, padding: [8, 8, 0, 0],
+    legend: { show: false }, padding: [8, 18, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false } },
     scales: { x: { time: false }, y: scale },
     axes: [{ ...axis(xLabel, brief), size: 26, space: 70 }, { ...yAxis, size: 54 }],
@@ -127,7 +136,7 @@ function metricCard(chart, points, config) {
   const few = steps.length < 40;
   const hidden = { stroke: "transparent", points: { show: false } };
   const target = chart.target ? config?.[chart.target] : chart.level;
-  const y = axis("", chart.percent ? percent : plain);
+  const y = axis("", chart.percent ? (value) => percent(value) : chart.log ? plain : tickText);
   draw(chart.metric, host, options(host, "update",
     log ? { distr: 3 } : { range: (u, low, high) => {
       const top = there(target) && high !== null && chart.target ? Math.max(high, target) : high;
@@ -162,7 +171,7 @@ function successCard(points, evaluations) {
   const dot = (name) => ({ points: { show: true, size: 7, fill: colour(name), stroke: colour("card") } });
   host.setAttribute("aria-label", `Success, now ${percent(latest(rate))} exploring, ${percent(latest(measured[1]))} noise-free`);
   draw("success", host, options(host, "episodes",
-    { range: [0, 1.02] }, { ...axis("", percent), splits: () => [0, 0.25, 0.5, 0.75, 1] },
+    { range: [0, 1.02] }, { ...axis("", (value) => percent(value)), splits: () => [0, 0.25, 0.5, 0.75, 1] },
     [line("blue", raw.length < 3 ? dot("blue") : {}), hidden, hidden,
       { stroke: faint("blue", 45), width: 1, spanGaps: true, points: { show: false } },
       line("green", dot("green")), hidden, hidden],

@@ -93,7 +93,7 @@ function showActors(now) {
         : "No actor has been written down: a learner does so in status.json while it runs.")];
     }
     const rows = now.actors.map((actor) => [actor.name, there(actor.behind) ? plain(actor.behind) : "–",
-      plain(actor.episodes), plain(actor.per_minute), `${seconds(actor.seen_s)} ago`]);
+      plain(actor.episodes), there(actor.per_minute) ? plain(actor.per_minute) : "–", `${seconds(actor.seen_s)} ago`]);
     const columns = ["actor", "versions behind", "episodes", "a minute", "last seen"];
     return [title, table(columns.map((name, i) => ({ title: name, kind: i ? "n" : "" })), rows)];
   });
@@ -134,7 +134,7 @@ function showFiles(about) {
     if (!checkpoints.length) return [head("Checkpoints"), el("p", { class: "empty" }, "None is saved yet.")];
     const rows = checkpoints.map((one) => [
       el("span", {}, plain(one.step), ...one.names.map((name) => el("span", { class: "tag" }, name))),
-      percent(one.score), percent(one.evaluated), one.complete ? "complete" : "what changed", copyButton(`${about.path}/${one.path}`)]);
+      percent(one.score), percent(one.evaluated), one.complete ? "complete" : "trained part", copyButton(`${about.path}/${one.path}`)]);
     return [head("Checkpoints"), table([{ title: "update" }, { title: "exploring", kind: "n" }, { title: "noise-free", kind: "n" },
       { title: "weights" }, { title: "", kind: "n" }], rows)];
   });
@@ -183,6 +183,7 @@ function showMetrics(points, now) {
   const open = byId("metrics").querySelector("details")?.open || false;
   if (open && byId("metrics").contains(document.activeElement)) return; // someone types
   fill("metrics", [values, glossary.length], () => {
+    if (!names.length) return [];
     const place = el("div", {}, table(columns, body()));
     const search = el("input", { type: "search", placeholder: "find a metric", "aria-label": "find a metric", value: sought, oninput: (event) => {
       sought = event.target.value.toLowerCase();
