@@ -77,7 +77,7 @@ def _serve(folder: Path, port: int, browse: bool) -> None:
     if not 0 <= port < 1 << 16:
         raise ValueError(f"--port must be from 0 to 65535; got {port}.")
     try:
-        server = Server(Run(folder.resolve()), port)
+        server = Server(Run(folder), port)
     except OSError as error:
         raise ValueError(
             f"cannot listen on port {port} ({error.strerror}). "
@@ -96,7 +96,7 @@ def _export(folder: Path, file: Path) -> None:
 
     if file.suffix not in (".html", ".htm"):
         raise ValueError(f"--export={file} must end in .html.")
-    text = export(Run(folder.resolve()))
+    text = export(Run(folder))
     write_text(file, text)
     print(f"{folder} as it stands is in {file} ({len(text) / 1e6:.1f} MB)")
 

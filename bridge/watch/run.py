@@ -38,7 +38,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._given = folder.resolve(), str(folder)
         self._lock = threading.Lock()
         self._tail = Tail(folder / METRICS)
         self._history, self._evaluations = History(), list[dict[str, Any]]()
@@ -88,6 +88,7 @@ class Run:
         self._listing = listing(self.folder)
         self._about = {
             "name": self.folder.name,
+            "given": self._given,
             "path": str(self.folder),
             "config": _config(self.folder),
             "listing": self._listing.as_json(),

@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self._begin(status, "text/plain; charset=utf-8", len(body))
         self._write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing of requests."""
 
 

@@ -57,7 +57,7 @@ def _pooled(values: np.ndarray) -> np.ndarray:
 def _interval(succeeded: float, played: float) -> tuple[float, float, float]:
     n = round(played)
     if n < 1:
-        return (math.nan,) * 3
+        return math.nan, math.nan, math.nan
     s = min(n, max(0, round(succeeded)))
     return (s / n, *wilson(s, n))
 

@@ -66,7 +66,7 @@ def read_standing(path: Path) -> Standing | None:
     try:
         with path.open("rb") as file:
             said = json.loads(file.read(protocol.MAX_JSON_BYTES))
-        times = [float(said.pop(name)) for name in ("time", "began")]
-        return Standing(*times, protocol.decode(Status, json.dumps(said).encode()))
+        when, began = (float(said.pop(name)) for name in ("time", "began"))
+        return Standing(when, began, protocol.decode(Status, json.dumps(said).encode()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ProtocolError):
         return None

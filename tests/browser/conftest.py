@@ -145,8 +145,8 @@ def page(driver: webdriver.Chrome) -> Page:
 @contextmanager
 def watched(folder: Path) -> Iterator[str]:
     """Start ``pirl-watch`` on a run; its address."""
-    command = [sys.executable, "-m", "bridge.watch", str(folder), "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "bridge.watch", str(folder.relative_to(folder.parents[1])), "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder.parents[1]) as process:
         assert process.stdout is not None
         try:
             found = re.search(r"http://\S+/", process.stdout.readline())

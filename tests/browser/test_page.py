@@ -25,8 +25,8 @@ CHARTS = ("approx_kl", "clip_fraction", "explained_variance", "entropy", "actor_
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that goes on, with everything that a page can show."""
-    folder = tmp_path_factory.mktemp("outputs") / "libero_object"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("run") / "outputs" / "libero_object"
+    folder.mkdir(parents=True)
     write_rows(folder, 141)
     write_config(folder, lr=8e-6)
     for step in (120, 130, 140):
@@ -62,6 +62,7 @@ def test_everything_is_shown_and_fits(run, page, width, dark):
         page.wait(lambda: page.run("document.querySelectorAll('video').length") == 2)
         page.wait(lambda: page.run("[...document.querySelectorAll('video')].every((v) => v.readyState >= 4)"))
         assert page.text("#state") == "running"
+        assert page.text("#path") == "outputs/libero_object"
         assert (
             page.text("#words") == "Update 142 waits: 37 of 64 episodes are there, 8 actors, 8 being played."
         )
@@ -89,8 +90,8 @@ def test_everything_is_shown_and_fits(run, page, width, dark):
 
 
 def test_before_the_first_update_the_page_says_what_it_waits_for(tmp_path, page):
-    folder = tmp_path / "libero_object"
-    folder.mkdir()
+    folder = tmp_path / "outputs" / "libero_object"
+    folder.mkdir(parents=True)
     say(folder, status(0, arrived=37))
     with watched(folder) as address:
         page.open(address)
@@ -138,8 +139,8 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path, page)
 
 
 def test_a_hundred_thousand_updates_are_shown_and_followed(tmp_path, page):
-    folder = tmp_path / "libero_object"
-    folder.mkdir()
+    folder = tmp_path / "outputs" / "libero_object"
+    folder.mkdir(parents=True)
     write_long(folder, 100_000)
     with watched(folder) as address:
         page.open(address)

@@ -99,7 +99,7 @@ def test_an_export_is_one_file_that_loads_nothing_and_holds_the_run(tmp_path):
     assert links.found == []
     assert "alert(1)</script>" not in text
     data = re.search(r'<script type="application/json" id="exported">(.*?)</script>', text, re.DOTALL)[1]
-    assert json.loads(data)["about"]["path"] == str(name)
+    assert json.loads(data)["about"]["path"] == str(name.resolve())
     assert json.loads(data)["now"]["rows"] == 5
 
 

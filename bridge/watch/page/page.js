@@ -49,7 +49,8 @@ function show(news) {
   const changed = merge(news);
   now = news.now;
   byId("name").textContent = about.name;
-  byId("path").textContent = about.path;
+  byId("path").textContent = about.given;
+  byId("path").title = about.path;
   document.title = `${about.name} · ${percent(now.headline.evaluated ?? latest(points.exploring.rate))} · pirl-watch`;
   showState(now);
   showNumbers(now, points);
