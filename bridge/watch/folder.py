@@ -108,10 +108,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
         place = Path(root)
         depth = len(place.relative_to(folder).parts)
-        skip = {CHECKPOINTS} if not depth else set()
-        folders[:] = [
-            name for name in folders if depth < _DEPTH and not name.startswith(".") and name not in skip
-        ]
+        folders[:] = [name for name in folders if depth < _DEPTH and name[0] != "." and name != CHECKPOINTS]
         for name in files:
             looked_at += 1
             path = place / name

@@ -30,6 +30,8 @@ def test_videos_come_failures_first_then_the_newest_and_links_lead_nowhere(tmp_p
     (tmp_path / "link.mp4").symlink_to("/etc/passwd")
     (tmp_path / "report.md").write_text("# of it")
     (tmp_path / "weights.safetensors").write_bytes(b"x")
+    (tmp_path / "train" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "train" / "checkpoints" / "README.md").write_text("of a checkpoint")
     found = listing(tmp_path)
     assert [video.path for video in found.videos] == [
         "videos/failure_2.mp4",
