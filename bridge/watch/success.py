@@ -94,8 +94,8 @@ def tasks(history: History, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
     """
     newest = rows[-1] if rows else {}
     prefixes = ("train/recent_success_rate/", f"{_RATE}/", f"{PC_SUCCESS}/")
-    names = {name.removeprefix(prefix) for name in (*history.names, *newest) for prefix in prefixes
-             if name.startswith(prefix)}  # fmt: skip
+    seen = (*history.names, *newest)
+    names = {name.removeprefix(each) for name in seen for each in prefixes if name.startswith(each)}
     found = []
     for name in sorted(names, key=_natural):
         recent = history.last(f"train/recent_success_rate/{name}")

@@ -27,7 +27,7 @@ EVALUATIONS = (
     Entry(
         "eval/interval_high",
         "Upper end of the same interval.",
-        "-",
+        "near eval/pc_success: what you look for is larger than the interval",
         "As for eval/interval_low.",
         unit="%",
     ),
