@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from bridge.wire.inbox import Counts, Inbox, assemble
 from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 from bridge.wire.reminder import Reminder
+from bridge.wire.status_file import StatusFile
 from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.episode import Episode, outcome_of
 from pirl_jax.rollout.evaluation import is_evaluation
@@ -68,6 +70,7 @@ class LearnerServer:
         policy: A policy server on the same port: the id of this process, and the event that is set when the
             server stops → its service.
         policy_servers: Where the policy servers of other processes offer themselves; None: there are none.
+        status_file: Where it is written how the run stands; None: nowhere.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -86,6 +89,7 @@ class LearnerServer:
         goal: Goal = NO_GOAL,
         policy: Callable[[int, threading.Event], ActService] | None = None,
         policy_servers: PolicyServers | None = None,
+        status_file: Path | None = None,
     ):
         limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes}
         for name, limit in limits.items():
@@ -98,7 +102,7 @@ class LearnerServer:
         self._counts = Counts()
         self.run = 1 + secrets.randbelow(2**32 - 1)  # 0 is nobody's
         self._assignments = assignments
-        self._awaits_updates = goal.episodes > 0
+        self._awaits_updates, self._status_file = goal.episodes > 0, status_file
         self._service = AssignmentService(
             assignments, self.run, agreement, 2 * max_actors, self._stopping, goal, policy_servers
         )
@@ -160,7 +164,8 @@ class LearnerServer:
         server.start()
         self._server = server
         if self._awaits_updates:
-            Reminder(self._service.status, self._stopping).start()
+            show = () if self._status_file is None else (StatusFile(self._status_file).write,)
+            Reminder(self._service.status, self._stopping, *show).start()
         logger.info("Learner listens on %s:%d.", self.host, self.port)
         return self
 

@@ -12,6 +12,7 @@ LEARNER = {
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
+    "glossary": set(),
     "ending": {"run_folder"},
     "command": {"ending", "recipe", "run_folder"},
     "policy": {"linear", "typing"},
@@ -22,7 +23,17 @@ LEARNER = {
     "supervised": {*GROUND, "recipe", "xvla"},
     "update": {*GROUND, "likelihood", "policy", "recipe", "rollout", "supervised"},
     "training": {*GROUND, "likelihood", "policy", "recipe", "rollout", "update"},
-    "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "serving", "training", "update"},
+    "diagnosis": {
+        *GROUND,
+        "glossary",
+        "likelihood",
+        "policy",
+        "recipe",
+        "rollout",
+        "serving",
+        "training",
+        "update",
+    },
 }
 """Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
 BRIDGE = {
@@ -65,6 +76,13 @@ BRIDGE = {
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
+    "watch": {
+        "bridge/wire",
+        *(
+            f"pirl_jax/{room}"
+            for room in ("diagnosis", "files", "glossary", "recipe", "run_folder", "training")
+        ),
+    },
     "evaluate": {
         *("bridge/figures", "bridge/libero"),
         *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
