@@ -63,6 +63,7 @@ class Port:
             goal=Goal(updates, episodes),
             policy=policy,
             policy_servers=PolicyServers(self.agreement) if apart else None,
+            security=self.recipe.security,
         )
 
     def publish(self, server: LearnerServer, version: int, behaviour: Behaviour) -> None:
