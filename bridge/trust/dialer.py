@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
@@ -110,17 +110,14 @@ def _is_let_in(wrapped: ssl.SSLSocket) -> bool:
         return False
 
 
-class _Details(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Sequence[tuple[str, str]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: Any
+class _Details(grpc.ClientCallDetails):
+    """Those of a call, and one pair of metadata more."""
 
-
-class _CallDetails(_Details, grpc.ClientCallDetails):
-    pass
+    def __init__(self, details: Any, more: tuple[str, str]) -> None:
+        self.method, self.timeout = details.method, details.timeout
+        self.metadata = (*(details.metadata or ()), more)
+        self.credentials = details.credentials
+        self.wait_for_ready, self.compression = details.wait_for_ready, details.compression
 
 
 class _Showing(
@@ -132,23 +129,12 @@ class _Showing(
         self._shown = as_metadata(token)
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return continuation(self._with_token(client_call_details), request)
+        return continuation(_Details(client_call_details, self._shown), request)
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return continuation(self._with_token(client_call_details), request)
+        return continuation(_Details(client_call_details, self._shown), request)
 
     def intercept_stream_unary(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return continuation(self._with_token(client_call_details), request_iterator)
-
-    def _with_token(self, details: Any) -> _CallDetails:
-        metadata = [*(details.metadata or ()), self._shown]
-        return _CallDetails(
-            details.method,
-            details.timeout,
-            metadata,
-            details.credentials,
-            details.wait_for_ready,
-            details.compression,
-        )
+        return continuation(_Details(client_call_details, self._shown), request_iterator)

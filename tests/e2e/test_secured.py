@@ -92,6 +92,7 @@ def test_policy_servers_of_their_own_and_light_actors_with_certificates_of_clien
         },
     )
     with launched(tmp_path, monkeypatch, f"--config_path={config}", "--steps=1", "--actors=1") as run:
+        run.until(lambda: run.outcome is not None, timeout=400)
         assert run.end().end == "finished"
     server = (tmp_path / "output.launch/server0/01.log").read_text()
     assert ", with token and TLS." in server
