@@ -67,6 +67,7 @@ class Port:
             policy=policy,
             policy_servers=PolicyServers(self.agreement) if apart else None,
             status_file=self.status_file,
+            security=self.recipe.security,
         )
 
     def publish(self, server: LearnerServer, version: int, behaviour: Behaviour) -> None:

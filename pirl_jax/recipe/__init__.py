@@ -2,7 +2,7 @@
 
 Standard library only: the actor's plugin (torch, no JAX) and the learner read the same definitions. The
 plugin's ``algorithm.type=pi_rl`` adds what is of a run and not of the method: where the learner listens, what
-it may hold and keep, how it is launched.
+it may hold and keep, how it is launched, who may connect.
 """
 
 from pirl_jax.recipe.advantage import AdvantageConfig
@@ -15,6 +15,7 @@ from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
+from pirl_jax.recipe.security import SecurityConfig
 from pirl_jax.recipe.serve import ServeConfig
 from pirl_jax.recipe.watchdog import WatchdogConfig
 
@@ -29,6 +30,7 @@ __all__ = [
     "PushConfig",
     "Recipe",
     "RolloutConfig",
+    "SecurityConfig",
     "ServeConfig",
     "WatchdogConfig",
 ]

@@ -38,14 +38,18 @@ LEARNER = {
 """Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
 BRIDGE = {
     "processes": {"pirl_jax/files"},
-    "wire": {"pirl_jax/likelihood", "pirl_jax/rollout", "pirl_jax/serving"},
+    "trust": {"pirl_jax/recipe"},
+    "wire": {
+        "bridge/trust",
+        *(f"pirl_jax/{room}" for room in ("likelihood", "recipe", "rollout", "serving")),
+    },
     "actors": {
         *(f"bridge/{room}" for room in ("libero", "plugin", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("rollout", "serving")),
     },
     "replica": {
-        *(f"bridge/{room}" for room in ("plugin", "weights", "wire")),
-        *(f"pirl_jax/{room}" for room in ("rollout", "serving", "typing")),
+        *(f"bridge/{room}" for room in ("plugin", "trust", "weights", "wire")),
+        *(f"pirl_jax/{room}" for room in ("recipe", "rollout", "serving", "typing")),
     },
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
     "libero": {
@@ -53,7 +57,7 @@ BRIDGE = {
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files")),
     },
     "plugin": {
-        *("bridge/libero", "bridge/wire"),
+        *("bridge/libero", "bridge/trust", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
         *("pirl_jax/command", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
     },
@@ -63,6 +67,7 @@ BRIDGE = {
     },
     "settings": {
         "bridge/plugin",
+        "bridge/trust",
         "bridge/wire",
         "pirl_jax/likelihood",
         "pirl_jax/recipe",
@@ -72,7 +77,7 @@ BRIDGE = {
         "pirl_jax/xvla",
     },
     "launch": {
-        *(f"bridge/{room}" for room in ("plugin", "processes", "weights", "wire")),
+        *(f"bridge/{room}" for room in ("plugin", "processes", "trust", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
