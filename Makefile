@@ -2,11 +2,12 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 GPU_COMPILER := .gpu_compiler
+SELENIUM := .selenium
 SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-chaos test-aot test-libero style lint bench bench-gpu bench-algorithms install system-packages clean
+.PHONY: demo test test-slow test-chaos test-aot test-libero test-browser style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -30,6 +31,10 @@ test-aot: install $(GPU_COMPILER)/.installed
 # Needs LIBERO's assets (pirl-libero-setup); skips without. The slow ones too.
 test-libero: install
 	$(PY) -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/libero
+
+# The run page in a real Chromium; writes the pictures of docs/watching.md.
+test-browser: install browser-packages $(SELENIUM)/.installed
+	JAX_PLATFORMS=cpu PYTHONPATH=$(SELENIUM) $(PY) -m pytest tests/browser
 
 style: install
 	$(VENV)/bin/ruff check .
@@ -78,15 +83,29 @@ $(GPU_COMPILER)/.installed: $(VENV)/.installed
 	fi
 	@touch $@
 
+# What steers a browser; beside the environment, in which HTTP clients would load its trio at every start.
+$(SELENIUM)/.installed: $(VENV)/.installed
+	@if uv --version >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(PY) --target $(SELENIUM) --constraint constraints.txt selenium; \
+	else \
+		$(PY) -m pip install --quiet --disable-pip-version-check --target $(SELENIUM) \
+			--constraint constraints.txt selenium; \
+	fi
+	@touch $@
+
 # MuJoCo renders off-screen through EGL; a bare Debian or Ubuntu lacks Mesa's software implementation.
-GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libglvnd0 libosmesa6
-system-packages:
+system-packages: PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libglvnd0 libosmesa6
+system-packages: PURPOSE := Off-screen rendering
+# Debian's own browser, and what steers it.
+browser-packages: PACKAGES := chromium chromium-driver
+browser-packages: PURPOSE := A browser to test with
+system-packages browser-packages:
 	@if command -v dpkg >/dev/null 2>&1 && [ -z "$$PIRL_SKIP_SYSTEM_PACKAGES" ]; then \
-		missing=""; for p in $(GL_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+		missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 		if [ -n "$$missing" ]; then \
 			if [ "$$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo"; else sudo="none"; fi; \
 			if [ "$$sudo" = none ]; then \
-				echo "Off-screen rendering needs:$$missing"; echo "Run: sudo apt-get install$$missing"; \
+				echo "$(PURPOSE) needs:$$missing"; echo "Run: sudo apt-get install$$missing"; \
 				echo "(or set PIRL_SKIP_SYSTEM_PACKAGES=1 where a GPU driver provides EGL)"; exit 1; \
 			fi; \
 			echo "Installing$$missing"; $$sudo apt-get update -qq; \
@@ -95,4 +114,4 @@ system-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) $(GPU_COMPILER) outputs
+	rm -rf $(VENV) $(GPU_COMPILER) $(SELENIUM) outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bridge.libero.schedule import Schedule
@@ -31,12 +32,14 @@ class Port:
         spec: Sizes of the episodes to come.
         agreement: What whoever acts must have in common with the learner: dotted name → JSON value.
         service: Who acts for the actors; None: they do, or policy servers of their own.
+        status_file: Where it is written how the run stands; None: nowhere.
     """
 
     recipe: PiRLConfig
     spec: EpisodeSpec
     agreement: Mapping[str, Any]
     service: PolicyService | None = None
+    status_file: Path | None = None
 
     def open(self, assignments: Assignments, updates: int, episodes: int) -> LearnerServer:
         """Return the server, a context manager.
@@ -63,6 +66,8 @@ class Port:
             goal=Goal(updates, episodes),
             policy=policy,
             policy_servers=PolicyServers(self.agreement) if apart else None,
+            status_file=self.status_file,
+            security=self.recipe.security,
         )
 
     def publish(self, server: LearnerServer, version: int, behaviour: Behaviour) -> None:

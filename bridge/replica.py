@@ -6,19 +6,21 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
-from lerobot.transport.utils import MAX_MESSAGE_SIZE, bytes_to_state_dict
+from lerobot.transport.utils import bytes_to_state_dict
 
 from bridge.plugin.transport import LearnerChannel, Outage, open_channel
+from bridge.trust.dialer import Dialer
+from bridge.trust.listener import Listener
 from bridge.weights.state_dict import from_push
 from bridge.wire import protocol, record
 from bridge.wire.act_service import ActService
 from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, ProtocolError
 from bridge.wire.spec import EpisodeSpec
+from pirl_jax.recipe import SecurityConfig
 from pirl_jax.rollout.behaviour import Behaviour, updates_of
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.typing import Params
@@ -28,9 +30,15 @@ logger = logging.getLogger(__name__)
 _OFFER_EVERY_S = 2.0
 _CALL_TIMEOUT_S = 10.0
 _POLL_S = 0.5
-_STOP_GRACE_S = 0.5
 _SPARE_CALLS = 4
 """To say that there is no room for more."""
+_REFUSALS = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
+_REMEDY = "Set algorithm.serve.host and algorithm.serve.port, for learner and servers alike."
+_OPEN = SecurityConfig()
 
 
 class Replica:
@@ -42,13 +50,17 @@ class Replica:
     Args:
         service: Who answers; its encoder is there.
         spec: Sizes of what is sent.
-        host: Where to listen, and where actors find this server.
+        host: Where actors find this server; it listens there, or where ``security`` says.
         port: Likewise; 0 picks a free one, see the attribute.
         learner: Address of the learner, ``host:port``.
         agreement: What it must have in common with it: dotted name → JSON value.
         shapes: Of the trainable parameters.
         most: Questions that may be there at a time.
         stop: Set when the server should end; set by this class when it cannot go on.
+        security: Who may connect, and how; and how the learner is reached.
+
+    Raises:
+        ValueError: Token or certificates are missing or cannot be used.
 
     Attributes:
         port: Where it listens.
@@ -66,14 +78,16 @@ class Replica:
         shapes: Params,
         most: int,
         stop: threading.Event,
+        security: SecurityConfig = _OPEN,
     ) -> None:
         self._service, self._shapes, self._stop = service, shapes, stop
         self._host, self.port, self._agreement = host, port, dict(agreement)
         self._run = 0
         self.failure: Exception | None = None
-        self._act, self._calls = ActService(service, spec, lambda: self._run, stop, most), most + _SPARE_CALLS
-        self._channel = LearnerChannel(open_channel(learner), stop)
-        self._server: grpc.Server | None = None
+        self._act = ActService(service, spec, lambda: self._run, stop, most)
+        self._listener = Listener(security, host, port, most + _SPARE_CALLS, "policy-server", _REMEDY)
+        self._learner, self._dialer = learner, Dialer(security)
+        self._channel = LearnerChannel(open_channel(learner, dialer=self._dialer), stop)
 
     def __enter__(self) -> Self:
         """Bind the port and begin.
@@ -81,37 +95,18 @@ class Replica:
         Raises:
             OSError: The port is in use, or the address is not this machine's.
         """
-        server = grpc.server(
-            ThreadPoolExecutor(self._calls, thread_name_prefix="policy-server"),
-            maximum_concurrent_rpcs=self._calls,
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-                ("grpc.http2.max_ping_strikes", 0),
-            ],
+        self.port = self._listener.open(
+            lambda server: server.add_generic_rpc_handlers((self._act.handler(),))
         )
-        server.add_generic_rpc_handlers((self._act.handler(),))
-        try:
-            self.port = server.add_insecure_port(f"{self._host}:{self.port}")
-        except RuntimeError as error:
-            raise OSError(
-                f"Cannot listen on {self._host}:{self.port}: the port is in use, or the address is not this "
-                "machine's. Set algorithm.serve.host and algorithm.serve.port, for learner and servers alike."
-            ) from error
-        server.start()
-        self._server = server
         for work in (self._receive, self._take_over, self._offer):
             threading.Thread(target=self._do, args=(work,), name=work.__name__, daemon=True).start()
-        logger.info("Policy server listens on %s:%d.", self._host, self.port)
+        logger.info("Policy server listens on %s:%d, %s.", self._listener.host, self.port, self._listener)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop serving: open calls end with UNAVAILABLE."""
         self._stop.set()
-        if self._server is not None:
-            self._server.stop(_STOP_GRACE_S).wait()
+        self._listener.close()
         self._channel.close()
 
     def _do(self, work: Callable[[], None]) -> None:
@@ -127,7 +122,13 @@ class Replica:
         """Keep the parameter stream open; messages wait in the channel."""
         stub = services_pb2_grpc.LearnerServiceStub(self._channel)
         empty: Any = services_pb2.Empty  # type: ignore[attr-defined]
-        list(stub.StreamParameters(empty()))
+        try:
+            list(stub.StreamParameters(empty()))
+        except grpc.RpcError as error:
+            refused: Any = error
+            if refused.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                raise
+            self._end(ValueError(f"the learner refused this policy server: {refused.details()}"))
 
     def _take_over(self) -> None:
         while not self._stop.is_set():
@@ -154,8 +155,12 @@ class Replica:
                 ).run
             except grpc.RpcError as error:
                 code: Any = error
-                if code.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED):
+                if code.code() in _REFUSALS:
                     return self._end(ValueError(f"the learner refused this policy server: {code.details()}"))
+                if code.code() is grpc.StatusCode.UNAVAILABLE and (
+                    why := self._dialer.why_not(self._learner)
+                ):
+                    return self._end(ValueError(why))
                 if not outage.wait(f"{code.code().name} {code.details()}"):
                     return None
             except ProtocolError as error:

@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
@@ -221,7 +220,7 @@ def diagnose(
 
 
 def _trial_parts(
-    policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episodes: int, placement: Placement
+    policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episodes: int, placement: Placement = ONE_DEVICE
 ) -> Parts:
     """Return the parts of a trial update on ``episodes`` episodes.
 

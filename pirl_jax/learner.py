@@ -17,13 +17,12 @@ import jax
 
 from pirl_jax.command import run_command
 from pirl_jax.ending import Stop, end
-from pirl_jax.files import write_file
+from pirl_jax.files import write_file, write_json
 from pirl_jax.linear import check_precision
 from pirl_jax.placement import Placement, place
 from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.shelf import Shelf
-from pirl_jax.run_folder.layout import CURVE, read_step
+from pirl_jax.run_folder.layout import CURVE, STATUS, TRAIN_CONFIG, read_step
 from pirl_jax.run_folder.lock import occupied
 from pirl_jax.serving.service import PolicyService
 from pirl_jax.training import checkpoint, compilations, loop, storage
@@ -271,9 +270,8 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
     recipe = run.recipe
-    service, beside = None, {}
-    if recipe.serve.mode == "learner":
-        service, beside = policy_service(run, lambda: assignments.playing)
+    served = recipe.serve.mode == "learner"
+    service, beside = policy_service(run, lambda: assignments.playing) if served else (None, {})
     parts, shelf = fitted(run, cfg, beside)
     encoder = run.placement.whole(frozen)
     if service:
@@ -291,7 +289,8 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
     kept, what = _kept(parts, train_state)
-    port = Port(recipe, run.spec, run.agreement, service)
+    write_json(output_dir / TRAIN_CONFIG, cfg.to_dict())  # for whoever looks before the first checkpoint
+    port = Port(recipe, run.spec, run.agreement, service, output_dir / STATUS)
     with (
         service or nullcontext(),
         port.open(assignments, cfg.steps, recipe.rollout.episodes_per_update) as server,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from pirl_jax.recipe import MeshConfig
 from pirl_jax.typing import PyTree
 
-AXES = DATA, FSDP = "data", "fsdp"
+logger = logging.getLogger(__name__)
+
+FSDP = "fsdp"
+AXES = "data", FSDP
 _SPLIT_FROM = 4096
 """Elements from which an array is split: to gather less takes longer than it saves memory."""
 
@@ -117,9 +121,13 @@ def place(config: MeshConfig) -> Placement:
     Raises:
         ValueError: There are fewer devices.
     """
+    devices = jax.local_devices()
+    if len(devices) > config.devices:
+        logger.info(
+            "JAX sees %d devices, and %d are computed on (algorithm.mesh)", len(devices), config.devices
+        )
     if config.devices == 1:
         return ONE_DEVICE
-    devices = jax.local_devices()
     if len(devices) < config.devices:
         kinds = ", ".join(sorted({device.device_kind for device in devices}))
         raise ValueError(

@@ -37,6 +37,7 @@ def serve(cfg: Any, number: int) -> None:
         OSError: The port is taken.
     """
     from bridge.replica import Replica
+    from bridge.trust.listener import check
 
     give_back_what_is_freed()
     recipe = cfg.algorithm
@@ -45,6 +46,7 @@ def serve(cfg: Any, number: int) -> None:
             "there is nothing to serve: policy servers of their own are for algorithm.inference=served and "
             f"algorithm.serve.mode=process; got {recipe.inference} and {recipe.serve.mode}."
         )
+    check(recipe.security, recipe.serve.host)
     check_device(recipe.launch.server_devices, "algorithm.launch.server_devices")
     run, trainable, frozen = load(cfg)
     del trainable  # the learner sends it
@@ -59,7 +61,7 @@ def serve(cfg: Any, number: int) -> None:
     address = f"{learner.learner_host}:{learner.learner_port}"
     place = settings.host, settings.port + number, address
     known = run.agreement, run.shapes.params, 2 * recipe.max_actors
-    with service, Replica(service, run.spec, *place, *known, stop) as replica:
+    with service, Replica(service, run.spec, *place, *known, stop, recipe.security) as replica:
         stop.wait()
     if replica.failure:
         raise replica.failure

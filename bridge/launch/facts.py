@@ -10,13 +10,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pirl_jax.command import run_command
 from pirl_jax.files import last_line
-from pirl_jax.recipe import LaunchConfig
+from pirl_jax.recipe import LaunchConfig, SecurityConfig
 
 _MARK = "facts: "
 """Before the object: whatever is imported may print, too."""
@@ -37,6 +37,7 @@ class Facts:
     launch: LaunchConfig
     policy_servers: tuple[tuple[str, int], ...] = ()
     """Host and port of each process of its own that acts for the actors."""
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
 
 def read_facts(arguments: Sequence[str]) -> Facts:
@@ -61,11 +62,16 @@ def read_facts(arguments: Sequence[str]) -> Facts:
     for name, value in settings.items():
         settings[name] = tuple(value) if isinstance(value, list) else value
     servers = tuple((host, port) for host, port in values["policy_servers"])
-    return Facts(**values | {"launch": LaunchConfig(**settings), "policy_servers": servers})
+    security = SecurityConfig(**values["security"])
+    return Facts(
+        **values | {"launch": LaunchConfig(**settings), "policy_servers": servers, "security": security}
+    )
 
 
 def _print(cfg: Any) -> None:
     from bridge.plugin.recipe_config import PiRLConfig
+    from bridge.trust.dialer import Dialer
+    from bridge.trust.listener import check
 
     recipe = cfg.algorithm
     if not isinstance(recipe, PiRLConfig):
@@ -81,6 +87,9 @@ def _print(cfg: Any) -> None:
     apart = recipe.inference == "served" and recipe.serve.mode == "process"
     servers = range(recipe.serve.replicas if apart else 0)
     address = recipe.actor_learner_config
+    for host in (address.learner_host, *([recipe.serve.host] if apart else [])):
+        check(recipe.security, host)
+        Dialer(recipe.security).check(f"{host}:{address.learner_port}")
     facts = Facts(
         output_dir=str(cfg.output_dir),
         updates=cfg.steps,
@@ -90,6 +99,7 @@ def _print(cfg: Any) -> None:
         base=base,
         policy_servers=tuple((recipe.serve.host, recipe.serve.port + number) for number in servers),
         launch=recipe.launch,
+        security=recipe.security,
     )
     print(_MARK + json.dumps(asdict(facts)))
 

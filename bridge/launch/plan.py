@@ -9,12 +9,12 @@ import socket
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.launch.facts import Facts, read_facts
 from pirl_jax.files import read_json
-from pirl_jax.recipe import LaunchConfig
+from pirl_jax.recipe import LaunchConfig, SecurityConfig
 from pirl_jax.run_folder.layout import TRAIN_CONFIG, last_policy, mend, read_step
 from pirl_jax.run_folder.resuming import CONFIG, RESUME, RESUMES, plainly
 
@@ -48,6 +48,7 @@ class Plan:
     """Address of each process of its own that acts for the actors."""
     begun: int | None = None
     """The update that it goes on from; None: it begins."""
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
     @property
     def policy_server(self) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
         actor=_actor_arguments(given, learner, facts),
         policy_servers=tuple(f"{host}:{port}" for host, port in facts.policy_servers),
         begun=None if (config := _resumed_config(learner)) is None else read_step(config.parents[1]),
+        security=facts.security,
     )
 
 
@@ -184,9 +186,10 @@ def _check(facts: Facts) -> None:
             "policy servers of their own only with inference=served and serve.mode=process."
         )
     with ExitStack() as listening:  # all at once: a policy server may have been given the learner's port
-        listening.enter_context(_listening(_ADDRESS, facts.host, facts.port))
+        bind = facts.security.bind
+        listening.enter_context(_listening(_ADDRESS, bind or facts.host, facts.port))
         for host, port in facts.policy_servers:
-            listening.enter_context(_listening(_SERVERS, host, port))
+            listening.enter_context(_listening(_SERVERS, bind or host, port))
 
 
 def _check_room(folder: Path) -> None:
@@ -221,7 +224,10 @@ def _listening(prefix: str, host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family)
     except OSError as error:
-        remedy = f"Set --{prefix}host to a name or an address of this machine."
+        remedy = (
+            f"Set --{prefix}host to a name or an address of this machine, or --algorithm.security.bind where "
+            "others find it by another."
+        )
         if error.errno == errno.EADDRINUSE:
             remedy = f"Another run may be there: stop it, or give --{prefix}port=N, a free port."
         raise ValueError(f"Cannot listen on {host}:{port} ({error.strerror}). {remedy}") from error

@@ -6,9 +6,12 @@ from typing import Protocol
 
 import grpc
 
+from bridge.trust.dialer import Dialer
 from bridge.wire import protocol
 from bridge.wire.protocol import ProtocolError, Status
+from pirl_jax.recipe import SecurityConfig
 
+_OPEN = SecurityConfig()
 _TIMEOUT_S = 2.0
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -32,10 +35,14 @@ class StatusLine:
 
     Args:
         address: ``host:port``.
+        security: Of the run.
+
+    Raises:
+        ValueError: Token or certificates cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, _OPTIONS)
+    def __init__(self, address: str, security: SecurityConfig = _OPEN) -> None:
+        self._channel = Dialer(security).open(address, _OPTIONS)
         self._call = self._channel.unary_unary(f"/{protocol.SERVICE}/{protocol.STATUS}")
 
     def ask(self) -> Status | None:

@@ -78,7 +78,7 @@ class Supervisor:
             for number, address in enumerate(plan.policy_servers)
         ]
         self.status: Status | None = None
-        self._line = line or StatusLine(plan.address)
+        self._line = line or StatusLine(plan.address, plan.security)
         self._metrics = Metrics(plan.output_dir)
         self._answered: float | None = None
         self._told_s = 0.0

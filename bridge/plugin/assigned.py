@@ -148,6 +148,7 @@ class AssignedEpisodes:
                     grpc.StatusCode.FAILED_PRECONDITION,
                     grpc.StatusCode.INVALID_ARGUMENT,
                     grpc.StatusCode.UNIMPLEMENTED,
+                    grpc.StatusCode.UNAUTHENTICATED,
                 ):
                     refuse(f"the learner refused this actor: {details}")
                 if not self._wait(f"{code.name} {details}"):

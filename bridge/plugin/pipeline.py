@@ -14,6 +14,7 @@ from bridge.plugin.command_line import nothing_is_pushed, prepare
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
+from bridge.trust.dialer import Dialer
 from pirl_jax.command import shorten_import_warnings
 from pirl_jax.ending import end_quickly
 from pirl_jax.recipe.renamed import refuse_old_names
@@ -70,7 +71,9 @@ def _validate(cfg: TrainRLServerPipelineConfig) -> None:
         seams.check_all()
         learner = algorithm.actor_learner_config
         served = algorithm.inference == "served"
-        transport.install(f"{learner.learner_host}:{learner.learner_port}", notices=served)
+        address, dialer = f"{learner.learner_host}:{learner.learner_port}", Dialer(algorithm.security)
+        dialer.check(address)
+        transport.install(address, notices=served, dialer=dialer)
         if isinstance(cfg.env, LiberoConfig):
             cfg.env = cfg.env.for_actor()
 

@@ -96,7 +96,12 @@ class PolicyServerClient:
         """Return the call of the server that the learner has named."""
         address = self._learner.episodes.server
         if address != self._address:
-            channel = open_channel(address) if address else self._learner.plain
+            try:
+                channel = (
+                    open_channel(address, dialer=self._learner.dialer) if address else self._learner.plain
+                )
+            except ValueError as error:
+                refuse(str(error))
             self._call = channel.unary_unary(f"/{act.SERVICE}/{act.ACT}")
             self._address = address
         return self._call

@@ -19,7 +19,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
 from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
-from pirl_jax.recipe import LaunchConfig, Recipe
+from pirl_jax.recipe import LaunchConfig, Recipe, SecurityConfig
 from pirl_jax.recipe.idle import refuse_idle
 from pirl_jax.recipe.ranges import check_address
 from pirl_jax.run_folder.retention import Retention
@@ -67,6 +67,8 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     """Which of the run's checkpoints stay on disk."""
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     """The run's processes, for ``pirl-launch``."""
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    """Who may reach the ports of the run, and how."""
     storage_device: str = "cpu"
     """Where LeRobot's own learner keeps its replay buffer: without effect here, which has none."""
     online_steps: int = 1_000_000_000

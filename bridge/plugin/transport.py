@@ -15,9 +15,7 @@ actor opens:
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
 import sys
 import threading
 import time
@@ -32,7 +30,9 @@ from lerobot.transport import services_pb2 as _services_pb2
 from lerobot.utils.process import ProcessSignalHandler
 
 from bridge.plugin import seams
-from bridge.plugin.assigned import AssignedEpisodes, Newest
+from bridge.plugin.assigned import AssignedEpisodes, Newest, refuse
+from bridge.trust.address import is_near
+from bridge.trust.dialer import Dialer
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
@@ -142,16 +142,27 @@ class LearnerChannel:
         channel: The plain channel.
         stop: Set when the actor should end; every call then returns within seconds.
         notices: Whether new versions of the parameters are only to be told of.
+        dialer: By which policy servers are reached; None: as without any security.
+        address: Of the learner, ``host:port``, to look why it is not reached; "": nobody looks.
 
     Attributes:
         plain: As given.
+        dialer: As given.
         parameters: The learner's.
         episodes: What the learner wants played.
         stop: As given.
     """
 
-    def __init__(self, channel: grpc.Channel, stop: threading.Event, notices: bool = False) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        stop: threading.Event,
+        notices: bool = False,
+        dialer: Dialer | None = None,
+        address: str = "",
+    ) -> None:
         self.plain, self._notices = channel, notices
+        self.dialer, self._address = dialer or Dialer(), address
         self.stop = stop
         self._actor = uuid.uuid4().hex
         outage = Outage("Assignments", stop)
@@ -164,9 +175,17 @@ class LearnerChannel:
         threading.Thread(target=self._cancel_on_stop, name="pirl-stop", daemon=True).start()
 
     def unary_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
-        """Return a call with a deadline (LeRobot's ``Ready`` has none)."""
+        """Return a call with a deadline (LeRobot's ``Ready`` has none); it ends an actor that is refused."""
         call = self.plain.unary_unary(method, **kwargs)
-        return lambda request, timeout=_READY_TIMEOUT, **rest: call(request, timeout=timeout, **rest)
+
+        def ask(request: Any, timeout: float = _READY_TIMEOUT, **rest: Any) -> Any:
+            try:
+                return call(request, timeout=timeout, **rest)
+            except grpc.RpcError as error:
+                self._end_if_refused(error)
+                raise
+
+        return ask
 
     def unary_stream(self, method: str, **kwargs: Any) -> Callable[..., Iterator[Any]]:
         """Return a streaming call that is re-opened whenever it ends, and yields nothing (see above)."""
@@ -183,6 +202,18 @@ class LearnerChannel:
     def close(self) -> None:
         """Close the plain channel."""
         self.plain.close()
+
+    def _end_if_refused(self, error: Any) -> None:
+        """End an actor that will be refused again: LeRobot's would ask for a minute, and exit with 0.
+
+        Raises:
+            SystemExit: Without the run's token, or where one side speaks TLS and the other does not.
+        """
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            refuse(f"the learner refused this actor: {error.details()}")
+        away = error.code() is grpc.StatusCode.UNAVAILABLE and self._address
+        if away and (why := self.dialer.why_not(self._address)):
+            refuse(f"the learner cannot be reached: {why}")
 
     def _cancel_on_stop(self) -> None:
         self.stop.wait()
@@ -284,22 +315,14 @@ class LearnerChannel:
                 return True
 
 
-def open_channel(target: str, options: Any = None, compression: Any = None) -> grpc.Channel:
+def open_channel(
+    target: str, options: Any = None, compression: Any = None, dialer: Dialer | None = None
+) -> grpc.Channel:
     """Open a plain channel for a ``LearnerChannel``: the caller's options, but quick to reconnect."""
     connection = (*_CONNECTION, *((_WITHOUT_PROXY,) if is_near(target) else ()))
     ours = dict(connection)
     theirs = [(name, value) for name, value in options or () if name not in ours]
-    return _open_plain(target, [*theirs, *connection], compression)
-
-
-def is_near(target: str) -> bool:
-    """Tell whether ``host:port`` is this machine or one with a private address."""
-    host = target.rpartition(":")[0].strip("[]")
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:  # only a proxy may know the name
-        return False
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_private for address in found)
+    return (dialer or Dialer()).open(target, [*theirs, *connection], compression)
 
 
 _current: LearnerChannel | None = None
@@ -319,7 +342,7 @@ def is_actor() -> bool:
     return "lerobot.rl.actor" in sys.modules or (spec is not None and spec.name == "lerobot.rl.actor")
 
 
-def install(address: str, notices: bool = False) -> None:
+def install(address: str, notices: bool = False, dialer: Dialer | None = None) -> None:
     """Make the next plain channel opened to ``address`` a ``LearnerChannel``; the last call counts.
 
     ``grpc.insecure_channel`` is the seam because LeRobot's actor runs as ``__main__``, where its own
@@ -334,8 +357,9 @@ def install(address: str, notices: bool = False) -> None:
         global _current
         if target != address:
             return _open_plain(target, options, compression)
-        channel = open_channel(target, options, compression)
-        _current = LearnerChannel(channel, threading.Event() if _stop is None else _stop, notices)
+        channel = open_channel(target, options, compression, dialer)
+        stop = threading.Event() if _stop is None else _stop
+        _current = LearnerChannel(channel, stop, notices, dialer, address)
         return _current
 
     def init_signal_handler(handler: ProcessSignalHandler, *args: Any, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from bridge.plugin.recipe_config import PiRLConfig
 from bridge.settings import unused
 from bridge.settings.evaluation import check_evaluation, evaluation_freq
 from bridge.settings.resumed import check_place
+from bridge.trust.listener import check as check_listening
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.likelihood.modes import MODES, num_latents
 from pirl_jax.recipe import NoiseConfig
@@ -56,8 +57,8 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
     """Reject what this learner cannot train; return the policy's config, the recipe and the base checkpoint.
 
     Raises:
-        ValueError: Another algorithm, no base checkpoint, no seed, or an environment that tokenises
-            differently.
+        ValueError: Another algorithm, no base checkpoint, no seed, an environment that tokenises
+            differently, or a port that would be open to other machines.
     """
     recipe, policy = cfg.algorithm, cfg.policy
     if not isinstance(recipe, PiRLConfig):
@@ -72,6 +73,7 @@ def check(cfg: TrainRLServerPipelineConfig) -> tuple[XVLAPolicyConfig, PiRLConfi
             "must load the same checkpoint: give --policy.path=<folder or hub id> "
             "(python -m pirl_jax.sft makes one)."
         )
+    check_listening(recipe.security, recipe.actor_learner_config.learner_host)
     check_place(cfg)
     check_seed(cfg.seed)
     tokenizer = getattr(cfg.env, "tokenizer_name", None)

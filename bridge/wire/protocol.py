@@ -180,10 +180,14 @@ def decode[T](kind: type[T], data: bytes) -> T:
     if len(data) > MAX_JSON_BYTES:
         raise ProtocolError(f"{kind.__name__} of {len(data)} bytes; at most {MAX_JSON_BYTES} are read.")
     try:
-        fields = json.loads(data)
+        fields = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{kind.__name__} is no JSON: {error}") from error
     return _read_object(kind.__name__, fields, kind)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def _read_object[T](name: str, fields: Any, kind: type[T]) -> T:

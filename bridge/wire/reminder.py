@@ -23,10 +23,16 @@ class Reminder:
     Args:
         status: Of the learner.
         stopping: Set when the learner stops.
+        show: Told at each look how the run stands.
     """
 
-    def __init__(self, status: Callable[[], Status], stopping: threading.Event) -> None:
-        self._status, self._stopping = status, stopping
+    def __init__(
+        self,
+        status: Callable[[], Status],
+        stopping: threading.Event,
+        show: Callable[[Status], None] = lambda status: None,
+    ) -> None:
+        self._status, self._stopping, self._show = status, stopping, show
         self._update = -1
         self._said = self._busy = time.monotonic()
 
@@ -41,6 +47,7 @@ class Reminder:
             now: Seconds; none must be before those of an earlier look.
         """
         status = self._status()
+        self._show(status)
         if status.update != self._update or status.version is None:
             self._update, self._said = status.update, now
         if status.actors or status.version is None:

@@ -11,14 +11,15 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
-from lerobot.transport.utils import MAX_MESSAGE_SIZE, TransferState, send_bytes_in_chunks
+from lerobot.transport.utils import TransferState, send_bytes_in_chunks
 
+from bridge.trust.listener import Listener
 from bridge.wire.act_service import ActService
 from bridge.wire.assignment_service import NO_GOAL, AssignmentService, Goal
 from bridge.wire.broadcast import Broadcast, serialise
@@ -26,6 +27,8 @@ from bridge.wire.inbox import Counts, Inbox, assemble
 from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
 from bridge.wire.reminder import Reminder
+from bridge.wire.status_file import StatusFile
+from pirl_jax.recipe import SecurityConfig
 from pirl_jax.rollout.assignments import Assignments, Verdict
 from pirl_jax.rollout.episode import Episode, outcome_of
 from pirl_jax.rollout.evaluation import is_evaluation
@@ -33,9 +36,10 @@ from pirl_jax.rollout.evaluation import is_evaluation
 logger = logging.getLogger(__name__)
 
 PORT_KEY = "algorithm.actor_learner_config.learner_port"
+_REMEDY = f"Another learner may be there: set {PORT_KEY} to a free port, for learner and actors alike."
 
 _MAX_ID_LENGTH = 256
-_STOP_GRACE_S = 0.5
+_OPEN = SecurityConfig()
 
 # protobuf builds its classes at import time: invisible to a type checker.
 _Empty: Any = services_pb2.Empty  # type: ignore[attr-defined]
@@ -55,7 +59,7 @@ class LearnerServer:
     many calls are open, and worth another try.)
 
     Args:
-        host: Address to listen on.
+        host: Address at which actors find it; it listens there, or where `security` says.
         port: Port to listen on; 0 picks a free one, see the attribute `port`.
         decode: Message bytes → episode; raises `TransitionError` for a message to drop.
         assignments: Of the run: they are handed out, and only episodes that were assigned are queued, which
@@ -68,9 +72,11 @@ class LearnerServer:
         policy: A policy server on the same port: the id of this process, and the event that is set when the
             server stops → its service.
         policy_servers: Where the policy servers of other processes offer themselves; None: there are none.
+        status_file: Where it is written how the run stands; None: nowhere.
+        security: Who may connect, and how.
 
     Raises:
-        ValueError: If a limit is not positive.
+        ValueError: If a limit is not positive, or token or certificates are missing or cannot be used.
     """
 
     def __init__(
@@ -86,19 +92,23 @@ class LearnerServer:
         goal: Goal = NO_GOAL,
         policy: Callable[[int, threading.Event], ActService] | None = None,
         policy_servers: PolicyServers | None = None,
+        status_file: Path | None = None,
+        security: SecurityConfig = _OPEN,
     ):
         limits = {"max_actors": max_actors, "max_message_bytes": max_message_bytes}
         for name, limit in limits.items():
             if limit < 1:
                 raise ValueError(f"LearnerServer: {name} must be at least 1; got {limit}.")
-        self.host = host
+        # An actor holds four calls at a time, and as many again while an earlier connection of its own is
+        # still dying; Ready and a newcomer's first look at the parameters come on top.
+        calls = 8 * max_actors + 4
+        self._listener = Listener(security, host, port, calls, "learner-server", _REMEDY)
         self.port = port
-        self._max_actors = max_actors
         self._stopping = threading.Event()
         self._counts = Counts()
         self.run = 1 + secrets.randbelow(2**32 - 1)  # 0 is nobody's
         self._assignments = assignments
-        self._awaits_updates = goal.episodes > 0
+        self._awaits_updates, self._status_file = goal.episodes > 0, status_file
         self._service = AssignmentService(
             assignments, self.run, agreement, 2 * max_actors, self._stopping, goal, policy_servers
         )
@@ -119,7 +129,6 @@ class LearnerServer:
             self._service.handler(),
             *([policy(self.run, self._stopping).handler()] if policy else []),
         ]
-        self._server: grpc.Server | None = None
 
     def __enter__(self) -> Self:
         """Bind the port and start serving.
@@ -127,41 +136,11 @@ class LearnerServer:
         Raises:
             OSError: If the port is in use or the address is not this machine's.
         """
-        # An actor holds four calls at a time, and as many again while an earlier connection of its own is
-        # still dying; Ready and a newcomer's first look at the parameters come on top.
-        workers = 8 * self._max_actors + 4
-        server = grpc.server(
-            ThreadPoolExecutor(workers, thread_name_prefix="learner-server"),
-            # Beyond that a call is refused at once; queued, a stock actor's Ready would hang without a word.
-            maximum_concurrent_rpcs=workers,
-            options=[
-                # Else a second learner could share the port and take half of the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
-                ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
-                # Let clients ping as they like, and find the peers that vanished without a goodbye.
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-                ("grpc.http2.max_ping_strikes", 0),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                ("grpc.http2.ping_timeout_ms", 20_000),
-            ],
-        )
-        services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
-        server.add_generic_rpc_handlers(self._handlers)
-        try:
-            self.port = server.add_insecure_port(f"{self.host}:{self.port}")
-        except RuntimeError as error:
-            raise OSError(
-                f"Cannot listen on {self.host}:{self.port}: the port is in use (by another learner?) or the "
-                f"address is not this machine's. Set {PORT_KEY} to a free port, for learner and actors alike."
-            ) from error
-        server.start()
-        self._server = server
+        self.port = self._listener.open(self._add)
         if self._awaits_updates:
-            Reminder(self._service.status, self._stopping).start()
-        logger.info("Learner listens on %s:%d.", self.host, self.port)
+            show = () if self._status_file is None else (StatusFile(self._status_file).write,)
+            Reminder(self._service.status, self._stopping, *show).start()
+        logger.info("Learner listens on %s:%d, %s.", self._listener.host, self.port, self._listener)
         return self
 
     def __exit__(
@@ -171,9 +150,7 @@ class LearnerServer:
         self._stopping.set()
         self._broadcast.close()
         self._notices.close()
-        if self._server is not None:
-            self._server.stop(_STOP_GRACE_S).wait()
-            self._server = None
+        self._listener.close()
 
     def get(self, timeout: float | None = None) -> Episode | None:
         """Return the oldest episode; None after `timeout` seconds without one, or once the server stops."""
@@ -213,6 +190,10 @@ class LearnerServer:
             "queued": len(self._inbox),
             "version": self._broadcast.version,
         }
+
+    def _add(self, server: grpc.Server) -> None:
+        services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
+        server.add_generic_rpc_handlers(self._handlers)
 
     def _accept(self, episode: Episode) -> str | None:
         if episode.run != self.run:

@@ -9,7 +9,7 @@ from pirl_jax.recipe import ranges
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """``data`` · ``fsdp`` devices, which share the rows of whatever is computed; the first of those there are.
+    """``data`` · ``fsdp`` devices, the first of those there are: they share the rows of what is computed.
 
     The update is the same on any number of them, to the rounding of sums.
     """

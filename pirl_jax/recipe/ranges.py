@@ -105,6 +105,11 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_wait_ms": Range(0, 60_000),
         "features_gb": NOT_NEGATIVE,
     },
+    "security": {
+        "max_streams": Range(8),
+        "max_messages_per_s": POSITIVE,
+        "max_mb_per_s": POSITIVE,
+    },
     "launch": {
         "actors": COUNT,
         "threads": COUNT,
@@ -177,13 +182,24 @@ def check_address(prefix: str, host: str, port: int) -> None:
     Raises:
         ValueError: naming the setting, what it must be and what was found.
     """
-    in_brackets = host.startswith("[") and host.endswith("]")
-    if not host or host.strip() != host or (":" in host and not in_brackets):
-        raise ValueError(
-            f"{prefix}host must be a name or an address, IPv6 in brackets as [::1]; got {host!r}."
-        )
+    check_host(f"{prefix}host", host)
     if port not in PORT:
         raise ValueError(f"{prefix}port must be {PORT}; got {port}.")
+
+
+def check_host(name: str, host: str) -> None:
+    """Check the host of an address.
+
+    Args:
+        name: of the setting.
+        host: a name, or an address.
+
+    Raises:
+        ValueError: naming the setting, what it must be and what was found.
+    """
+    in_brackets = host.startswith("[") and host.endswith("]")
+    if not host or host.strip() != host or (":" in host and not in_brackets):
+        raise ValueError(f"{name} must be a name or an address, IPv6 in brackets as [::1]; got {host!r}.")
 
 
 def _numbers(value: Any) -> list[tuple[str, float]]:

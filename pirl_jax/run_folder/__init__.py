@@ -3,6 +3,8 @@
     <output_dir>/
       .lock                      held by the process that writes here
       metrics.jsonl
+      status.json                how the run stands: what it waits for, its actors
+      train_config.json          what it was started with
       checkpoints/
         000010/
           manifest.json          size and SHA-256 of every file below

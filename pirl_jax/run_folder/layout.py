@@ -12,6 +12,8 @@ from typing import Any
 from pirl_jax.files import flush, write_json
 
 METRICS = "metrics.jsonl"
+STATUS = "status.json"
+"""How the run stands, by its learner's last word (``bridge/wire/status_file.py``)."""
 CURVE = "learning_curve.png"
 TRACEBACK = "traceback.log"
 CHECKPOINTS = "checkpoints"

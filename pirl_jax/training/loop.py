@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood.modes import level_at

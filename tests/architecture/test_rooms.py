@@ -2,7 +2,7 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim", "placement"}
 LEARNER = {
     "typing": set(),
     "files": set(),
@@ -12,6 +12,8 @@ LEARNER = {
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
+    "placement": {"recipe", "typing"},
+    "glossary": set(),
     "ending": {"run_folder"},
     "command": {"ending", "recipe", "run_folder"},
     "policy": {"linear", "typing"},
@@ -22,19 +24,33 @@ LEARNER = {
     "supervised": {*GROUND, "recipe", "xvla"},
     "update": {*GROUND, "likelihood", "policy", "recipe", "rollout", "supervised"},
     "training": {*GROUND, "likelihood", "policy", "recipe", "rollout", "update"},
-    "diagnosis": {*GROUND, "likelihood", "policy", "recipe", "rollout", "serving", "training", "update"},
+    "diagnosis": {
+        *GROUND,
+        "glossary",
+        "likelihood",
+        "policy",
+        "recipe",
+        "rollout",
+        "serving",
+        "training",
+        "update",
+    },
 }
 """Rooms of ``pirl_jax`` → those of ``pirl_jax`` that they may import, from the ground up."""
 BRIDGE = {
     "processes": {"pirl_jax/files"},
-    "wire": {"pirl_jax/likelihood", "pirl_jax/rollout", "pirl_jax/serving"},
+    "trust": {"pirl_jax/recipe"},
+    "wire": {
+        "bridge/trust",
+        *(f"pirl_jax/{room}" for room in ("likelihood", "recipe", "rollout", "serving")),
+    },
     "actors": {
         *(f"bridge/{room}" for room in ("libero", "plugin", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("rollout", "serving")),
     },
     "replica": {
-        *(f"bridge/{room}" for room in ("plugin", "weights", "wire")),
-        *(f"pirl_jax/{room}" for room in ("rollout", "serving", "typing")),
+        *(f"bridge/{room}" for room in ("plugin", "trust", "weights", "wire")),
+        *(f"pirl_jax/{room}" for room in ("recipe", "rollout", "serving", "typing")),
     },
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
     "libero": {
@@ -42,7 +58,7 @@ BRIDGE = {
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files")),
     },
     "plugin": {
-        *("bridge/libero", "bridge/wire"),
+        *("bridge/libero", "bridge/trust", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
         *("pirl_jax/command", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
     },
@@ -52,6 +68,7 @@ BRIDGE = {
     },
     "settings": {
         "bridge/plugin",
+        "bridge/trust",
         "bridge/wire",
         "pirl_jax/likelihood",
         "pirl_jax/recipe",
@@ -61,10 +78,17 @@ BRIDGE = {
         "pirl_jax/xvla",
     },
     "launch": {
-        *(f"bridge/{room}" for room in ("plugin", "processes", "weights", "wire")),
+        *(f"bridge/{room}" for room in ("plugin", "processes", "trust", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
+    "watch": {
+        "bridge/wire",
+        *(
+            f"pirl_jax/{room}"
+            for room in ("diagnosis", "files", "glossary", "recipe", "run_folder", "training")
+        ),
+    },
     "evaluate": {
         *("bridge/figures", "bridge/libero"),
         *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),

@@ -19,7 +19,10 @@ from lerobot.policies.xvla import XVLAPolicy
 from safetensors.torch import load_file
 from tiny import tiny_policy_config, write_dataset, write_run_config
 
+from bridge.watch.run import Run
+from bridge.wire.status_file import read_standing
 from pirl_jax import doctor, learner
+from pirl_jax.glossary import entry_of
 from pirl_jax.run_folder import manifest
 from pirl_jax.trees import store
 
@@ -247,6 +250,19 @@ def test_a_base_in_bfloat16_is_trained_in_float32(tmp_path):
     assert all(row["train/moved/head"] > 0.5 for row in rows)
     assert all(0 < row["train/update_ratio/head"] < 1e-3 for row in rows)
     assert "trained: head: " in log
+    assert_the_page_knows(tmp_path / "output", 3)
+
+
+def assert_the_page_knows(folder: Path, updates: int) -> None:
+    """The run page shows what this learner has written, and has words for all of it."""
+    news = Run(folder).news()
+    assert (news["now"]["state"], news["now"]["rows"]) == ("finished", updates)
+    assert [name for name in news["mean"] if entry_of(name) is None] == []
+    assert news["about"]["config"]["settings"]["algorithm.optimizer.lr"] == "5e-06"
+    assert [one["step"] for one in news["about"]["listing"]["checkpoints"]] == [updates]
+    standing = read_standing(folder / "status.json")
+    assert standing is not None
+    assert standing.status.updates == updates
 
 
 @pytest.mark.parametrize(

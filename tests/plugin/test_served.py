@@ -115,7 +115,7 @@ def light(port, **policy):
     config.policy_config = policy_config
     algorithm = make_algorithm(config, served.LightPolicy(policy_config))
     plain, stop = transport.open_channel(f"127.0.0.1:{port}"), threading.Event()
-    algorithm.acting.channel = SimpleNamespace(plain=plain, stop=stop, episodes=Episodes())
+    algorithm.acting.channel = SimpleNamespace(plain=plain, stop=stop, dialer=None, episodes=Episodes())
     preprocess, _ = make_pre_post_processors(policy_config)
     generator = torch.Generator().manual_seed(1)
     batch = preprocess.process_observation(

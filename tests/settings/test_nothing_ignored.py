@@ -40,6 +40,7 @@ HELD = {
     "env": {"settings"},
     "algorithm": {"recipe"},
     "algorithm.launch": {"settings", "_settings"},
+    "algorithm.security": {"_security"},
     "algorithm.serve": {"settings"},
     "algorithm.watchdog": {"_settings"},
     "wandb": {"wandb_config"},

@@ -4,12 +4,14 @@ import threading
 
 import numpy as np
 import pytest
+from certificates import Authority, secured
 from test_act import SPEC
 
 from bridge.replica import Replica
 from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.server import LearnerServer
 from pirl_jax.likelihood.modes import NOISE_HEAD
+from pirl_jax.recipe import SecurityConfig
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.serving.batching import Batcher
 
@@ -71,6 +73,28 @@ def test_a_server_that_the_learner_refuses_ends_with_the_learners_words(learner)
         assert stop.wait(10)
     assert isinstance(server.failure, ValueError)
     assert 'algorithm.noise.mode is "flow_sde" and the learner\'s is "terminal"' in str(server.failure)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"), [("plaintext", "speaks TLS: set "), ("no token", "this run asks for its token")]
+)
+def test_a_server_that_the_learner_does_not_let_in_ends_with_what_to_set(tmp_path, own, words):
+    authority, stop = Authority(tmp_path), threading.Event()
+    mine = SecurityConfig() if own == "plaintext" else SecurityConfig(**authority.server)
+    with LearnerServer(
+        "127.0.0.1",
+        0,
+        decode=lambda message: None,
+        assignments=Assignments(4, seed=3),
+        agreement={},
+        policy_servers=PolicyServers(AGREEMENT),
+        security=secured(authority, tmp_path),
+    ) as learner:
+        there = "127.0.0.1", 0, f"127.0.0.1:{learner.port}"
+        with Replica(Service(), SPEC, *there, AGREEMENT, SHAPES, 4, stop, mine) as server:
+            assert stop.wait(20)
+    assert isinstance(server.failure, ValueError)
+    assert words in str(server.failure)
 
 
 def test_a_port_in_use_is_said_with_the_settings(learner):

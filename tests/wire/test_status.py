@@ -64,6 +64,14 @@ def test_a_status_that_is_none_is_refused(change, words):
         protocol.decode(Status, json.dumps(fields).encode())
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(number):
+    """Python reads them, and nobody could send them on."""
+    sent = protocol.encode(Registration("a", "b", "c", 1, {"x": 7})).replace(b"7", number.encode())
+    with pytest.raises(ProtocolError, match=f"is no JSON: {number} is no number of JSON's"):
+        protocol.decode(Registration, sent)
+
+
 def test_the_learner_says_what_it_waits_for_and_who_plays():
     with learner(goal=Goal(updates=10, episodes=4)) as (server, assignments, line):
         before = line.ask()
