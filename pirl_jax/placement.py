@@ -105,7 +105,8 @@ class Placement:
     def _split(self, shape: Sequence[int]) -> NamedSharding:
         """Split the longest axis that the devices can share; the first of several."""
         assert self.mesh is not None
-        count, axes = self.mesh.shape[FSDP], [None] * len(shape)
+        count = self.mesh.shape[FSDP]
+        axes: list[str | None] = [None] * len(shape)
         shared = [i for i, length in enumerate(shape) if length % count == 0]
         if count > 1 and shared and math.prod(shape) >= _SPLIT_FROM:
             axes[max(shared, key=lambda i: shape[i])] = FSDP
