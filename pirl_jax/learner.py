@@ -283,7 +283,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     demonstrations = demonstrations_of(cfg, run, encoder)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
-        params = run.policy.merge(host_state.params, encoder)
+        params = run.policy.merge(host_state.params, run.placement.first(encoder))
         export_pretrained(params, cfg, folder, image_size=run.spec.image_shape[-2:])
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))

@@ -144,8 +144,9 @@ class Programs:
         chain = method.policy.chain
         self.no_sums = jax.jit(lambda *shapes: method.placement.constrained(no_sums(method, *shapes)))
         self.total = partial(_compiled_total, aggregation=method.objective.aggregation)
-        self.add = jax.jit(partial(_add, method), donate_argnums=1)
-        self.step = jax.jit(partial(_step, method), donate_argnums=0)
+        options: Any = method.placement.compiler_options
+        self.add = jax.jit(partial(_add, method), donate_argnums=1, compiler_options=options)
+        self.step = jax.jit(partial(_step, method), donate_argnums=0, compiler_options=options)
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
         self.sample = jax.jit(sample)
         self.proximal = jax.jit(
