@@ -22,7 +22,14 @@ COMMANDS = ("pirl_jax/learner", "pirl_jax/sft", "pirl_jax/doctor", "pirl_jax/ser
 """They put the parts together, import from everywhere, and are left out of the picture."""
 GROUND = (
     *("pirl_jax/typing", "pirl_jax/files", "pirl_jax/trees", "pirl_jax/run_folder"),
-    *("pirl_jax/rows", "pirl_jax/linear", "pirl_jax/optim", "pirl_jax/command", "pirl_jax/ending"),
+    *(
+        "pirl_jax/rows",
+        "pirl_jax/placement",
+        "pirl_jax/linear",
+        "pirl_jax/optim",
+        "pirl_jax/command",
+        "pirl_jax/ending",
+    ),
 )
 """Small files that anything may stand on; left out of the picture as well."""
 EPISODE = (

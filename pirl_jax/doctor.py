@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
@@ -27,6 +26,7 @@ from pirl_jax.diagnosis.trial import Trial, size_of_step
 from pirl_jax.ending import first_is_noted
 from pirl_jax.files import tail
 from pirl_jax.learner import command, fitted, load, policy_service
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.behaviour import Behaviour, as_pushed, rounded
@@ -64,9 +64,9 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     beside = {"a copy for the trial update": size_of(run.shapes)}
     service, served = policy_service(run, lambda: assignments.playing)
     recipe = fitted(run, cfg, beside | served, saves=False)[0].recipe
-    encoder = jax.device_put(frozen)
+    encoder = run.placement.whole(frozen)
     if service:
-        service.begin(encoder)
+        service.begin(run.placement.first(encoder))
     del frozen  # one copy is enough, and what is free can be taken by the next
     state = run.start(trainable)
     del trainable
@@ -106,6 +106,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         received,
         behaviour,
         lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
+        run.placement,
     )
     if service:
         findings.append(_actors_served(service, received[0]))
@@ -178,6 +179,7 @@ def diagnose(
     episodes: Sequence[Episode],
     behaviour: Behaviour,
     unnormalize: Callable[[np.ndarray], np.ndarray] = lambda action: action,
+    placement: Placement = ONE_DEVICE,
 ) -> list[Finding]:
     """Examine episodes that actors played with ``behaviour``, and one trial update on them.
 
@@ -191,7 +193,7 @@ def diagnose(
         behaviour: as pushed.
         unnormalize: takes actions [N, A] to the environment's units, channel by channel.
     """
-    parts = _trial_parts(policy, value, recipe, len(episodes))
+    parts = _trial_parts(policy, value, recipe, len(episodes), placement)
     scored = [parts.score(frozen, episode, {_VERSION: behaviour}) for episode in episodes]
     method = dataclasses.replace(parts.method, supervised_loss=None)
     trial = Trial(method, state, *parts.batch(state, scored))
@@ -217,7 +219,9 @@ def diagnose(
     ]
 
 
-def _trial_parts(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episodes: int) -> Parts:
+def _trial_parts(
+    policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episodes: int, placement: Placement = ONE_DEVICE
+) -> Parts:
     """Return the parts of a trial update on ``episodes`` episodes.
 
     Whatever the recipe's batch is, the trial's is what there is, with no more of it in work at a time than a
@@ -234,7 +238,7 @@ def _trial_parts(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, episo
         critic=dataclasses.replace(recipe.critic, warmup_updates=0),
         optimizer=dataclasses.replace(optimizer, lr_warmup_steps=0, microbatch_size=block_of(recipe)),
     )
-    return assemble(policy, value, trial)
+    return assemble(policy, value, trial, placement=placement)
 
 
 def main() -> None:

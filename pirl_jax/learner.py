@@ -19,8 +19,8 @@ from pirl_jax.command import run_command
 from pirl_jax.ending import Stop, end
 from pirl_jax.files import write_file, write_json
 from pirl_jax.linear import check_precision
+from pirl_jax.placement import Placement, place
 from pirl_jax.policy import FlowPolicy
-from pirl_jax.recipe import Recipe
 from pirl_jax.rollout.shelf import Shelf
 from pirl_jax.run_folder.layout import CURVE, STATUS, TRAIN_CONFIG, read_step
 from pirl_jax.run_folder.lock import occupied
@@ -60,6 +60,7 @@ class Run(NamedTuple):
     """What an update changes, as shapes."""
     start: Callable[[Params], state.TrainState]
     """Makes, of the base's trainable parameters, the state before the first update."""
+    placement: Placement
     observation: Observation
     spec: Any
     """Sizes of the episodes to come (``bridge.wire.spec.EpisodeSpec``)."""
@@ -90,6 +91,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     base = base_of(start.parent) if cfg.resume else start
     check_device(recipe.launch.learner_devices, "algorithm.launch.learner_devices")
     check_precision(recipe.head_precision, jax.default_backend())
+    placement = place(recipe.mesh)
     said = announced(start)
     agreed_domain(said, None, getattr(cfg.env, "domain_id", None), num_domains=policy_cfg.num_domains)
     check_policy(said, policy_cfg)
@@ -101,7 +103,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     policy = XVLAFlowPolicy(config, recipe.trainable, recipe.head_precision)
     trainable, frozen = policy.split(params)
     first = partial(first_state, policy, recipe, config.dim_proprio, cfg.seed)
-    shapes = jax.eval_shape(first, trainable)
+    shapes = placement.split_shapes(jax.eval_shape(first, trainable))
     logger.info(summary(shapes.params | frozen, trained_group(policy)))
     spec = episode_spec(policy_cfg, config, recipe.noise, recipe.rollout.max_chunks, cfg.env)
     known = about(frozen, begun_with(start.parent) if cfg.resume else start)
@@ -110,8 +112,11 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     agreement = {**recipe.agreement(), FROZEN: fingerprint(to_torch_state(frozen))}
     images = (len(spec.image_keys), *spec.image_shape)
     observation = Observation(images, spec.num_tokens, config.dim_proprio, config.real_action_dim)
-    kept = jax.eval_shape(lambda tree: tree, frozen)
-    run = Run(policy, recipe, kept, shapes, first, observation, spec, agreement, known)
+    kept = placement.whole_shapes(jax.eval_shape(lambda tree: tree, frozen))
+    run = Run(
+        *(policy, recipe, kept, shapes, lambda params: placement.moved(first(params)), placement),
+        *(observation, spec, agreement, known),
+    )
     return run, trainable, frozen
 
 
@@ -136,8 +141,12 @@ def fitted(
     value = critic.value_function(run.recipe.critic.hidden_dims)
 
     recipe = run.recipe
-    plan = Plan(assemble(run.policy, value, recipe), run.frozen, run.shapes, run.observation)
-    memory, on_cpu = budget(recipe.memory_gb, "algorithm.memory_gb"), jax.default_backend() == "cpu"
+    parts = assemble(run.policy, value, recipe, placement=run.placement)
+    plan = Plan(parts, run.frozen, run.shapes, run.observation)
+    devices, on_cpu = run.placement.devices, jax.default_backend() == "cpu"
+    memory = budget(recipe.memory_gb, "algorithm.memory_gb")
+    if on_cpu and recipe.memory_gb is None:  # a CPU's devices share its memory
+        memory = dataclasses.replace(memory, size=memory.size // devices)
     cadence = cadence_of(cfg)
     every = cadence.every or cfg.steps
     count = cfg.steps // every + 1 if saves and cadence.saves else 0
@@ -152,7 +161,7 @@ def fitted(
     plan, needs = fit(plan, memory, beside)
     parts, device = plan.parts, 0
     if on_cpu:
-        device = needs.device - sum(beside.values())
+        device = devices * needs.device - sum(beside.values())
         stored, recipe = storage.settled(stored, plan, device, recipe.launch.actors * needs.actor)
         parts = dataclasses.replace(parts, recipe=recipe)
     logger.info("\n".join([*table(plan, needs, memory, product_rate()), *storage.table(stored, shared)]))
@@ -217,7 +226,7 @@ def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | N
     logger.info(
         "%d frames of %s are learned from beside the episodes", len(frames.action), cfg.dataset.repo_id
     )
-    return encode(run.policy, encoder, frames)
+    return encode(run.policy, encoder, frames, run.placement)
 
 
 def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService | None, dict[str, int]]:
@@ -264,9 +273,9 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     served = recipe.serve.mode == "learner"
     service, beside = policy_service(run, lambda: assignments.playing) if served else (None, {})
     parts, shelf = fitted(run, cfg, beside)
-    encoder = jax.device_put(frozen)
+    encoder = run.placement.whole(frozen)
     if service:
-        service.begin(encoder)
+        service.begin(run.placement.first(encoder))
     del frozen  # one copy is enough, and what is free can be taken by the next
     trainable = {} if cfg.resume else trainable
     train_state = run.start(trainable) if trainable else resumed(cfg, run.shapes)
@@ -274,12 +283,12 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     demonstrations = demonstrations_of(cfg, run, encoder)
 
     def export(folder: Path, host_state: state.TrainState) -> None:
-        params = run.policy.merge(host_state.params, encoder)
+        params = run.policy.merge(host_state.params, run.placement.first(encoder))
         export_pretrained(params, cfg, folder, image_size=run.spec.image_shape[-2:])
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
     done = int(train_state.updates)
-    kept, what = _kept(parts.recipe, train_state)
+    kept, what = _kept(parts, train_state)
     write_json(output_dir / TRAIN_CONFIG, cfg.to_dict())  # for whoever looks before the first checkpoint
     port = Port(recipe, run.spec, run.agreement, service, output_dir / STATUS)
     with (
@@ -332,11 +341,11 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     return stop, done
 
 
-def _kept(recipe: Recipe, train_state: state.TrainState) -> tuple[Kept | None, str]:
+def _kept(parts: Parts, train_state: state.TrainState) -> tuple[Kept | None, str]:
     """Return what keeps the state before an update, if anything does, and what a signal then has done."""
     what = "those before the update that runs are saved, and it is given up"
-    if keeps(recipe.watchdog, size_of(train_state), jax.default_backend() == "cpu"):
-        return Kept(), what
+    if keeps(parts.recipe.watchdog, size_of(train_state), jax.default_backend() == "cpu"):
+        return Kept(parts.placement), what
     return None, f"{what} unless it has begun to change the policy: then it is finished first"
 
 

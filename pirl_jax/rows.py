@@ -44,7 +44,13 @@ def on_host(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def in_blocks(function: Callable[[PyTree], PyTree], tree: PyTree, count: int, size: int) -> PyTree:
+def in_blocks(
+    function: Callable[[PyTree], PyTree],
+    tree: PyTree,
+    count: int,
+    size: int,
+    put: Callable[[PyTree], PyTree] = jax.device_put,
+) -> PyTree:
     """Return ``function`` of the first ``count`` rows, computed ``size`` at a time, in host memory.
 
     Args:
@@ -52,11 +58,12 @@ def in_blocks(function: Callable[[PyTree], PyTree], tree: PyTree, count: int, si
         tree: the rows.
         count: at least 1.
         size: rows at a time; what is missing in the last block is filled by repeating its last row.
+        put: rows in host memory → on the device, or on several that share them.
     """
     blocks, waiting = [], None
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        running = function(cut(tree, rows))
+        running = function(put(cut(tree, rows)))
         if waiting is not None:  # fetched while the next one runs
             blocks.append(jax.device_get(waiting))
         waiting = running

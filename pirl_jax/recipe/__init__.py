@@ -9,6 +9,7 @@ from pirl_jax.recipe.advantage import AdvantageConfig
 from pirl_jax.recipe.critic import CriticConfig
 from pirl_jax.recipe.demonstrations import DemonstrationsConfig
 from pirl_jax.recipe.launch import LaunchConfig
+from pirl_jax.recipe.mesh import MeshConfig
 from pirl_jax.recipe.noise import NoiseConfig
 from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
@@ -24,6 +25,7 @@ __all__ = [
     "CriticConfig",
     "DemonstrationsConfig",
     "LaunchConfig",
+    "MeshConfig",
     "NoiseConfig",
     "ObjectiveConfig",
     "OptimizerConfig",

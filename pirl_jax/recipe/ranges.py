@@ -96,6 +96,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "max_samples": COUNT,
     },
     "push": {},
+    "mesh": {"data": COUNT, "fsdp": COUNT},
     "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
     "serve": {
         "replicas": COUNT,

@@ -9,6 +9,7 @@ from pirl_jax.recipe import ranges
 from pirl_jax.recipe.advantage import AdvantageConfig
 from pirl_jax.recipe.critic import CriticConfig
 from pirl_jax.recipe.demonstrations import DemonstrationsConfig
+from pirl_jax.recipe.mesh import MeshConfig
 from pirl_jax.recipe.noise import NoiseConfig
 from pirl_jax.recipe.objective import ObjectiveConfig
 from pirl_jax.recipe.optimizer import OptimizerConfig
@@ -46,6 +47,7 @@ class Recipe:
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     push: PushConfig = field(default_factory=PushConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:

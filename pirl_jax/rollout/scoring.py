@@ -14,6 +14,7 @@ import numpy as np
 from pirl_jax.likelihood import modes
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
 from pirl_jax.linear import Precision
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy, encoder
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour, rounded
@@ -116,6 +117,7 @@ class Scorer:
         policy: whose episodes.
         noise: the actors'.
         sizes: of blocks. As many as possible have the first size, what is left has the last.
+        placement: whose devices share the rows of a block.
 
     Attributes:
         encode: ``FlowPolicy.encode``, compiled.
@@ -123,8 +125,15 @@ class Scorer:
             log-density under the parameters as pushed in ``dtype``.
     """
 
-    def __init__(self, policy: FlowPolicy, noise: NoiseConfig, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        policy: FlowPolicy,
+        noise: NoiseConfig,
+        sizes: Sequence[int],
+        placement: Placement = ONE_DEVICE,
+    ) -> None:
         self._policy, self._noise, self.sizes = policy, noise, tuple(sizes)
+        self._placement = placement
         stochastic = StochasticPolicy.of(policy, noise)
 
         def log_prob(
@@ -175,7 +184,8 @@ class Scorer:
             block = cut(rows, chosen)
             running = None
             if features is None:
-                features = running = self.encode(frozen, block.images, block.tokens)
+                seen = self._placement.rows((block.images, block.tokens))
+                features = running = self.encode(frozen, *seen)
             results.add(chosen, running, self._scores(features, block, played))
         results.finish()
         return self._scored(episodes, played, rows, there, results)
@@ -183,12 +193,14 @@ class Scorer:
     def _scores(self, features: Features, block: Rows, played: Mapping[int, Behaviour]) -> dict[int, Array]:
         """Start to score a block under each of its versions."""
         seen: Any = features, block.proprio, block.domain_id
-        observed, scores = Observed(*seen), {}
+        observed: Any = self._placement.rows(Observed(*seen))
+        scores = {}
         for version in map(int, np.unique(block.version)):
             if version != NOT_SCORED:
                 behaviour = played[version]
-                chunks = block.latents, block.denoise_step, jnp.float32(behaviour.level)
-                scores[version] = self.log_prob(behaviour.params, observed, *chunks, dtype=behaviour.dtype)
+                chunks = self._placement.rows((block.latents, block.denoise_step))
+                level, dtype = jnp.float32(behaviour.level), behaviour.dtype
+                scores[version] = self.log_prob(behaviour.params, observed, *chunks, level, dtype=dtype)
         return scores
 
     def _scored(

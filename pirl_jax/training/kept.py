@@ -6,9 +6,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.recipe import WatchdogConfig
 from pirl_jax.training.checkpoint import in_host_memory
 
@@ -19,7 +17,8 @@ _LITTLE = 2**30
 class Kept:
     """Has a state copied to host memory by a thread: an update works in the memory of what it begins with."""
 
-    def __init__(self) -> None:
+    def __init__(self, placement: Placement = ONE_DEVICE) -> None:
+        self._placement = placement
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._state: Future[Any] | None = None
         self._lock = threading.Lock()  # another thread may ask for the state, to save it
@@ -45,7 +44,7 @@ class Kept:
 
     def on_device(self) -> Any:
         """Return a copy of what was kept that may be donated."""
-        return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.state)
+        return self._placement.split(self.state)
 
 
 def keeps(config: WatchdogConfig, size: int, on_cpu: bool, left: float = 0) -> bool:

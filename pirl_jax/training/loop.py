@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.likelihood.modes import level_at
@@ -107,7 +106,7 @@ def run(
     score = partial(_scored, parts, frozen, shelf, encoded)
     collector = _collector(parts, actors, pushes, score, behaviours, int(state.episodes), stop)
 
-    push, wait = partial(_push, recipe, pushes, actors, collector, kept), partial(_goes_on, stop, pushes)
+    push, wait = partial(_push, parts, pushes, actors, collector, kept), partial(_goes_on, stop, pushes)
     watchdog = Watchdog(recipe.watchdog, kept is not None)
     interrupted = partial(_gives_up, stop, kept)
     overlap = ahead and recipe.rollout.max_staleness > 0  # else nothing is played during an update
@@ -148,7 +147,7 @@ def run(
 
 
 def _push(
-    recipe: Recipe,
+    parts: Parts,
     pushes: Pushes,
     actors: Actors,
     collector: Collector,
@@ -157,11 +156,11 @@ def _push(
 ) -> TrainState:
     """Start to push the state's policy, and note in the state up to where episodes are settled."""
     version = version_of(int(state.updates))
-    pushes.start(version, behaviour_of(state, recipe))
+    pushes.start(version, behaviour_of(state, parts.recipe))
     # An actor that is assigned an episode waits for the version to play it with.
     evaluation = actors.evaluations.begin(int(state.updates), version)
     actors.assignments.publish(version, collector.position, evaluation)
-    state = state.replace(episodes=jnp.asarray(collector.position, jnp.int32))
+    state = state.replace(episodes=parts.placement.whole(np.int32(collector.position)))
     if kept:
         kept.keep(state)
     return state

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pirl_jax.linear import full_precision
+from pirl_jax.placement import bytes_of_one
 from pirl_jax.training.budget import Budget, readable
 from pirl_jax.training.parts import block_of, capacity_of, minibatch_of
 from pirl_jax.training.plan import Plan, size_of
@@ -64,16 +65,16 @@ def needs(plan: Plan, beside: Mapping[str, int]) -> Needs:
     pushed = plan.pushed
     observation = size_of(plan.features(1))
     lying = {
-        "encoder": size_of(plan.frozen),
-        "parameters, critic and moments": size_of(state),
-        "the policy's gradient": size_of(state.params),
-        f"{AHEAD} times {at_a_time} points": AHEAD * size_of(plan.part(at_a_time)),
+        "encoder": bytes_of_one(plan.frozen),
+        "parameters, critic and moments": bytes_of_one(state),
+        "the policy's gradient": bytes_of_one(state.params),
+        f"{AHEAD} times {at_a_time} points": AHEAD * bytes_of_one(plan.part(at_a_time)),
         **beside,
     }
     if recipe.demonstrations.coef:
         lying["demonstrations"] = recipe.demonstrations.max_samples * observation
     # An older policy's parameters are brought to the device to score what it played.
-    arrival = encode.working + score.working + size_of(plan.images(block)) + (pushed if stale else 0)
+    arrival = encode.working + score.working + bytes_of_one(plan.images(block)) + (pushed if stale else 0)
     capacity = capacity_of(recipe)
     points = recipe.rollout.episodes_per_update * recipe.rollout.max_chunks
     passes = 1 + recipe.objective.decoupled + GRADIENT * recipe.optimizer.num_epochs

@@ -13,6 +13,7 @@ from pirl_jax.likelihood import noise_head
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.likelihood.stochastic import StochasticPolicy
 from pirl_jax.optim import masters
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import Recipe, RolloutConfig
 from pirl_jax.rollout.scoring import ScoredEpisode, Scorer
@@ -56,14 +57,21 @@ class Parts:
         """What an update does."""
         return self.programs.method
 
+    @property
+    def placement(self) -> Placement:
+        """Where arrays lie."""
+        return self.method.placement
+
     def with_microbatch(self, size: int) -> Parts:
         """Return parts that work on so many points at a time, with the same compiled functions."""
         optimizer = dataclasses.replace(self.recipe.optimizer, microbatch_size=size)
+        recipe = dataclasses.replace(self.recipe, optimizer=optimizer)
+        size = block_of(recipe)
         programs = self.programs.with_microbatch(size)
         return dataclasses.replace(
             self,
-            recipe=dataclasses.replace(self.recipe, optimizer=optimizer),
-            evaluate=make_evaluate(self.policy, self.value, self.recipe.critic.input, size),
+            recipe=recipe,
+            evaluate=make_evaluate(self.policy, self.value, recipe.critic.input, size, self.placement),
             programs=programs,
             update=make_update(programs),
         )
@@ -100,7 +108,7 @@ def block_of(recipe: Recipe) -> int:
 
 
 def scoring_blocks(
-    rollout: RolloutConfig, platform: str | None = None, served: bool = False
+    rollout: RolloutConfig, platform: str | None = None, served: bool = False, devices: int = 1
 ) -> tuple[int, ...]:
     """Return the sizes of the blocks of observations that are encoded and scored at a time.
 
@@ -110,20 +118,30 @@ def scoring_blocks(
         rollout: of the recipe.
         platform: what runs it; None: JAX's default.
         served: whether the episodes come with most of their observations encoded: often one is left.
+        devices: that share a block.
     """
     if (platform or jax.default_backend()) == "cpu":
         block = min(8, rollout.max_chunks + 1)
-        return (block, 1) if served and block > 1 else (block,)
-    return 64, 8
+        sizes = (block, 1) if served and block > 1 else (block,)
+    else:
+        sizes = 64, 8
+    return tuple(-(-size // devices) * devices for size in sizes)
 
 
 def microbatch_of(recipe: Recipe) -> int | None:
-    """Return how many points of a minibatch are in work at a time; None: all."""
+    """Return how many points of a minibatch are in work at a time; None: all.
+
+    Several devices have as many each.
+    """
     size = recipe.optimizer.microbatch_size
-    return size if isinstance(size, int) else None
+    size = size if isinstance(size, int) else None
+    devices = recipe.mesh.devices
+    return size if devices == 1 else -(-(size or minibatch_of(recipe)) // devices) * devices
 
 
-def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Method:
+def method_of(
+    policy: FlowPolicy, value: ValueFunction, recipe: Recipe, placement: Placement = ONE_DEVICE
+) -> Method:
     """Return what an update of this recipe does."""
     return Method(
         StochasticPolicy.of(policy, recipe.noise),
@@ -136,6 +154,7 @@ def method_of(policy: FlowPolicy, value: ValueFunction, recipe: Recipe) -> Metho
         capacity_of(recipe),
         microbatch_of(recipe),
         trained_group(policy),
+        placement,
     )
 
 
@@ -144,7 +163,13 @@ def trained_group(policy: FlowPolicy) -> Callable[[str], str | None]:
     return lambda name: NOISE_HEAD if name.startswith(f"{NOISE_HEAD}.") else policy.group(name)
 
 
-def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform: str | None = None) -> Parts:
+def assemble(
+    policy: FlowPolicy,
+    value: ValueFunction,
+    recipe: Recipe,
+    platform: str | None = None,
+    placement: Placement = ONE_DEVICE,
+) -> Parts:
     """Put the parts of a run together; nothing is compiled before its first call.
 
     Args:
@@ -152,16 +177,18 @@ def assemble(policy: FlowPolicy, value: ValueFunction, recipe: Recipe, platform:
         value: its critic (``critic.value_function``).
         recipe: every number of the method.
         platform: what runs them; None: JAX's default.
+        placement: where arrays lie, on as many devices as ``recipe.mesh`` has.
     """
-    programs = Programs(method_of(policy, value, recipe))
+    programs = Programs(method_of(policy, value, recipe, placement))
+    served, devices = recipe.inference == "served", placement.devices
     method = programs.method
     extra = method.value is not None and recipe.critic.extra_steps
     return Parts(
         recipe,
         policy,
-        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform, recipe.inference == "served")),
+        Scorer(policy, recipe.noise, scoring_blocks(recipe.rollout, platform, served, devices), placement),
         value,
-        make_evaluate(policy, value, recipe.critic.input, block_of(recipe)),
+        make_evaluate(policy, value, recipe.critic.input, block_of(recipe), placement),
         programs,
         make_update(programs),
         make_critic_update(method) if extra else None,

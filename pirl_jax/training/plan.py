@@ -18,7 +18,7 @@ from pirl_jax.typing import Params, PyTree
 from pirl_jax.update.batch import Batch
 from pirl_jax.update.demonstrations import Demonstrations
 from pirl_jax.update.losses import Total
-from pirl_jax.update.minibatch import Sums
+from pirl_jax.update.minibatch import Sums, no_sums
 from pirl_jax.update.objective import CriticRows, FixedPolicies, Minibatch, distribution
 from pirl_jax.update.state import TrainState
 from pirl_jax.update.update import metric_names, progress_of
@@ -75,7 +75,7 @@ class Plan:
         frozen: shapes of the encoder's parameters (``jax.ShapeDtypeStruct``).
         state: shapes of what an update changes.
         observation: shapes of what actors send.
-        place: the device to compile for, as a sharding; None: JAX's default.
+        place: the device to compile for, as a sharding; None: JAX's default, or what ``parts`` are placed on.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Plan:
 
     def images(self, rows: int) -> PyTree:
         """Return the shape of so many observations' images, as they are sent."""
-        return jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8)
+        return self._rows(jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8))
 
     @property
     def pushed(self) -> int:
@@ -109,13 +109,14 @@ class Plan:
     def features(self, rows: int) -> PyTree:
         """Return the shapes of what the encoder makes of so many observations."""
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), self._features_of_one
+            lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), self._features_of_each
         )
 
     @cached_property
-    def _features_of_one(self) -> PyTree:
+    def _features_of_each(self) -> PyTree:
         # Tracing an encoder takes longer than all else that is asked of it here.
-        return jax.eval_shape(self.parts.score.encode, self.frozen, self.images(1), self._tokens(1))
+        rows = self.parts.placement.devices
+        return jax.eval_shape(self.parts.score.encode, self.frozen, self.images(rows), self._tokens(rows))
 
     def part(self, rows: int) -> Minibatch:
         """Return the shapes of so many rows of a minibatch."""
@@ -144,7 +145,7 @@ class Plan:
         reference = None
         if recipe.objective.reference_kl_coef:
             reference = jax.eval_shape(partial(distribution, method), self.state.params, points)
-        return Minibatch(points, FixedPolicies(of(H), reference), of())
+        return self._rows(Minibatch(points, FixedPolicies(of(H), reference), of()))
 
     def add(self, rows: int) -> Memory:
         """Compile the gradient of a part of a minibatch."""
@@ -158,7 +159,8 @@ class Plan:
     def step(self, rows: int) -> Memory:
         """Compile the step that follows the gradient of a minibatch of so many rows."""
         sums, batch, method = self._sums(), self.part(rows), self.parts.method
-        progress = jax.eval_shape(partial(progress_of, names=metric_names(method, sums)), self.state)
+        names = metric_names(method, sums)
+        progress = self._split(jax.eval_shape(partial(progress_of, names=names), self.state))
         points = batch.points
         seen = (points.proprio, points.old_values, points.value_targets, points.share, batch.weight)
         theirs = None if points.critic_input is None else CriticRows(points.critic_input, *seen)
@@ -176,10 +178,17 @@ class Plan:
         action = jax.ShapeDtypeStruct((rows, policy.chunk_size, self._observation.dim_action), jnp.float32)
         domain_id: Any = jax.ShapeDtypeStruct((rows,), jnp.int32)
         arrays: Any = (self.features(rows), proprio, domain_id, action)
-        return Demonstrations(*arrays)
+        return self.parts.placement.whole_shapes(Demonstrations(*arrays))
 
     def _sums(self) -> Sums:
-        return jax.eval_shape(self.parts.programs.no_sums, self.state.params, self.part(1))
+        one: Any = self.part(self.parts.placement.devices)
+        return self._split(jax.eval_shape(partial(no_sums, self.parts.method), self.state.params, one))
+
+    def _rows(self, shapes: PyTree) -> PyTree:
+        return self.parts.placement.row_shapes(shapes)
+
+    def _split(self, shapes: PyTree) -> PyTree:
+        return self.parts.placement.split_shapes(shapes)
 
     def encode(self, rows: int) -> Memory:
         """Compile the encoder for so many observations."""
@@ -195,11 +204,12 @@ class Plan:
         return self._compiled(program, self.state.params, observed, *chunks, dtype=push.dtype)
 
     def _tokens(self, rows: int) -> PyTree:
-        return jax.ShapeDtypeStruct((rows, self._observation.num_tokens), jnp.int32)
+        return self._rows(jax.ShapeDtypeStruct((rows, self._observation.num_tokens), jnp.int32))
 
     def _compiled(self, program: Callable[..., Any], *shapes: PyTree, **static: Any) -> Memory:
         placed = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._place), shapes
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or self._place),
+            shapes,
         )
         lowered = program.lower(*placed, **static)  # pyright: ignore[reportFunctionMemberAccess]
         return memory_of(lowered.compile())

@@ -13,6 +13,7 @@ import numpy as np
 
 from pirl_jax.likelihood.stochastic import Observed
 from pirl_jax.linear import full_precision
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import CriticConfig
 from pirl_jax.rows import in_blocks
@@ -63,7 +64,9 @@ def init(policy: FlowPolicy, config: CriticConfig, dim_proprio: int, key: PRNGKe
     return jax.jit(Critic(tuple(config.hidden_dims)).init)(key, *inputs)["params"]
 
 
-def make_evaluate(policy: FlowPolicy, value: ValueFunction, kind: str, block: int) -> Evaluate:
+def make_evaluate(
+    policy: FlowPolicy, value: ValueFunction, kind: str, block: int, placement: Placement = ONE_DEVICE
+) -> Evaluate:
     """Build the function that values observations.
 
     The inputs are of the state's policy parameters. An update takes them once and keeps them: its values, its
@@ -74,6 +77,7 @@ def make_evaluate(policy: FlowPolicy, value: ValueFunction, kind: str, block: in
         value: the critic.
         kind: ``CriticConfig.input``.
         block: observations at a time, which bounds the memory.
+        placement: where the observations go.
     """
 
     @jax.jit
@@ -83,6 +87,7 @@ def make_evaluate(policy: FlowPolicy, value: ValueFunction, kind: str, block: in
 
     def evaluate(state: TrainState, observed: Observed) -> tuple[np.ndarray, np.ndarray]:
         parameters = state.params, state.critic_params
-        return in_blocks(partial(run, *parameters), observed, len(observed.domain_id), block)
+        count = len(observed.domain_id)
+        return in_blocks(partial(run, *parameters), observed, count, block, placement.rows)
 
     return evaluate

@@ -59,7 +59,9 @@ def make_critic_update(
         carry = (state, metric_means.zeros("extra_value_loss"), jnp.int32(0))
         state, sums, skipped = jax.lax.fori_loop(jnp.int32(0), num_steps.astype(jnp.int32), step, carry)
         metrics = {**metric_means.means(sums), "extra_skipped_steps": skipped}
-        return state, {f"train/{name}": value for name, value in metrics.items()}
+        return method.placement.constrained(state), {
+            f"train/{name}": value for name, value in metrics.items()
+        }
 
     return jax.jit(update, donate_argnums=0)
 

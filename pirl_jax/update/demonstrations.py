@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy, encoder
 from pirl_jax.recipe import DemonstrationsConfig
 from pirl_jax.supervised.frames import Frames
@@ -27,8 +28,10 @@ class Demonstrations(flax.struct.PyTreeNode):
     action: Float[Array, "F H n"]
 
 
-def encode(policy: FlowPolicy, frozen: Params, frames: Frames) -> Demonstrations:
-    """Run the frozen encoder over frames, a few at a time; the result lies on the device."""
+def encode(
+    policy: FlowPolicy, frozen: Params, frames: Frames, placement: Placement = ONE_DEVICE
+) -> Demonstrations:
+    """Run the frozen encoder over frames, a few at a time; the result lies on the device, or on each."""
     run = encoder(policy)
     count = len(frames.action)
     blocks = []
@@ -37,7 +40,7 @@ def encode(policy: FlowPolicy, frozen: Params, frames: Frames) -> Demonstrations
         rows = np.arange(start, start + _ENCODED_AT_ONCE) % count
         blocks.append(jax.device_get(run(frozen, frames.images[rows], frames.tokens[rows])))
     features = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
-    arrays = jax.device_put((features, frames.proprio, frames.domain_id, frames.action))
+    arrays = placement.whole((features, frames.proprio, frames.domain_id, frames.action))
     return Demonstrations(*arrays)
 
 
@@ -47,6 +50,7 @@ def drawn_loss(
     params: Params,
     demonstrations: Demonstrations,
     key: PRNGKeyArray,
+    placement: Placement = ONE_DEVICE,
 ) -> Float[Array, ""]:
     """Return the supervised loss of ``batch_size`` frames that ``key`` draws with replacement.
 
@@ -56,10 +60,11 @@ def drawn_loss(
         params: trainable ones.
         demonstrations: to draw from.
         key: of the frames, and of the loss's own noise and times.
+        placement: whose devices share the frames.
     """
     rows_key, noise_key = jax.random.split(key)
     rows = jax.random.randint(rows_key, (batch_size,), 0, demonstrations.domain_id.shape[0])
-    frames = jax.tree.map(lambda x: x[rows], demonstrations)
+    frames = placement.shared(jax.tree.map(lambda x: x[rows], demonstrations))
     inputs = (frames.features, frames.proprio, frames.domain_id, frames.action)
     return supervised_loss(params, *inputs, noise_key)
 

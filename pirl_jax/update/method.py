@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pirl_jax.likelihood.stochastic import StochasticPolicy
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, ObjectiveConfig, OptimizerConfig
 from pirl_jax.typing import Array
 from pirl_jax.update.critic import ValueFunction
@@ -35,3 +36,5 @@ class Method:
     """Points of a minibatch that are in work at a time; None: all."""
     group: Callable[[str], str | None] = first_name
     """Parameter's dotted name → the group it is trained in; None if it is not (``FlowPolicy.group``)."""
+    placement: Placement = ONE_DEVICE
+    """Where parameters, moments and rows lie."""

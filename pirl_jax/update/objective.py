@@ -114,7 +114,7 @@ def policy_objective(
 def imitation_objective(method: Method, params: Params, draw: Draw) -> tuple[Float[Array, ""], Metrics]:
     """Return the weighted loss of a step's demonstrations."""
     assert method.supervised_loss is not None
-    drawn = draw.demonstrations, draw.key
+    drawn = draw.demonstrations, draw.key, method.placement
     plain = drawn_loss(method.supervised_loss, method.demonstrations.batch_size, params, *drawn)
     return draw.coef * plain, {"demonstrations_loss": plain}
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pirl_jax.likelihood import flow
 from pirl_jax.optim import movement, sample
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.recipe import OptimizerConfig
 from pirl_jax.rows import cut, in_blocks, on_host
 from pirl_jax.typing import Array, Bool, Float, Int, Metrics, Params, PRNGKeyArray
@@ -82,6 +83,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         programs: of the method. With ``method.supervised_loss`` the update needs ``demonstrations``.
     """
     method = programs.method
+    placement = method.placement
 
     def update(
         state: TrainState,
@@ -104,7 +106,7 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
         before = programs.sample(state.params)
         any_row = _rows_of(batch, fixed, np.zeros(1, int), np.ones(1, np.float32))
         sums = jax.eval_shape(programs.no_sums, state.params, any_row)
-        progress = progress_of(state, metric_names(method, sums), idle)
+        progress = progress_of(state, metric_names(method, sums), idle, placement)
         running = deque[Array]()
         for index in range(method.optimizer.num_epochs * minibatches):
             epoch, i = divmod(index, minibatches)
@@ -117,13 +119,13 @@ def make_update(programs: Programs) -> Callable[..., tuple[TrainState, Metrics]]
                 if interrupted(index):
                     raise Interrupted
                 part = slice(first, first + at_a_time)
-                rows = jax.device_put(_rows_of(batch, fixed, chosen[part], weight[part]))
+                rows = placement.rows(_rows_of(batch, fixed, chosen[part], weight[part]))
                 sums, done = programs.add(progress.state.params, sums, rows, total, progress.stopped)
                 running.append(done)
                 _wait_for_all_but_one(running)
             if interrupted(index):  # the step is given the state's memory
                 raise Interrupted
-            seen = _critic_rows(batch, chosen, weight)
+            seen = placement.rows(_critic_rows(batch, chosen, weight))
             numbers = np.int32(index), np.bool_(i == 0), counts
             progress = programs.step(progress, sums, seen, demonstrations, *numbers)
             del sums  # the next ones take its room
@@ -140,10 +142,11 @@ class Programs:
     def __init__(self, method: Method) -> None:
         self.method = method
         chain = method.policy.chain
-        self.no_sums = jax.jit(partial(no_sums, method))
+        self.no_sums = jax.jit(lambda *shapes: method.placement.constrained(no_sums(method, *shapes)))
         self.total = partial(_compiled_total, aggregation=method.objective.aggregation)
-        self.add = jax.jit(partial(_add, method), donate_argnums=1)
-        self.step = jax.jit(partial(_step, method), donate_argnums=0)
+        options: Any = method.placement.compiler_options
+        self.add = jax.jit(partial(_add, method), donate_argnums=1, compiler_options=options)
+        self.step = jax.jit(partial(_step, method), donate_argnums=0, compiler_options=options)
         self.finish = jax.jit(partial(_finish, method), donate_argnums=0)
         self.sample = jax.jit(sample)
         self.proximal = jax.jit(
@@ -167,11 +170,11 @@ class Programs:
 
     def fixed_policies(self, state: TrainState, batch: Batch, n: int, size: int) -> FixedPolicies:
         """Return what the fixed policies say of the first ``n`` points, in host memory."""
-        proximal, reference = batch.old_log_prob, None
+        proximal, reference, put = batch.old_log_prob, None, self.method.placement.rows
         if self.method.objective.decoupled:
-            proximal = in_blocks(partial(self.proximal, state.params), batch, n, size)
+            proximal = in_blocks(partial(self.proximal, state.params), batch, n, size, put)
         if self.method.objective.reference_kl_coef:
-            reference = in_blocks(partial(self.reference, state.reference), batch, n, size)
+            reference = in_blocks(partial(self.reference, state.reference), batch, n, size, put)
         return FixedPolicies(proximal, reference)
 
 
@@ -210,18 +213,23 @@ def metric_names(method: Method, sums: Sums) -> tuple[str, ...]:
     return ("policy_loss", "grad_norm", *sums.metrics, *more)
 
 
-def progress_of(state: TrainState, names: Sequence[str], idle: Array | bool = False) -> _Progress:
+def progress_of(
+    state: TrainState,
+    names: Sequence[str],
+    idle: Array | bool = False,
+    placement: Placement = ONE_DEVICE,
+) -> _Progress:
     """Return the progress before the first step."""
-    return _Progress(
-        state=state,
-        stopped=jnp.bool_(idle),
-        policy_sums=metric_means.zeros(*names),
-        critic_sums=metric_means.zeros("value_loss", "critic_grad_norm"),
-        kl_sum=jnp.float32(0),
-        kl_n=jnp.int32(0),
-        policy_steps=jnp.int32(0),
-        skipped_steps=jnp.int32(0),
-    )
+    numbers = {
+        "stopped": jnp.bool_(idle),
+        "policy_sums": metric_means.zeros(*names),
+        "critic_sums": metric_means.zeros("value_loss", "critic_grad_norm"),
+        "kl_sum": jnp.float32(0),
+        "kl_n": jnp.int32(0),
+        "policy_steps": jnp.int32(0),
+        "skipped_steps": jnp.int32(0),
+    }
+    return _Progress(state=state, **placement.whole(numbers))
 
 
 def _orders(
@@ -257,7 +265,7 @@ def _add(
     def add(sums: Sums) -> Sums:
         return add_part(method, params, sums, part, total)
 
-    sums = jax.lax.cond(stopped, lambda sums: sums, add, sums)
+    sums = method.placement.constrained(jax.lax.cond(stopped, lambda sums: sums, add, sums))
     return sums, sums.loss + 0
 
 
@@ -279,7 +287,7 @@ def _step(
     draw = _draw(method, progress.state, demonstrations, index)
     learns = ~progress.stopped & counts
     state, report = minibatch_step(method, progress.state, sums, rows, draw, learns)
-    return _recorded(progress, state, report, learns)
+    return method.placement.constrained(_recorded(progress, state, report, learns))
 
 
 def _finish(
@@ -311,7 +319,7 @@ def _finish(
         "skipped_steps": progress.skipped_steps,
     }
     lr = _adapted_lr(state.lr, kl, progress.kl_n > 0, method.optimizer)
-    new_state = state.replace(updates=state.updates + 1, lr=lr)
+    new_state = method.placement.constrained(state.replace(updates=state.updates + 1, lr=lr))
     return new_state, {f"train/{name}": value for name, value in metrics.items()}
 
 

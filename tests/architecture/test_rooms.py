@@ -2,7 +2,7 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim"}
+GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim", "placement"}
 LEARNER = {
     "typing": set(),
     "files": set(),
@@ -12,6 +12,7 @@ LEARNER = {
     "linear": {"typing"},
     "optim": {"typing"},
     "recipe": set(),
+    "placement": {"recipe", "typing"},
     "glossary": set(),
     "ending": {"run_folder"},
     "command": {"ending", "recipe", "run_folder"},
