@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 FSDP = "fsdp"
 AXES = "data", FSDP
 _IN_ORDER = {"xla_gpu_enable_latency_hiding_scheduler": False}
-"""Between devices XLA reorders a program to hide transfers, and keeps what was to be computed twice: the gradient
-of 256 points of X-VLA 0.9B took 74 GiB of a card so, and takes a seventh of that in order."""
+"""Between devices XLA reorders a program to hide transfers, and keeps what was to be computed twice: the
+gradient of 256 points of X-VLA 0.9B took 74 GiB of a card so, and takes a seventh of that in order."""
 _SPLIT_FROM = 4096
 """Elements from which an array is split: to gather less takes longer than it saves memory."""
 
