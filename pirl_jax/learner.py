@@ -30,11 +30,12 @@ from pirl_jax.training.budget import budget, check_device, give_back_what_is_fre
 from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
-from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, updates, wandb_sinks
+from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, updates
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
 from pirl_jax.training.saves import Cadence, Saves
+from pirl_jax.training.trackers import trackers
 from pirl_jax.training.trained import summary
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
@@ -296,12 +297,11 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
         port.open(assignments, cfg.steps, recipe.rollout.episodes_per_update) as server,
     ):
         stop = Stop(what)
-        trackers = wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir)
         with (
             checkpoint.CheckpointWriter(
                 output_dir, cfg.steps, recipe.checkpoint, done if cfg.resume else None
             ) as writer,
-            MetricsWriter(output_dir, done, trackers) as log,
+            MetricsWriter(output_dir, done, trackers(cfg, output_dir, done)) as log,
         ):
             logger.info(
                 "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "

@@ -28,9 +28,10 @@ from pirl_jax.supervised.optimizer import SupervisedOptimizer
 from pirl_jax.supervised.step import Step, SupervisedState, create, fit, split
 from pirl_jax.training import checkpoint, compilations
 from pirl_jax.training.budget import allowed, budget, give_back_what_is_freed, readable
-from pirl_jax.training.metrics import UPDATE_S, MetricsWriter, read, wandb_sinks
+from pirl_jax.training.metrics import UPDATE_S, MetricsWriter, read
 from pirl_jax.training.plan import memory_of, size_of
 from pirl_jax.training.saves import Cadence, Saves
+from pirl_jax.training.trackers import trackers
 from pirl_jax.training.trained import summary
 from pirl_jax.trees import merge
 from pirl_jax.typing import Params
@@ -95,7 +96,7 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     with (
         checkpoint.CheckpointWriter(output_dir, cfg.steps, cfg.checkpoint) as writer,
         MetricsWriter(
-            output_dir, start, wandb_sinks(cfg.wandb, cfg.to_dict(), output_dir), cfg.steps, CONSOLE_KEYS
+            output_dir, start, trackers(cfg, output_dir, start), cfg.steps, CONSOLE_KEYS
         ) as metrics_file,
     ):
         schedule = recipe.schedule(cfg.steps)

@@ -1,4 +1,4 @@
-"""Where numbers go: ``metrics.jsonl``, the console, and optional trackers."""
+"""Where numbers go: ``metrics.jsonl`` and the console; trackers are in ``trackers``."""
 
 from __future__ import annotations
 
@@ -141,38 +141,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def wandb_sinks(wandb_config: Any, config: Mapping[str, Any], folder: str | Path) -> tuple[Sink, ...]:
-    """Return the Weights & Biases tracker that LeRobot's ``wandb`` section asks for, or none.
-
-    Args:
-        wandb_config: LeRobot's ``WandBConfig``: ``enable``, ``project``, ``entity``, ``notes``, ``run_id``,
-            ``mode``.
-        config: the run's settings, to be stored with it; ``job_name`` is the run's name.
-        folder: where wandb keeps its files.
-
-    Raises:
-        ValueError: if wandb is enabled but not installed.
-    """
-    if not wandb_config.enable:
-        return ()
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError(
-            "wandb is not installed. Install pirl-jax[wandb] or set wandb.enable=false."
-        ) from error
-    run = wandb.init(
-        project=wandb_config.project,
-        entity=wandb_config.entity,
-        name=config.get("job_name"),
-        notes=wandb_config.notes,
-        id=wandb_config.run_id,
-        mode=wandb_config.mode,
-        resume="allow",
-        config=dict(config),
-        dir=str(folder),
-    )
-    wandb_config.run_id = run.id  # checkpoints say it, and a resumed run goes on with it
-    return (lambda step, metrics: run.log(dict(metrics), step=step),)

@@ -27,7 +27,5 @@ def described(name: str, count: int) -> list[Any]:
         pytest.skip("JAX's CUDA plugin, which is the compiler, is not installed: make test-aot")
     jax.devices()  # registers it
     config = (CARDS / f"{name}.txtpb").read_text()
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=config, topology=f"1x1x{count}"
-    )
+    topology = topologies.get_topology_desc(platform="cuda", target_config=config, topology=f"1x1x{count}")
     return list(topology.devices)

@@ -82,6 +82,7 @@ BRIDGE = {
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
     "figures": set(),
+    "command": set(),
     "watch": {
         "bridge/wire",
         *(

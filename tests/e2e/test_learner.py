@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from events import series
 from fake_actor import FakeActor
 from forked import Command
 from lerobot.configs import parser
@@ -132,6 +133,8 @@ def test_a_killed_learner_resumes_to_the_result_it_would_have_had(tmp_path):
     assert np.any(results["whole"]["params.noise_head.bound.weight"])
     rows = [json.loads(line) for line in (tmp_path / "killed/output/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    shown = series(tmp_path / "killed/output/tensorboard")
+    assert shown["train/lr"] == [(row["step"], pytest.approx(row["train/lr"])) for row in rows]
     assert [row["train/policy_steps"] > 0 for row in rows] == [False, True, True, True]
     np.testing.assert_allclose(
         [row["train/demonstrations_coef"] for row in rows], [0.1, 0.2 / 3, 0.1 / 3, 0], atol=1e-6

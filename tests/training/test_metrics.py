@@ -1,16 +1,12 @@
-"""The metrics file, the console line and the optional trackers."""
+"""The metrics file and the console line."""
 
-import copy
 import json
 import logging
 import math
-import sys
-import types
 
 import jax.numpy as jnp
-import pytest
 
-from pirl_jax.training.metrics import MetricsWriter, console_line, read, wandb_sinks
+from pirl_jax.training.metrics import MetricsWriter, console_line, read
 
 
 def test_each_row_is_one_strict_json_line_there_at_once(tmp_path):
@@ -58,31 +54,3 @@ def test_the_console_line_of_a_run_of_steps_says_how_much_is_left(tmp_path, capl
         "step 25 of 1000 | loss 2.46 | update_s 0.5 | 8 min left",
         "step 1000 of 1000 | loss 2.46 | update_s 0.5",
     ]
-
-
-WANDB = types.SimpleNamespace(enable=True, project="p", entity=None, notes=None, run_id="r1", mode="offline")
-
-
-def test_wandb_gets_the_runs_settings_and_every_row(tmp_path, monkeypatch):
-    started, logged = [], []
-    run = types.SimpleNamespace(id="r2", log=lambda row, step: logged.append((step, row)))
-    wandb = types.SimpleNamespace(init=lambda **settings: started.append(settings) or run)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    section = copy.copy(WANDB)
-    with MetricsWriter(
-        tmp_path, sinks=wandb_sinks(section, {"job_name": "a", "seed": 1}, tmp_path)
-    ) as writer:
-        writer.write(7, {"x": 1})
-    (settings,) = started
-    assert section.run_id == "r2"  # what a checkpoint's config says, so that a resumed run goes on with it
-    assert settings["config"] == {"job_name": "a", "seed": 1}
-    assert settings["name"] == "a"
-    assert (settings["project"], settings["id"], settings["mode"]) == ("p", "r1", "offline")
-    assert logged == [(7, {"x": 1.0})]
-
-
-def test_wandb_is_not_touched_unless_enabled(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    assert wandb_sinks(types.SimpleNamespace(enable=False), {}, tmp_path) == ()
-    with pytest.raises(ValueError, match=r"Install pirl-jax\[wandb\]"):
-        wandb_sinks(WANDB, {}, tmp_path)
