@@ -47,7 +47,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, done: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog  # loads torch
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # loads torch  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.record_writer import masked_crc32c
 
         self._folder, self._done = folder, done
