@@ -7,7 +7,7 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-chaos test-aot test-libero test-browser style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
+.PHONY: demo test test-slow test-chaos test-ray test-aot test-libero test-browser style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -23,6 +23,10 @@ test-slow: install
 # Kills, stops and starves real processes, rots their files and fills their disks; about three minutes.
 test-chaos: install
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist worksteal tests/chaos
+
+# A launch on a Ray cluster of two nodes on this machine: an actor is killed, a node taken away.
+test-ray: $(VENV)/.ray_installed
+	JAX_PLATFORMS=cpu $(PY) -m pytest tests/cluster
 
 # Compiles the published size for NVIDIA cards, without one: what memory it takes, and by which arithmetic.
 test-aot: install $(GPU_COMPILER)/.installed
@@ -69,6 +73,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 			{ rm -rf $(VENV); echo "Python >= 3.12 is needed: install python3.12 (or uv) and run again." >&2; exit 1; }; \
 		$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"; \
+	fi
+	@touch $@
+
+$(VENV)/.ray_installed: $(VENV)/.installed
+	@if uv --version >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(PY) --constraint constraints.txt --editable ".[dev,ray]"; \
+	else \
+		$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,ray]"; \
 	fi
 	@touch $@
 

@@ -35,6 +35,9 @@ class Command:
         environment: variables that it has besides this process's.
     """
 
+    placed = True
+    """It has a machine to run on: this one."""
+
     def __init__(
         self,
         module: str,

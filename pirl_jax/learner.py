@@ -91,6 +91,7 @@ def load(cfg: Any) -> tuple[Run, Params, Params]:
     policy_cfg, recipe, start = check(cfg)
     base = base_of(start.parent) if cfg.resume else start
     check_device(recipe.launch.learner_devices, "algorithm.launch.learner_devices")
+    check_device(recipe.launch.learner_gpus, "algorithm.launch.learner_gpus")
     check_precision(recipe.head_precision, jax.default_backend())
     placement = place(recipe.mesh)
     said = announced(start)

@@ -48,6 +48,7 @@ def serve(cfg: Any, number: int) -> None:
         )
     check(recipe.security, recipe.serve.host)
     check_device(recipe.launch.server_devices, "algorithm.launch.server_devices")
+    check_device(recipe.launch.server_gpus, "algorithm.launch.server_gpus")
     run, trainable, frozen = load(cfg)
     del trainable  # the learner sends it
     compilations.keep_on_disk()

@@ -45,6 +45,8 @@ PRELOADED = (
 class Command:
     """``python -m module arguments`` in a fork; what is used of ``subprocess.Popen``. A context kills it."""
 
+    placed = True
+
     def __init__(self, module: str, arguments: list[str], log: Path, **environment: str) -> None:
         log.touch()  # to be read at once
         request = {"module": module, "arguments": arguments, "log": str(log), "environment": environment}

@@ -47,7 +47,7 @@ class Actor(Worker):
         self.heard, self.version, self.registered = now, None, False
 
     def _silent_s(self, now: float, status: Status | None) -> float:
-        if status is None:
+        if status is None or not (self.slot.process and self.slot.process.placed):
             self.heard = now
             return 0.0
         said = [actor for actor in status.actors if actor.name == self.name]

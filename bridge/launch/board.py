@@ -160,6 +160,8 @@ def state(actor: Actor, now: float) -> str:
         return "ended" if slot.process is None else "ends"
     if slot.process is None:
         return f"starts in {slot.due - now:.0f} s" if slot.due > now else "waits for the learner"
+    if not slot.process.placed:
+        return "waits for room"
     return "plays" if actor.registered else "loads"
 
 

@@ -1,6 +1,7 @@
 """``pirl-launch --config_path=cfg.json``: a run's learner and actors, started and looked after.
 
   --actors=N      how many actors (short for --algorithm.launch.actors=N)
+  --backend=ray   on the nodes of a Ray cluster (short for --algorithm.launch.backend=ray)
   --resume=auto   go on from <output_dir>/checkpoints/last if it is there, else begin
   --a.b=c         any setting of LeRobot's or of the recipe's, for learner and actors alike
 
@@ -17,8 +18,10 @@ import sys
 import time
 
 from bridge.launch.board import Lines, Screen, board, while_someone_reads
+from bridge.launch.cluster import processes_of
 from bridge.launch.farewell import all_done
 from bridge.launch.plan import Plan, prepare, updates_done
+from bridge.launch.slot import Start
 from bridge.launch.supervisor import Outcome, Supervisor
 from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 from pirl_jax.run_folder.lock import occupied
@@ -37,8 +40,13 @@ def main() -> None:
             return
         print(f"{time.strftime('%H:%M:%S')} reading the config, as LeRobot reads it", flush=True)
         plan = prepare(arguments)
-        with occupied(plan.folder), in_one_line(plan.folder), board() as shown:
-            outcome, told = _supervise(plan, shown)
+        with (
+            occupied(plan.folder),
+            processes_of(plan, Lines().say) as start,
+            in_one_line(plan.folder),
+            board() as shown,
+        ):
+            outcome, told = _supervise(plan, shown, start)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if outcome.end == "failed":
@@ -49,7 +57,7 @@ def main() -> None:
         sys.exit(128 + (told[0] if told else signal.SIGTERM))  # none: someone told the learner itself
 
 
-def _supervise(plan: Plan, shown: Screen | Lines) -> tuple[Outcome, list[int]]:
+def _supervise(plan: Plan, shown: Screen | Lines, start: Start) -> tuple[Outcome, list[int]]:
     """Return how a launch has ended, and the signals that it was told to stop by."""
     told: list[int] = []
 
@@ -69,7 +77,7 @@ def _supervise(plan: Plan, shown: Screen | Lines) -> tuple[Outcome, list[int]]:
         with while_someone_reads(nobody_reads):
             shown.show(looked_after)
 
-    supervisor = Supervisor(plan, say)
+    supervisor = Supervisor(plan, say, start)
     if plan.begun is not None:
         say(f"goes on from update {plan.begun} of {plan.updates}")
     for number in SIGNALS:

@@ -74,7 +74,7 @@ def prepare(arguments: Sequence[str]) -> Plan:
     """Read a command line of ``pirl-launch`` and make sure that the run can be started.
 
     Args:
-        arguments: LeRobot's, and the launch's own ``--actors=N`` and ``--resume=auto``.
+        arguments: LeRobot's, and the launch's own ``--actors=N``, ``--backend=…`` and ``--resume=auto``.
 
     Raises:
         ValueError: It cannot; says why and what to do.
@@ -188,7 +188,8 @@ def _check(facts: Facts) -> None:
     with ExitStack() as listening:  # all at once: a policy server may have been given the learner's port
         bind = facts.security.bind
         listening.enter_context(_listening(_ADDRESS, bind or facts.host, facts.port))
-        for host, port in facts.policy_servers:
+        # On another node of a cluster it says so itself.
+        for host, port in facts.policy_servers if facts.launch.backend == "local" else ():
             listening.enter_context(_listening(_SERVERS, bind or host, port))
 
 
@@ -255,6 +256,8 @@ def _launch_folder(output_dir: Path) -> Path:
 
 def _long(argument: str) -> str:
     name, _, value = argument.partition("=")
+    if name == "--backend":
+        return f"--algorithm.launch.backend={value}"
     if name != "--actors":
         return argument
     if not value.isdecimal() or int(value) < 1:

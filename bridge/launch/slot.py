@@ -17,6 +17,11 @@ from pirl_jax.recipe import LaunchConfig
 class Process(Protocol):
     """What is used of ``bridge.processes.Command``."""
 
+    @property
+    def placed(self) -> bool:
+        """It has a machine to run on."""
+        ...
+
     def poll(self) -> int | None:
         """Return the exit status, negative for a signal; None while it runs."""
 

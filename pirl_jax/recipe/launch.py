@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pirl_jax.recipe import ranges
+
+_OF_ONE_MACHINE = ("learner_devices", "devices", "server_devices", "egl_devices")
+_OF_RAY = ("cpus", "gpus", "learner_cpus", "learner_gpus", "server_cpus", "server_gpus")
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,10 @@ class LaunchConfig:
     Nothing of it changes what is learned, and learner and actors need not agree on it.
     """
 
+    backend: Literal["local", "ray"] = "local"
+    """Where processes run: on this machine, or on the nodes of the Ray cluster that ``RAY_ADDRESS`` names."""
     actors: int = 1
-    """Actor processes on this machine."""
+    """Actor processes of the launch."""
     threads: int = 1
     """CPU threads of an actor's numerical libraries."""
     learner_devices: tuple[int, ...] = ()
@@ -27,6 +33,18 @@ class LaunchConfig:
     egl_devices: tuple[int, ...] = ()
     """The same for the GPUs that draw (``MUJOCO_EGL_DEVICE_ID``). LIBERO's robosuite wants an actor's to be
     the one that it sees."""
+    cpus: float = 1.0
+    """``ray``: CPUs that an actor takes up, on whichever node has them free."""
+    gpus: float = 0.0
+    """``ray``: GPUs likewise; a part of one is shared with others."""
+    learner_cpus: float = 1.0
+    """``ray``: the same for the learner, on the node where the others look for it (``learner_host``)."""
+    learner_gpus: float = 0.0
+    """``ray``: likewise."""
+    server_cpus: float = 1.0
+    """``ray``: the same for a policy server, on the node that ``algorithm.serve.host`` names."""
+    server_gpus: float = 0.0
+    """``ray``: likewise."""
     max_restarts: int = 5
     """Times that one process is started again within ``restart_window_s``; the next end of it is the last."""
     restart_window_s: float = 3600.0
@@ -43,3 +61,15 @@ class LaunchConfig:
 
     def __post_init__(self) -> None:
         ranges.check("launch", self)
+        local = self.backend == "local"
+        idle = [
+            f"algorithm.launch.{name}={value}"
+            for name in (_OF_RAY if local else _OF_ONE_MACHINE)
+            if ((value := getattr(self, name)) or 0) != (getattr(type(self), name) or 0)
+        ]
+        if idle:
+            because = "is for the nodes of a Ray cluster" if local else "is Ray's to say"
+            raise ValueError(
+                f"{', '.join(idle)} would do nothing with algorithm.launch.backend={self.backend}: that "
+                f"{because}. Leave them at their defaults."
+            )

@@ -117,6 +117,8 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "devices": NOT_NEGATIVE,
         "server_devices": NOT_NEGATIVE,
         "egl_devices": NOT_NEGATIVE,
+        **dict.fromkeys(("cpus", "gpus", "learner_cpus", "learner_gpus"), NOT_NEGATIVE),
+        **dict.fromkeys(("server_cpus", "server_gpus"), NOT_NEGATIVE),
         "max_restarts": NOT_NEGATIVE,
         "restart_window_s": POSITIVE,
         "backoff_s": NOT_NEGATIVE,

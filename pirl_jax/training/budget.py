@@ -31,13 +31,13 @@ class Budget:
     """Where the number is from, in words."""
 
 
-def check_device(asked_for: Sequence[int], setting: str) -> None:
+def check_device(asked_for: Sequence[int] | float, setting: str) -> None:
     """Check that a process which ``pirl-launch`` has given GPUs has found some.
 
     JAX would compute on the CPU without a word.
 
     Args:
-        asked_for: their numbers; none: nobody has asked for any.
+        asked_for: their numbers, or how many; none: nobody has asked for any.
         setting: by which.
 
     Raises:
@@ -45,8 +45,9 @@ def check_device(asked_for: Sequence[int], setting: str) -> None:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if asked_for and visible and jax.default_backend() == "cpu":
+        value = list(asked_for) if isinstance(asked_for, Sequence) else asked_for
         raise ValueError(
-            f"{setting}={list(asked_for)}, and JAX finds no GPU {visible}. See which there are (nvidia-smi), "
+            f"{setting}={value}, and JAX finds no GPU {visible}. See which there are (nvidia-smi), "
             "and whether JAX is installed for CUDA (pip install -e '.[cuda13]'), or unset it."
         )
 

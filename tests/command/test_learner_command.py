@@ -90,7 +90,10 @@ def test_gpus_that_are_not_there_are_not_replaced_by_the_cpu_without_a_word(monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # as pirl-launch does
     with pytest.raises(ValueError, match=r"launch.learner_devices=\[7\], and JAX finds no GPU 7\. See which"):
         check_device((7,), "algorithm.launch.learner_devices")
+    with pytest.raises(ValueError, match=r"launch.learner_gpus=0\.5, and JAX finds no GPU 7\. See which"):
+        check_device(0.5, "algorithm.launch.learner_gpus")  # where Ray has said which it is
     check_device((), "algorithm.launch.learner_devices")
+    check_device(0.0, "algorithm.launch.learner_gpus")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     check_device((7,), "algorithm.launch.learner_devices")  # started by hand
 

@@ -11,6 +11,7 @@ class Process:
     """Lives until it is killed."""
 
     status: int | None = None
+    placed = True
 
     def poll(self):
         return self.status
@@ -69,3 +70,15 @@ def test_what_is_known_of_the_process_before_says_nothing_of_this_one(actor):
     assert (actor.registered, actor.episodes) == (True, 6)
     actor.step(50, status((0, 2), run=2))  # another learner counts from 0
     assert actor.episodes == 8
+
+
+def test_one_that_waits_for_a_node_with_room_does_not_count_as_silent(actor):
+    actor.step(0, status())
+    actor.slot.process.placed = False
+    for now in range(10, 200, 10):
+        actor.step(now, status())
+    actor.slot.process.placed = True
+    actor.step(240, status())
+    assert actor.slot.process.status is None
+    actor.step(251, status())
+    assert actor.slot.process.status == -9
