@@ -12,9 +12,8 @@ export MUJOCO_GL ?= egl
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
 
-# Three workers for two cores: much of it is waiting for processes.
 test: install
-	$(PY) -m pytest -n 3 --dist worksteal
+	$(PY) -m pytest -n 2 --dist worksteal
 
 # Tests that take long and have a quicker sibling in `make test`; and that the benchmarks run and compare equals.
 test-slow: install
