@@ -18,6 +18,7 @@ from pirl_jax.run_folder.resuming import RESUMES, plainly
 QUIET = {
     "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
     "jax._src.xla_bridge": logging.WARNING,  # which kinds of device this machine does not have
+    "httpx": logging.WARNING,  # each request to the hub
     "OpenGL.acceleratesupport": logging.WARNING,  # that a package is not there which nobody needs
 }
 """Loggers whose lines look like trouble and are none → the level from which they are heard."""

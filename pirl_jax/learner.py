@@ -339,6 +339,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                     saves.after(done, turn.state, turn.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
+        _push(cfg, output_dir, done)  # while a launch is still answered
     return stop, done
 
 
@@ -348,6 +349,13 @@ def _kept(parts: Parts, train_state: state.TrainState) -> tuple[Kept | None, str
     if keeps(parts.recipe.watchdog, size_of(train_state), jax.default_backend() == "cpu"):
         return Kept(parts.placement), what
     return None, f"{what} unless it has begun to change the policy: then it is finished first"
+
+
+def _push(cfg: Any, output_dir: Path, done: int) -> None:
+    """Put the last checkpoint onto the hub, if the run is over and was asked to."""
+    from bridge.card.hub import push_at_end
+
+    push_at_end(cfg, output_dir, done)
 
 
 def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) -> None:

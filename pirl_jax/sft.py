@@ -62,6 +62,7 @@ def train(cfg: Any) -> None:
 
 def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     """Return what may have stopped the run, and the steps that are done."""
+    from bridge.card.hub import push_at_end
     from bridge.datasets.dataset import batches, domain_ids, load_dataset
     from bridge.weights.export import export_pretrained, policy_config
 
@@ -120,6 +121,7 @@ def _train(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 writer.release()  # the next step donates it
         finally:
             saves.last()
+    push_at_end(cfg, output_dir, done)
     return stop, done
 
 

@@ -49,6 +49,11 @@ COMMANDS = {
         "evaluations on LIBERO, with intervals",
         "outputs/run/checkpoints/best/pretrained_model --preset=matrix",
     ),
+    "card": Entry(
+        "bridge.card",
+        "the model card of a policy, and both onto the hub",
+        "outputs/run/checkpoints/best --push --repo_id=me/xvla-rl",
+    ),
     "convert": Entry(
         "bridge.weights.command",
         "an X-VLA checkpoint in the other format, or for another use",

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, get_token, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import parser
-from lerobot.configs.train import TrainPipelineConfig
+from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
 
 from bridge.plugin import parsing
 
@@ -101,6 +101,8 @@ def _check_file(path: str | None) -> None:
 def of_file() -> dict[str, Any]:
     """Return the ``policy`` section of the config file; empty where there is none that can be read."""
     file = Path(parser.parse_arg("config_path") or "")
+    if file.is_dir():
+        file /= TRAIN_CONFIG_NAME
     try:
         content = json.loads(file.read_text()) if file.suffix == ".json" else None
     except (OSError, ValueError):  # for the parser to say
@@ -116,25 +118,48 @@ def of_command_line() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-@contextmanager
-def nothing_is_pushed(cfg: TrainPipelineConfig) -> Iterator[None]:
-    """Within it LeRobot validates a run of ours, which pushes nothing to the hub, and asks for no repository.
+def push_is_wanted() -> bool:
+    """Tell whether file or command line ask to push the policy to the hub.
 
-    LeRobot's ``policy.push_to_hub`` is true by default. Whoever has asked for it is told.
+    LeRobot's ``policy.push_to_hub`` is true by default, and a base checkpoint may name the repository that it
+    was pushed to itself: neither is this run's wish.
     """
     said = of_file() | of_command_line()
-    wanted = str(said.get("push_to_hub", said.get("repo_id") is not None)).lower() == "true"
-    if wanted:
-        log.warning(
-            "policy.push_to_hub has no effect here: nothing is pushed. Upload a checkpoint yourself: "
-            "hf upload %s <output_dir>/checkpoints/last/pretrained_model",
-            said.get("repo_id") or "<repo_id>",
+    return str(said.get("push_to_hub", said.get("repo_id") is not None)).lower() == "true"
+
+
+def check_push(cfg: TrainPipelineConfig) -> None:
+    """Say at a run's start what would keep its policy from the hub at its end.
+
+    Raises:
+        ValueError: There will be nothing to push.
+    """
+    if cfg.policy is None or not cfg.policy.push_to_hub:
+        return
+    if not cfg.save_checkpoint:
+        raise ValueError(
+            "policy.push_to_hub=true pushes the last checkpoint, and save_checkpoint=false writes none. "
+            "Change one of them."
         )
+    if get_token() is None:
+        log.warning(
+            "policy.push_to_hub=true, and there is no token of the Hugging Face Hub. The run needs none: "
+            "log in (hf auth login) before it ends, or push after it (pirl card <output_dir> --push)."
+        )
+
+
+@contextmanager
+def pushed_if_asked(cfg: TrainPipelineConfig) -> Iterator[None]:
+    """Within it LeRobot validates a run of ours, which pushes its policy only if someone has asked for it."""
+    wanted = push_is_wanted()
     if cfg.policy is not None:
-        cfg.policy.push_to_hub = False
-    sys.argv.append(f"--{_POLICY}.push_to_hub=false")  # where it loads policy.path, it reads them again
+        cfg.policy.push_to_hub = wanted
+    # Where it loads policy.path, it reads them again.
+    sys.argv.append(f"--{_POLICY}.push_to_hub={str(wanted).lower()}")
     try:
         yield
+        if cfg.policy is not None and "repo_id" not in of_file() | of_command_line():
+            cfg.policy.repo_id = None  # else it is the base's
     except (OSError, ValueError) as error:
         path = parser.get_path_arg(_POLICY)
         if isinstance(error, json.JSONDecodeError) and path is not None:

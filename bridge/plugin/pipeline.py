@@ -10,7 +10,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from bridge.plugin import seams, transport
 from bridge.plugin.actor_settings import ActorSettings
 from bridge.plugin.agreement import agreement
-from bridge.plugin.command_line import nothing_is_pushed, prepare
+from bridge.plugin.command_line import prepare, pushed_if_asked
 from bridge.plugin.libero_config import LiberoConfig
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.plugin.tokenizer import settle_tokenizer
@@ -52,7 +52,7 @@ def _validate(cfg: TrainRLServerPipelineConfig) -> None:
             "environment takes whole chunks and is simulated: set env.type=libero, or env.type=chunked_gym "
             "with env.gym_id of any gym environment."
         )
-    with nothing_is_pushed(cfg):
+    with pushed_if_asked(cfg):
         _stock_validate(cfg)
     if cfg.resume and cfg.checkpoint_path is None and not transport.is_actor():
         raise ValueError(

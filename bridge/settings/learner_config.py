@@ -11,6 +11,7 @@ from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 from lerobot.utils.constants import OBS_STATE
 
 from bridge.plugin.actor_settings import ActorSettings
+from bridge.plugin.command_line import check_push
 from bridge.plugin.recipe_config import PiRLConfig
 from bridge.settings import unused
 from bridge.settings.evaluation import check_evaluation, evaluation_freq
@@ -38,6 +39,7 @@ class LearnerConfig(TrainRLServerPipelineConfig):
         recipe = self.algorithm
         if not isinstance(recipe, PiRLConfig):
             return
+        check_push(self)
         if self.steps <= 0:
             raise ValueError(f"steps, the updates of the run, must be positive; got {self.steps}.")
         idle = {} if recipe.demonstrations.coef else unused.IGNORED_WITHOUT_DEMONSTRATIONS

@@ -11,7 +11,7 @@ import draccus
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.xvla.configuration_xvla import XVLAConfig  # noqa: F401 - registers policy.type=xvla
 
-from bridge.plugin.command_line import nothing_is_pushed
+from bridge.plugin.command_line import check_push, pushed_if_asked
 from bridge.plugin.tokenizer import settle_tokenizer
 from bridge.settings import unused
 from bridge.settings.learner_config import check_seed
@@ -57,8 +57,9 @@ class SFTConfig(TrainPipelineConfig):
             FileExistsError: ``output_dir`` exists and ``resume`` is not set.
         """
         given = unused.Given.of(self)
-        with nothing_is_pushed(self):
+        with pushed_if_asked(self):
             super().validate()
+        check_push(self)
         preset = self.use_policy_training_preset
         idle = unused.IGNORED_WITH_PRESET if preset else unused.IGNORED_WITHOUT_PRESET
         unused.check(self, given, {**unused.IGNORED_IN_SFT, **idle})

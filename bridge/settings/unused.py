@@ -40,7 +40,7 @@ REFUSED: Mapping[str, str] = {
     "sample_weighting": "all frames and episodes count the same here; lerobot-train has it",
     "rename_map": "name the cameras as the policy does where they are made",
     "job.target": "a run stays on this machine; start it where it is to run",
-    "save_checkpoint_to_hub": "nothing is pushed here; hf upload <repo_id> <folder> does it",
+    "save_checkpoint_to_hub": "policy.push_to_hub=true pushes the last checkpoint, pirl card --push any",
 }
 """Setting, or section → the way out; other than its default it ends the command."""
 

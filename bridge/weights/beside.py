@@ -77,7 +77,11 @@ def repoint_tokenizer(folder: Path, tokenizer: Path) -> None:
     LeRobot takes a tokenizer's name relative to the working directory, so the path has to be absolute, and
     has to be written anew wherever the folder moves to (``bridge.weights.moved``).
     """
-    name = str(tokenizer.absolute())
+    name_tokenizer(folder, str(tokenizer.absolute()))
+
+
+def name_tokenizer(folder: Path, name: str) -> None:
+    """Make a LeRobot folder's config and preprocessor load their tokenizer by a hub id or absolute path."""
     change_config(folder, tokenizer_name=name)
     file = folder / PREPROCESSOR
     if file.is_file():

@@ -83,8 +83,10 @@ def export_pretrained(
     stored = copy.copy(cfg)
     stored.policy = policy
     stored._save_pretrained(folder)
-    # Where the weights came from is the run's history, not the policy's.
-    dataclasses.replace(policy, pretrained_path=None)._save_pretrained(folder)
+    # Where the weights came from is the run's history, not the policy's. Where they go is neither: whoever
+    # trains the policy further would push to the same place.
+    alone = dataclasses.replace(policy, pretrained_path=None, push_to_hub=False, repo_id=None)
+    alone._save_pretrained(folder)
     # LeRobot takes its user's; `cpu`, which a learner's torch may say, would hold on a machine with a GPU.
     change_config(folder, device=None)
     take_any_size(folder, image_size)

@@ -83,6 +83,10 @@ BRIDGE = {
     },
     "figures": set(),
     "command": set(),
+    "card": {
+        *(f"bridge/{room}" for room in ("evaluate", "figures", "plugin", "watch", "weights")),
+        *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
+    },
     "watch": {
         "bridge/wire",
         *(

@@ -1,8 +1,10 @@
 """The learner as its users start it: a process of its own, or its ``main()``."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import torch
 from events import series
 from fake_actor import FakeActor
 from forked import Command
+from hub import TOKEN, standing_in
 from lerobot.configs import parser
 from lerobot.policies.xvla import XVLAPolicy
 from safetensors.torch import load_file
@@ -237,6 +240,34 @@ def train(folder: Path, updates: int, policy: dict, algorithm: dict, base_dtype=
         store.load(last / "training_state" / "orbax"),
         (folder / "log").read_text(),
     )
+
+
+@pytest.mark.slow  # a learner that is not forked, as it looks for the hub when it is imported
+def test_a_run_that_is_over_is_on_the_hub_if_it_was_to_be(tmp_path):
+    config = write_config(tmp_path, free_port())
+    with standing_in() as hub, (tmp_path / "log").open("w") as log:
+        place = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-m", "pirl_jax.learner", f"--config_path={config}", "--steps=1"]
+        process = subprocess.Popen(
+            [*command, "--policy.repo_id=me/robot"],
+            env=os.environ | place | {"HF_TOKEN": TOKEN},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        actor = FakeActor(config)
+        try:
+            feed(actor, 1)
+            assert process.wait(timeout=600) == 0, (tmp_path / "log").read_text()[-2000:]
+        finally:
+            process.kill()
+            actor.close()
+    said, last = (tmp_path / "log").read_text(), tmp_path / "output/checkpoints/last/pretrained_model"
+    assert f"Model pushed to {hub.address}/me/robot" in said
+    assert "HTTP Request" not in said
+    assert hub.files["me/robot"]["model.safetensors"] == (last / "model.safetensors").read_bytes()
+    assert json.loads((last / "train_config.json").read_text())["policy"]["repo_id"] == "me/robot"
+    exported = json.loads((last / "config.json").read_text())
+    assert (exported["push_to_hub"], exported["repo_id"]) == (False, None)
 
 
 def test_a_base_in_bfloat16_is_trained_in_float32(tmp_path):

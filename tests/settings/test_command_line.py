@@ -125,23 +125,41 @@ def test_a_policy_section_that_a_checkpoint_replaces_is_named(config, parsed, tm
 
 
 @pytest.mark.parametrize(
-    ("section", "flags", "told"),
+    ("section", "flags", "wanted"),
     [
         ({}, (), False),
-        ({"push_to_hub": True}, (), True),
         ({"repo_id": "me/robot"}, (), True),
+        ({"push_to_hub": True, "repo_id": "me/robot"}, (), True),
         ({"push_to_hub": False, "repo_id": "me/robot"}, (), False),
         ({}, ("--policy.push_to_hub=true", "--policy.repo_id=me/robot"), True),
-        ({"push_to_hub": True}, ("--policy.push_to_hub=false",), False),
+        ({"push_to_hub": True, "repo_id": "me/robot"}, ("--policy.push_to_hub=false",), False),
     ],
 )
-def test_lerobots_default_of_pushing_asks_for_no_repository_and_a_wish_to_push_is_answered(
-    config, parsed, caplog, section, flags, told
+def test_a_policy_is_pushed_if_someone_says_so_and_lerobots_default_is_nobodys_wish(
+    config, parsed, caplog, monkeypatch, section, flags, wanted
 ):
+    monkeypatch.setattr(command_line, "get_token", lambda: None)
     assert tiny_policy_config(push_to_hub=True).repo_id is None
     cfg = parsed(config(**section), *flags)
-    assert not cfg.policy.push_to_hub
-    assert ("nothing is pushed. Upload a checkpoint yourself: hf upload" in caplog.text) == told
+    assert cfg.policy.push_to_hub == wanted
+    assert cfg.policy.repo_id == ("me/robot" if wanted or section else None)
+    assert ("there is no token of the Hugging Face Hub" in caplog.text) == wanted
+
+
+def test_the_repository_of_the_base_is_not_the_runs(config, parsed, tmp_path):
+    path = config()
+    tiny_policy_config(push_to_hub=True, repo_id="them/base")._save_pretrained(tmp_path / "base")
+    cfg = parsed(path)
+    assert (cfg.policy.push_to_hub, cfg.policy.repo_id) == (False, None)
+
+
+def test_a_push_without_a_repository_or_a_checkpoint_is_refused_at_the_start(config, parsed):
+    with pytest.raises(SystemExit, match=r"^error: 'repo_id' argument missing"):
+        parsed(config(push_to_hub=True))
+    with pytest.raises(
+        SystemExit, match=r"pushes the last checkpoint, and save_checkpoint=false writes none"
+    ):
+        parsed(config(repo_id="me/robot"), "--save_checkpoint=false")
 
 
 def test_a_policy_by_type_asks_for_no_repository_either(parsed, tmp_path, caplog):
@@ -150,7 +168,7 @@ def test_a_policy_by_type_asks_for_no_repository_either(parsed, tmp_path, caplog
     del values["policy"]["push_to_hub"]
     path.write_text(json.dumps(values))
     assert not parsed(path).policy.push_to_hub
-    assert "Upload" not in caplog.text
+    assert "push" not in caplog.text
 
 
 def test_a_config_without_a_dataset_ends_in_one_line(config, parsed):

@@ -47,11 +47,10 @@ HELD = {
 }
 """Section → other names by which code holds it."""
 
-CARRIED = "stays in the exported config.json, for whoever uploads it"
+CARRIED = "stays in the exported config.json, of which the model card is made (tests/card)"
 REFUSED_AS_A_WHOLE = "read with dataset.image_transforms.enable alone, which is refused"
 ALLOWED = {
-    "policy.push_to_hub": "answered before LeRobot validates (test_command_line)",
-    **dict.fromkeys(("policy.repo_id", "policy.private", "policy.tags", "policy.license"), CARRIED),
+    **dict.fromkeys(("policy.tags", "policy.license"), CARRIED),
     "wandb.disable_artifact": "no artifact is stored, which is what it asks for",
     "wandb.add_tags": "no tags are added, which is what false asks for",
     **dict.fromkeys(
