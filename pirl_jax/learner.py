@@ -266,6 +266,7 @@ def learn(cfg: Any) -> None:
 def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     """Return what may have stopped the run, and the updates that are done."""
     from bridge.actors import Port, assignments_of
+    from bridge.card.hub import push_at_end
     from bridge.settings.evaluation import of_run
     from bridge.weights.export import export_pretrained
 
@@ -289,15 +290,14 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
         export_pretrained(params, cfg, folder, image_size=run.spec.image_shape[-2:])
 
     assignments, report = assignments_of(cfg, loop.window(recipe), int(train_state.episodes))
-    done = int(train_state.updates)
-    kept, what = _kept(parts, train_state)
-    write_json(output_dir / TRAIN_CONFIG, cfg.to_dict())  # for whoever looks before the first checkpoint
+    done, (kept, what) = int(train_state.updates), _kept(parts, train_state)
     port = Port(recipe, run.spec, run.agreement, service, output_dir / STATUS)
     with (
         service or nullcontext(),
         port.open(assignments, cfg.steps, recipe.rollout.episodes_per_update) as server,
     ):
         stop = Stop(what)
+        write_json(output_dir / TRAIN_CONFIG, cfg.to_dict())  # for whoever looks before the first checkpoint
         with (
             checkpoint.CheckpointWriter(
                 output_dir, cfg.steps, recipe.checkpoint, done if cfg.resume else None
@@ -339,7 +339,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                     saves.after(done, turn.state, turn.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
-        _push(cfg, output_dir, done)  # while a launch is still answered
+        push_at_end(cfg, output_dir, done)  # while a launch is still answered
     return stop, done
 
 
@@ -349,13 +349,6 @@ def _kept(parts: Parts, train_state: state.TrainState) -> tuple[Kept | None, str
     if keeps(parts.recipe.watchdog, size_of(train_state), jax.default_backend() == "cpu"):
         return Kept(parts.placement), what
     return None, f"{what} unless it has begun to change the policy: then it is finished first"
-
-
-def _push(cfg: Any, output_dir: Path, done: int) -> None:
-    """Put the last checkpoint onto the hub, if the run is over and was asked to."""
-    from bridge.card.hub import push_at_end
-
-    push_at_end(cfg, output_dir, done)
 
 
 def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) -> None:

@@ -67,6 +67,7 @@ def _run(options: argparse.Namespace) -> None:
         write_card(policy, folder, repo_id=repo_id, **about)
         print(folder / README)
         return
+    assert repo_id is not None
     print(f"pushed to {push(policy, repo_id, options.private or None, **about)}")
 
 

@@ -38,7 +38,7 @@ def card(
         licence: None: the policy's, else LeRobot's default.
         curve: Whether a picture of the run lies beside it.
     """
-    licence = licence or policy.config.get("license") or APACHE
+    licence = licence or str(policy.config.get("license") or APACHE)
     name = (repo_id or policy.name).rpartition("/")[2]
     parts = [
         f"---\n{_metadata(policy, report, name, licence).to_yaml()}\n---\n",

@@ -87,7 +87,9 @@ class Cluster:
         room = self._rooms[module]
         variables = {name: value for name, value in os.environ.items() if name.startswith(_TRAVELS)}
         host = self._ray.remote(Host).options(**self._where(room)).remote()
-        begin = partial(host.start.remote, module, list(arguments), variables | environment, os.getcwd())
+        begin = partial(
+            host.start.remote, module, list(arguments), variables | dict(environment), os.getcwd()
+        )
         return Remote(self._ray, host, begin, log, str(room))
 
     def _where(self, room: Room) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,18 +16,10 @@ from bridge.libero import recording
 from bridge.libero.demonstrate import Attempt, demonstrate, environment
 from bridge.libero.experts.choice import Choice
 from bridge.libero.recording import record
-from bridge.processes import pool
 
 
 def attempt(suite="libero_object", state=3, size=64, **expert):
     return Attempt(task(suite), state, state, Choice(**expert), size)
-
-
-@pytest.fixture(scope="module")
-def workers():
-    """Processes that play: what they import takes longer than what they play here."""
-    with pool(1) as workers:
-        yield workers
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +72,7 @@ def test_a_failed_episode_is_not_drawn(demonstration):
     assert failed.cpu_seconds < 2 * demonstration.cpu_seconds
 
 
-def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(recording, "pool", lambda _: nullcontext(workers))
+def test_a_dataset_holds_what_was_asked_for_whether_or_not_it_was_stopped(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="already exists"):
         record(tmp_path, [task("libero_object")], 1, Choice())
     with pytest.raises(ValueError, match="no expert of libero_goal_0"):
