@@ -21,6 +21,7 @@ from bridge.libero.experts import command_line
 from bridge.settings.learner_config import check_seed
 from pirl_jax import learner, serve
 from pirl_jax.ending import fail
+from pirl_jax.recipe import LaunchConfig
 from pirl_jax.run_folder.lock import occupied, set_aside
 
 
@@ -133,7 +134,11 @@ def demo_command(monkeypatch, folder):
 
 
 def launch_command(monkeypatch, folder):
-    monkeypatch.setattr(launch, "prepare", lambda arguments: SimpleNamespace(begun=None, folder=folder))
+    monkeypatch.setattr(
+        launch,
+        "prepare",
+        lambda arguments: SimpleNamespace(begun=None, folder=folder, settings=LaunchConfig()),
+    )
     monkeypatch.setattr(launch, "Supervisor", broken)
     return launch.main, ["--seed=3"]
 

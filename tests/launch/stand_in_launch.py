@@ -4,7 +4,6 @@ The learner is done after a moment if it resumes, and runs until it is told to s
 """
 
 import os
-from functools import partial
 from pathlib import Path
 
 from house import Stage
@@ -22,7 +21,7 @@ def main() -> None:
     plan.read_facts = lambda learner: facts
     saved = (folder / "run/checkpoints/last").exists()
     stage = Stage(folder, {"learner": ["finish" if saved else "run"], "0": ["run"]})
-    command.Supervisor = partial(Supervisor, start=stage.start, line=stage, poll_s=0.02)
+    command.Supervisor = lambda plan, say, _: Supervisor(plan, say, stage.start, stage, poll_s=0.02)
     command.main()
 
 

@@ -238,7 +238,9 @@ def test_a_run_that_is_done_is_told_without_asking_lerobot(tmp_path, capsys, mon
 def test_a_launch_beside_one_of_the_same_run_is_refused(tmp_path, monkeypatch, capsys):
     """Also while the other's learner does not listen yet, so that no port is taken."""
     folder = tmp_path / "run.launch"
-    monkeypatch.setattr(command, "prepare", lambda _: SimpleNamespace(begun=None, folder=folder))
+    monkeypatch.setattr(
+        command, "prepare", lambda _: SimpleNamespace(begun=None, folder=folder, settings=LaunchConfig())
+    )
     monkeypatch.setattr(command, "Supervisor", lambda *_: pytest.fail("something was started"))
     monkeypatch.setattr("sys.argv", ["pirl-launch", f"--output_dir={tmp_path}/run"])
     words = (
