@@ -67,9 +67,8 @@ def wait_for_life(folder, process):
 
 
 def test_a_job_whose_time_is_up_saves_asks_to_be_queued_again_and_goes_on(tmp_path, environment):
-    (script,) = re.findall(
-        r"^```bash\n(#!/bin/bash\n#SBATCH.*?)^```", (ROOT / "docs/scaling.md").read_text(), re.M | re.S
-    )
+    page = (ROOT / "docs/scaling.md").read_text()
+    (script,) = re.findall(r"^```bash\n(#!/bin/bash\n#SBATCH --job-name=pirl\n.*?)^```", page, re.M | re.S)
     assert "#SBATCH --signal=B:TERM@" in script  # to the script alone, which must pass it on
     assert "#SBATCH --requeue" in script
     script = re.sub(r"^RUN=.*$", f"RUN={tmp_path}/run", script, flags=re.M)
