@@ -93,10 +93,6 @@ class Placement:
         """Return shapes that say that the devices share the rows."""
         return self._shapes(shapes, lambda _: self._over(PartitionSpec(AXES)))
 
-    def rounded_up(self, rows: int) -> int:
-        """Return the next number of rows that the devices can share."""
-        return -(-rows // self.devices) * self.devices
-
     def _shapes(self, shapes: PyTree, sharding: Any) -> PyTree:
         if self.mesh is None:
             return shapes

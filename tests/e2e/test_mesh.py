@@ -14,7 +14,7 @@ FOUR = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platfo
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_a_run_on_four_devices_goes_on_on_two(tmp_path):
-    """Scored, updated, published and saved there; and served by the first of them."""
+    """Scored, updated, published and saved there."""
     config = write_config(tmp_path, free_port(), algorithm={"rollout": {"max_staleness": 0}})
     last = tmp_path / "output" / "checkpoints" / "last"
     whole = [f"--config_path={config}", "--algorithm.mesh.data=2", "--algorithm.mesh.fsdp=2"]

@@ -215,7 +215,7 @@ def test_a_host_that_sends_too_fast_is_read_later_and_others_are_not(listen, say
         ("ipv4:10.0.0.1:50000", "10.0.0.1"),
         ("ipv6:%5Bfe80::1%25eth0%5D:50000", "fe80::1%eth0"),
         ("ipv6:[::1]:50000", "::1"),
-        ("unix:/tmp/socket", "unix:/tmp/socket"),
+        ("unix:learner", "unix:learner"),
     ],
 )
 def test_the_host_of_a_peer(peer, host):

@@ -33,16 +33,21 @@ class Service:
         self.published.set()
 
 
-@pytest.fixture
-def learner():
-    with LearnerServer(
+def learner_server(**settings):
+    return LearnerServer(
         "127.0.0.1",
         0,
         decode=lambda message: None,
         assignments=Assignments(4, seed=3),
         agreement={},
         policy_servers=PolicyServers(AGREEMENT),
-    ) as server:
+        **settings,
+    )
+
+
+@pytest.fixture
+def learner():
+    with learner_server() as server:
         yield server
 
 
@@ -81,15 +86,7 @@ def test_a_server_that_the_learner_refuses_ends_with_the_learners_words(learner)
 def test_a_server_that_the_learner_does_not_let_in_ends_with_what_to_set(tmp_path, own, words):
     authority, stop = Authority(tmp_path), threading.Event()
     mine = SecurityConfig() if own == "plaintext" else SecurityConfig(**authority.server)
-    with LearnerServer(
-        "127.0.0.1",
-        0,
-        decode=lambda message: None,
-        assignments=Assignments(4, seed=3),
-        agreement={},
-        policy_servers=PolicyServers(AGREEMENT),
-        security=secured(authority, tmp_path),
-    ) as learner:
+    with learner_server(security=secured(authority, tmp_path)) as learner:
         there = "127.0.0.1", 0, f"127.0.0.1:{learner.port}"
         with Replica(Service(), SPEC, *there, AGREEMENT, SHAPES, 4, stop, mine) as server:
             assert stop.wait(20)
