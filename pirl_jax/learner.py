@@ -240,7 +240,8 @@ def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService 
     """
     if run.recipe.inference == "local":
         return None, {}
-    service, seen = PolicyService(run.policy, run.recipe.noise, run.recipe.serve, playing), run.observation
+    recipe, seen = run.recipe, run.observation
+    service = PolicyService(run.policy, recipe.noise, recipe.serve, playing, placement=run.placement)
     logger.info("compiling what the policy server will do")
     sizes = seen.images, seen.num_tokens, seen.dim_proprio
     return service, {"the policy server": service.compile(run.frozen, run.shapes.params, *sizes)}
@@ -278,7 +279,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     parts, shelf = fitted(run, cfg, beside)
     encoder = run.placement.whole(frozen)
     if service:
-        service.begin(run.placement.first(encoder))
+        service.begin(encoder)
     del frozen  # one copy is enough, and what is free can be taken by the next
     trainable = {} if cfg.resume else trainable
     train_state = run.start(trainable) if trainable else resumed(cfg, run.shapes)

@@ -1,4 +1,6 @@
-"""``python -m placed_run FOLDER linear|xvla``: the same updates on one device and on meshes, a file each.
+"""``python -m placed_run FOLDER linear|xvla|acting``: the same on one device and on meshes, a file each.
+
+Three updates of the tests' linear policy or of a tiny X-VLA, or what a policy server answers.
 
 A process of its own: how many devices a CPU stands for is settled when JAX starts.
 """
@@ -26,9 +28,11 @@ from bridge.weights.export import policy_config
 from pirl_jax import placement as placements
 from pirl_jax.likelihood.modes import num_latents
 from pirl_jax.placement import bytes_of_one, place
-from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, MeshConfig, NoiseConfig
+from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, MeshConfig, NoiseConfig, ServeConfig
 from pirl_jax.rollout.behaviour import Behaviour, as_pushed
 from pirl_jax.rollout.episode import Episode, Observations
+from pirl_jax.serving.acting import Asked
+from pirl_jax.serving.service import PolicyService
 from pirl_jax.supervised.frames import Frames
 from pirl_jax.training import compilations
 from pirl_jax.training.parts import assemble, first_state
@@ -141,6 +145,44 @@ def linear(mesh: MeshConfig, folder: Path) -> dict[str, Any]:
     return followed(placement.moved(state), lambda state: update(state, batch, 20), folder)
 
 
+def acting(mesh: MeshConfig, folder: Path) -> dict[str, Any]:
+    """Answer three and eight questions at a time; say over how many devices their rows lie."""
+    config, placement = policy_config(tiny_policy_config()), place(mesh)
+    policy = XVLAFlowPolicy(config)
+    trainable, frozen = policy.split(init_params(config, jax.random.key(0)))
+    noise = NoiseConfig(level=0.3)
+    service = PolicyService(policy, noise, ServeConfig(max_batch=8), placement=placement)
+    service.acting.sizes = (3, 8)
+    service.compile(frozen, trainable, (1, 3, 64, 64), 10, config.dim_proprio)
+    service.begin(placement.whole(frozen))
+    service.publish(1, 1, as_pushed(Behaviour(trainable, 0, noise.level)))
+    asked = questions(8)
+    before, found = compilations.count(), {}
+    for size in service.acting.sizes:
+        (_, _, images, *_), _ = service.acting._compiled[size].input_shardings
+        found[f"shared/{size}"] = np.asarray(size // images.shard_shape((size, 1, 3, 64, 64))[0])
+        acted = service.acting(asked[:size])
+        found[f"action/{size}"] = np.stack([each.action for each in acted])
+        found[f"log_prob/{size}"] = np.stack([each.log_prob for each in acted])
+    return found | {"compiled": np.asarray(compilations.count() - before)}
+
+
+def questions(count: int) -> list[Asked]:
+    """Return made-up observations."""
+    rng = np.random.default_rng(0)
+    return [
+        Asked(
+            images=rng.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8),
+            tokens=rng.integers(0, 8, 10),
+            proprio=rng.normal(size=5).astype(np.float32),
+            domain_id=0,
+            noise_key=int(rng.integers(1 << 62)),
+            chunk=i,
+        )
+        for i in range(count)
+    ]
+
+
 def in_float64(tree: Any) -> Any:
     """Return a tree whose real numbers are in float64."""
     return jax.tree.map(lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
@@ -178,7 +220,7 @@ def named(state: TrainState) -> list[tuple[str, Any]]:
 
 def main() -> None:
     """Write ``FOLDER/<mesh>.npz``."""
-    folder, of = Path(sys.argv[1]), {"linear": linear, "xvla": xvla}[sys.argv[2]]
+    folder, of = Path(sys.argv[1]), {"linear": linear, "xvla": xvla, "acting": acting}[sys.argv[2]]
     jax.config.update("jax_enable_x64", of is linear)
     compilations.count()
     placements._SPLIT_FROM = 1  # the tests' networks are tiny

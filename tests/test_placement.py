@@ -24,13 +24,18 @@ def difference(one, other, chosen):
     return np.linalg.norm(a - b) / np.linalg.norm(a)
 
 
-@pytest.mark.parametrize("of", ["linear", pytest.param("xvla", marks=pytest.mark.slow)])
-def test_updates_on_2_4_and_8_devices_are_those_on_one(tmp_path, of):
+def placed(folder, of):
+    """What ``placed_run`` found, by mesh."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "placed_run", str(tmp_path), of]
+    command = [sys.executable, "-m", "placed_run", str(folder), of]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = {name: np.load(tmp_path / f"{name}.npz") for name in DEVICES}
+    return {name: np.load(folder / f"{name}.npz") for name in DEVICES}
+
+
+@pytest.mark.parametrize("of", ["linear", pytest.param("xvla", marks=pytest.mark.slow)])
+def test_updates_on_2_4_and_8_devices_are_those_on_one(tmp_path, of):
+    found = placed(tmp_path, of)
     one = found["one"]
     for name, devices in DEVICES.items():
         other = found[name]
@@ -44,6 +49,18 @@ def test_updates_on_2_4_and_8_devices_are_those_on_one(tmp_path, of):
         assert bool(other["restored"]), "another mesh read another state"
         if of == "xvla":
             assert other["bytes"] < 1.1 * one["bytes"] / devices
+
+
+@pytest.mark.slow
+def test_a_policy_servers_devices_share_a_batch_and_answer_as_one_does(tmp_path):
+    found = placed(tmp_path, "acting")
+    for name, sharers in (("one", 1), ("data2", 2), ("fsdp4", 4), ("data2_fsdp4", 8)):
+        other = found[name]
+        assert int(other["shared/8"]) == sharers
+        assert int(other["shared/3"]) == 1, "three rows are no multiple"
+        assert int(other["compiled"]) == 0
+        assert difference(found["one"], other, lambda key: key.startswith("action/")) < 1e-5
+        assert difference(found["one"], other, lambda key: key.startswith("log_prob/")) < 1e-5
 
 
 def test_one_device_needs_no_mesh():

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
 
 from pirl_jax.likelihood import flow
 from pirl_jax.likelihood.modes import NO_STEP
 from pirl_jax.likelihood.stochastic import Observed, StochasticPolicy
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig
 from pirl_jax.rollout.behaviour import Behaviour
@@ -80,9 +79,10 @@ class ActingPolicy:
         sizes: Of batches, ascending; the last is the most observations in one call. Smaller batches are
             filled up.
         encoded: Where encoded observations are kept for the learner; None: nowhere.
+        placement: Who shares a batch of a multiple of its devices. A smaller one each computes whole.
 
     Attributes:
-        frozen: The encoder's parameters, on the device; to be set before the first call.
+        frozen: The encoder's parameters, a copy on each device; to be set before the first call.
     """
 
     def __init__(
@@ -91,8 +91,9 @@ class ActingPolicy:
         noise: NoiseConfig,
         sizes: Sequence[int],
         encoded: Encoded | None = None,
+        placement: Placement = ONE_DEVICE,
     ) -> None:
-        self._policy = policy
+        self._policy, self._placement = policy, placement
         self.sizes, self._encoded = tuple(sizes), encoded
         self.frozen: Params = {}
         self._stochastic = StochasticPolicy.of(policy, noise)
@@ -106,23 +107,23 @@ class ActingPolicy:
         frozen: Params,
         inputs: Sequence[jax.ShapeDtypeStruct],
         params: PyTree,
-        place: Sharding | None = None,
     ) -> int:
-        """Compile the program of every size; return the bytes of device memory that the largest takes.
+        """Compile the program of every size; return the bytes of a device's memory that the largest takes.
 
         Args:
             frozen: The encoder's parameters, or their shapes.
             inputs: Shapes of one observation: images, tokens, prepared proprioception, without batch.
             params: The trainable parameters, or their shapes.
-            place: The device to compile for; None: JAX's default.
         """
-        needed, of = 0, partial(jax.ShapeDtypeStruct, sharding=place)
+        needed, of, place = 0, jax.ShapeDtypeStruct, self._placement
         masters = jax.tree.map(lambda leaf: of(leaf.shape, jnp.float32), params)
         encoder = jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), frozen)
+        held = place.whole_shapes((encoder, masters))
         for size in self.sizes:
             rows = [of((size, *each.shape), each.dtype) for each in inputs]
-            numbers, keys = [of((size,), jnp.int32)] * 3, of((size, 2), jnp.uint32)
-            lowered = self._program.lower(encoder, masters, *rows, *numbers, keys, of((), jnp.float32))
+            rows += [of((size,), jnp.int32)] * 3 + [of((size, 2), jnp.uint32)]
+            rows = place.row_shapes(rows) if self._shared(size) else place.whole_shapes(rows)
+            lowered = self._program.lower(*held, *rows, place.whole_shapes(of((), jnp.float32)))
             program = self._compiled[size] = lowered.compile()
             if (memory := program.memory_analysis()) is not None:
                 needed = max(needed, memory.temp_size_in_bytes + memory.output_size_in_bytes)
@@ -135,7 +136,9 @@ class ActingPolicy:
 
     def load(self, run: int, version: int, behaviour: Behaviour) -> None:
         """Act with these parameters from the next batch on."""
-        params = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), behaviour.params))
+        params = self._placement.whole(
+            jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), behaviour.params)
+        )
         with self._changed:
             self._loaded = _Loaded(run, version, behaviour.level, params)
             self._changed.notify_all()
@@ -166,10 +169,10 @@ class ActingPolicy:
             np.array(steps, np.int32),
             np.array([divmod(each.noise_key, 1 << 32) for each in filled], np.uint32),
         )
+        rows = self._placement.rows(inputs) if self._shared(size) else self._placement.whole(inputs)
+        level = self._placement.whole(np.float32(loaded.level))
         program = self._compiled.get(size, self._program)
-        features, chunk = jax.device_get(
-            program(self.frozen, loaded.params, *inputs, np.float32(loaded.level))
-        )
+        features, chunk = jax.device_get(program(self.frozen, loaded.params, *rows, level))
         keys = [0] * len(asked)
         if self._encoded is not None:
             digests = [None if each.noise_free else digest(each.images, each.tokens) for each in asked]
@@ -186,6 +189,9 @@ class ActingPolicy:
             )
             for i in range(len(asked))
         ]
+
+    def _shared(self, size: int) -> bool:
+        return size % self._placement.devices == 0
 
     def _first_noised(self, asked: Asked) -> int:
         if asked.noise_free:

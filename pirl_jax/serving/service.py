@@ -7,8 +7,8 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Sharding
 
+from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy
 from pirl_jax.recipe import NoiseConfig, ServeConfig
 from pirl_jax.rollout.behaviour import Behaviour
@@ -29,6 +29,7 @@ class PolicyService:
         settings: ``algorithm.serve``.
         clients: how many may be asking at the moment; None: not known.
         keeps: whether encoded observations are kept for a learner in this process.
+        placement: who shares a batch.
 
     Attributes:
         acting: the policy.
@@ -43,9 +44,11 @@ class PolicyService:
         settings: ServeConfig,
         clients: Callable[[], int] | None = None,
         keeps: bool = True,
+        placement: Placement = ONE_DEVICE,
     ) -> None:
         self.encoded = Encoded(settings.features_gb * _GIB) if keeps else None
-        self.acting = ActingPolicy(policy, noise, batch_sizes(settings.max_batch), self.encoded)
+        sizes = batch_sizes(settings.max_batch)
+        self.acting = ActingPolicy(policy, noise, sizes, self.encoded, placement)
         self.batcher: Batcher[Asked, Acted] = Batcher(
             self.acting,
             settings.max_batch,
@@ -67,9 +70,8 @@ class PolicyService:
         images: tuple[int, ...],
         N: int,
         P: int,
-        place: Sharding | None = None,
     ) -> int:
-        """Compile what will run; return the bytes that it takes of the device, beside the encoder's.
+        """Compile what will run; return the bytes that it takes of a device, beside the encoder's.
 
         Args:
             frozen: the encoder's parameters, or their shapes.
@@ -77,7 +79,6 @@ class PolicyService:
             images: V, C, h, w of an observation.
             N: its token ids.
             P: its proprioception, prepared.
-            place: the device to compile for; None: JAX's default.
         """
         inputs = (
             jax.ShapeDtypeStruct(images, jnp.uint8),
@@ -86,10 +87,10 @@ class PolicyService:
         )
         head = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
         # A new version is there before the one that acts is let go.
-        return 2 * head + self.acting.compile(frozen, inputs, params, place)
+        return 2 * head + self.acting.compile(frozen, inputs, params)
 
     def begin(self, frozen: Params) -> None:
-        """Give the encoder's parameters, on the device."""
+        """Give the encoder's parameters, a copy on each device."""
         self.acting.frozen = frozen
 
     def publish(self, run: int, version: int, behaviour: Behaviour) -> None:
