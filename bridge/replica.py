@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import grpc
 from lerobot.transport import services_pb2, services_pb2_grpc
-from lerobot.transport.utils import bytes_to_state_dict
 
 from bridge.plugin.transport import LearnerChannel, Outage, open_channel
 from bridge.trust.dialer import Dialer
@@ -18,6 +17,7 @@ from bridge.trust.listener import Listener
 from bridge.weights.state_dict import from_push
 from bridge.wire import protocol, record
 from bridge.wire.act_service import ActService
+from bridge.wire.broadcast import deserialise
 from bridge.wire.protocol import PACKAGE_VERSION, Offer, Offered, ProtocolError
 from bridge.wire.spec import EpisodeSpec
 from pirl_jax.recipe import SecurityConfig
@@ -134,7 +134,7 @@ class Replica:
         while not self._stop.is_set():
             message = self._channel.parameters.take(_POLL_S)
             if message is not None:
-                self._load(bytes_to_state_dict(message))
+                self._load(deserialise(message))
 
     def _load(self, push: Mapping[str, Any]) -> None:
         run, version, level = int(push["run"]), int(push["version"]), float(push["level"])

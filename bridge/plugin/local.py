@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
-from lerobot.transport.utils import bytes_to_state_dict
 from torch import Tensor
 
 from bridge.plugin.acting import Decision
 from bridge.plugin.agreement import FROZEN, fingerprint
 from bridge.plugin.noise_head import NoiseHead
 from bridge.plugin.sampler import sample, use_float32_head
+from bridge.wire.broadcast import deserialise
 from bridge.wire.record import NO_RUN
 from pirl_jax.likelihood import modes
 from pirl_jax.recipe import NoiseConfig
@@ -26,6 +26,8 @@ from pirl_jax.rollout.assignments import Assignment
 
 _POLL_S = 0.2
 _REMIND_S = 60.0
+_DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.bool}
+"""Of what is pushed; others, quantized or complex, are not to be copied into these."""
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,15 @@ class LocalActing:
             run=self.run if self._assigned is None else self._assigned_run,
         )
 
+    def receive(self, message: bytes) -> None:
+        """Take over a parameter message as it came; one that cannot be read is logged and changes nothing."""
+        try:
+            weights = deserialise(message)
+        except ValueError as error:
+            log.error("Rejected a parameter push and kept version %d: %s", self.version, error)
+        else:
+            self.load_weights(weights)
+
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         """Copy a push: ``{"run", "version", "level", "policy": {state-dict key: tensor}}``.
 
@@ -119,7 +130,7 @@ class LocalActing:
             self.channel.episodes.say_alive()
             message = self.channel.parameters.take(_POLL_S)
             if message is not None:
-                self.load_weights(bytes_to_state_dict(message))
+                self.receive(message)
                 if self.run not in (before, run):
                     # Of another process of the learner than had assigned the episode: one of the two is gone,
                     # and what was assigned may never be pushed. The episode is played as no process's, for
@@ -144,33 +155,50 @@ def _read_push(
 ) -> tuple[int, int, float, Mapping[str, Tensor]]:
     """Check a push against the actor's tensors and mode as a whole, before anything is copied."""
     if set(weights) != {"run", "version", "level", "policy"}:
-        raise ValueError(f"a push holds 'run', 'version', 'level' and 'policy'; got {sorted(weights)}.")
+        raise ValueError(
+            f"a push holds 'run', 'version', 'level' and 'policy'; got {sorted(map(str, weights))}."
+        )
     for name, dtype in (("run", torch.int64), ("version", torch.int64), ("level", torch.float64)):
         value = weights[name]
-        if not isinstance(value, Tensor) or value.shape != () or value.dtype != dtype:
-            raise ValueError(f"{name} must be a scalar tensor of {dtype}; got {value!r}.")
+        if not _is_plain(value) or value.shape != () or value.dtype != dtype:
+            got = " ".join(repr(value).split())[:80]
+            raise ValueError(f"{name} must be a scalar tensor of {dtype}; got {got}.")
     run, version, level = int(weights["run"]), int(weights["version"]), float(weights["level"])
     if not 1 <= version < 1 << 31 or not 0 <= run < 1 << 32:
         raise ValueError(f"version must be in [1, 2^31) and run in [0, 2^32); got {version} and {run}.")
     if not 0 < level < mode.max_level:
         raise ValueError(f"the noise level must be above 0 and below {mode.max_level:.4g}; got {level}.")
     tensors = weights["policy"]
-    if not tensors:
+    if not isinstance(tensors, Mapping) or not tensors:
         raise ValueError("no tensors in the push.")
     for key, tensor in tensors.items():
         if key not in state:
             raise ValueError(
-                f"the policy has no tensor {key!r}. Do actor and learner share one policy config?"
+                f"the policy has no tensor {str(key)[:80]!r}. Do actor and learner share one policy config?"
             )
-        if tensor.shape != state[key].shape:
-            raise ValueError(
-                f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(state[key].shape)}."
-            )
-        if tensor.is_floating_point() != state[key].is_floating_point():
-            raise ValueError(f"{key} is {tensor.dtype}; the policy's is {state[key].dtype}.")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{key} holds NaN or infinity.")
+        _check_fits(key, tensor, state[key])
     return run, version, level, tensors
+
+
+def _check_fits(key: str, tensor: Any, own: Tensor) -> None:
+    if not _is_plain(tensor):
+        raise ValueError(f"{key} is no dense tensor of float32, bfloat16 or the like.")
+    if tensor.shape != own.shape:
+        raise ValueError(f"{key} has shape {tuple(tensor.shape)}; the policy's is {tuple(own.shape)}.")
+    if tensor.is_floating_point() != own.is_floating_point():
+        raise ValueError(f"{key} is {tensor.dtype}; the policy's is {own.dtype}.")
+    if not torch.isfinite(tensor.to(own.dtype)).all():
+        raise ValueError(f"{key} holds NaN or infinity.")
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether this is a tensor that has its numbers, one after the other, in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in _DTYPES
+    )
 
 
 def use_float32() -> None:

@@ -1,4 +1,4 @@
-"""The archive of a transition message, opened without trusting it: bounded in size, plain tensors alone."""
+"""What `torch.save` has written, opened without trusting it: bounded in size, plain tensors alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _GLOBALS = frozenset(
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
     | {f"torch {kind}Storage" for kind in ("Float", "Double", "Long", "Int", "Short", "Byte", "Char", "Bool")}
 )
-"""All that a list of transitions needs. torch's weights_only loader also knows nested, meta and subclassed
-tensors, and `bytearray(n)`, which allocates as much as the sender likes."""
+"""All that plain tensors of NumPy's types need. torch's weights_only loader also knows nested, meta and
+subclassed tensors, and `bytearray(n)`, which allocates as much as the sender likes."""
 
 
 class TransitionError(ValueError):
@@ -45,14 +45,7 @@ def load_transitions(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any
             f"Message has {len(message)} bytes; an episode of {spec.max_chunks} chunks needs at most "
             f"{spec.max_message_bytes}.",
         )
-    _check_archive(message, spec.max_pickle_bytes)
-    try:
-        transitions = torch.load(io.BytesIO(message), map_location="cpu", weights_only=True)
-    # The bytes are the peer's: torch's reader and unpickler answer bad ones with a dozen exception types.
-    except Exception as error:
-        raise TransitionError(
-            "undecodable", f"torch.load refused the message ({type(error).__name__})."
-        ) from error
+    transitions = load_plain(message, spec.max_pickle_bytes)
     if not isinstance(transitions, list):
         raise TransitionError("type", f"Expected a list of transitions; got {type(transitions).__name__}.")
     if not transitions:
@@ -69,8 +62,29 @@ def load_transitions(message: bytes, spec: EpisodeSpec) -> list[Mapping[str, Any
     return transitions
 
 
-def _check_archive(message: bytes, max_pickle_bytes: int) -> None:
-    """Refuse compressed entries (a small message unpacking to gigabytes) and globals outside `_GLOBALS`.
+def load_plain(message: bytes, max_pickle_bytes: int, also: frozenset[str] = frozenset()) -> Any:
+    """Return what was saved: plain containers, numbers, text, and tensors; on the CPU.
+
+    Args:
+        message: An archive of `torch.save`.
+        max_pickle_bytes: Of the pickle in it that says how its tensors belong together, at most.
+        also: Globals that its pickle may name beside those of tensors of NumPy's types, ``module name``.
+
+    Raises:
+        TransitionError: It is no such archive, or holds anything else.
+    """
+    _check_archive(message, max_pickle_bytes, _GLOBALS | also)
+    try:
+        return torch.load(io.BytesIO(message), map_location="cpu", weights_only=True)
+    # The bytes are the peer's: torch's reader and unpickler answer bad ones with a dozen exception types.
+    except Exception as error:
+        raise TransitionError(
+            "undecodable", f"torch.load refused the message ({type(error).__name__})."
+        ) from error
+
+
+def _check_archive(message: bytes, max_pickle_bytes: int, known: frozenset[str]) -> None:
+    """Refuse compressed entries (a small message unpacking to gigabytes) and globals that are not known.
 
     To look through a pickle takes far more time and memory than its bytes suggest, so a long one is not.
     """
@@ -93,19 +107,19 @@ def _check_archive(message: bytes, max_pickle_bytes: int) -> None:
             if pickles[0].file_size > max_pickle_bytes:
                 raise TransitionError(
                     "too_large",
-                    f"The message's data.pkl has {pickles[0].file_size} bytes; an episode's needs at most "
-                    f"{max_pickle_bytes}.",
+                    f"The message's data.pkl has {pickles[0].file_size} bytes; at most "
+                    f"{max_pickle_bytes} are needed.",
                 )
             program = archive.read(pickles[0])
         for opcode, argument, _ in pickletools.genops(program):
             if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
                 raise TransitionError(
-                    "undecodable", f"Opcode {opcode.name} has no place in a list of transitions."
+                    "undecodable", f"Opcode {opcode.name} has no place among plain tensors."
                 )
             if opcode.name == "PROTO" and argument != 2:
                 raise TransitionError("undecodable", f"Pickle protocol {argument}; torch.save writes 2.")
-            if opcode.name == "GLOBAL" and argument not in _GLOBALS:
-                raise TransitionError("undecodable", f"{argument!r} has no place in a list of transitions.")
+            if opcode.name == "GLOBAL" and argument not in known:
+                raise TransitionError("undecodable", f"{argument!r} has no place among plain tensors.")
     except TransitionError:
         raise
     # As above: zipfile and pickletools raise whatever the peer's bytes lead them to.

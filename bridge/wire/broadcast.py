@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from bridge.wire.archive import load_plain
+
+_MAX_PICKLE_BYTES = 1 << 20
+"""Of a message's names and shapes. torch.save writes about 150 a tensor, of which a policy has hundreds."""
+_ROUNDED = frozenset({"torch BFloat16Storage", "torch HalfStorage"})
+
 
 class Broadcast:
     """The newest parameter message, and a place for streams to wait for a newer one."""
@@ -74,6 +80,22 @@ def serialise(run: int, version: int, level: float, tensors: Mapping[str, Any]) 
     }
     torch.save(scalars | {"policy": policy}, buffer)
     return buffer.getvalue()
+
+
+def deserialise(message: bytes) -> Mapping[str, Any]:
+    """Read what `serialise` has written, as far as it is a mapping; what is in it is for the reader to check.
+
+    Raises:
+        ValueError: It cannot be read, is no mapping, or holds anything but plain tensors and containers.
+    """
+    try:
+        weights = load_plain(message, _MAX_PICKLE_BYTES, _ROUNDED)
+    except ValueError as error:
+        first = str(error).partition("\n")[0][:200]
+        raise ValueError(f"a parameter message of {len(message)} bytes cannot be read: {first}") from error
+    if not isinstance(weights, dict):
+        raise ValueError(f"a parameter message must be a mapping; got a {type(weights).__name__}.")
+    return weights
 
 
 def _to_torch(value: Any) -> torch.Tensor:

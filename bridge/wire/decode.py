@@ -207,7 +207,11 @@ def _decode_observations(states: Sequence[Mapping[str, Any]], spec: EpisodeSpec)
             [_one(state, key, f"observation {i}", shape, dtype) for i, state in enumerate(states)]
         )
 
-    images = [stack(key, spec.image_shape, np.uint8) for key in spec.image_keys]
+    # Into one array at once: stacked twice, a long episode's images would be there three times.
+    images = np.empty((len(states), len(spec.image_keys), *spec.image_shape), np.uint8)
+    for i, state in enumerate(states):
+        for view, key in enumerate(spec.image_keys):
+            images[i, view] = _one(state, key, f"observation {i}", spec.image_shape, np.uint8)
     if spec.proprio_dim:
         proprio = stack(STATE_KEY, (spec.proprio_dim,), np.float32)
     else:
@@ -218,7 +222,7 @@ def _decode_observations(states: Sequence[Mapping[str, Any]], spec: EpisodeSpec)
     domain_id = stack(OBS_DOMAIN_ID, (), np.int64)
     if tokens.min() < 0 or domain_id.min() < 0:
         raise TransitionError("type", f"{TOKENS_KEY} and {OBS_DOMAIN_ID} must not be negative.")
-    return Observations(images=np.stack(images, axis=1), tokens=tokens, domain_id=domain_id, proprio=proprio)
+    return Observations(images=images, tokens=tokens, domain_id=domain_id, proprio=proprio)
 
 
 def _one(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -13,11 +15,14 @@ from test_act import LATENTS, QUESTION, SPEC, TOKENS, observation
 
 from bridge.trust.dialer import Dialer
 from bridge.wire import act, protocol
+from bridge.wire.act_service import ActService
 from bridge.wire.policy_servers import PolicyServers
 from bridge.wire.protocol import PACKAGE_VERSION, ProtocolError
 from bridge.wire.record import FORMAT
 from bridge.wire.server import LearnerServer
 from pirl_jax.rollout.assignments import Assignments
+from pirl_jax.serving.acting import Acted
+from pirl_jax.serving.batching import Batcher
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(
@@ -139,3 +144,49 @@ def test_a_question_is_of_the_specs_sizes_or_refused(sent):
 def test_a_question_is_no_answer(sent):
     with pytest.raises(ProtocolError):
         act.decode_answer(sent, LATENTS)
+
+
+class Policy:
+    """Chooses noughts, out of what it is asked as the policy's programs take it; acts with every version."""
+
+    acts = 7, 9
+
+    def wait_for(self, ready, timeout):
+        ready(*self.acts)
+        return True
+
+    def answer(self, asked):
+        for each in asked:
+            np.array([each.domain_id, each.chunk], np.int32)
+            np.array([each.noise_key], np.uint64)
+            assert each.tokens.shape == TOKENS.shape
+        noughts = np.zeros(LATENTS, np.float32)
+        return [Acted(noughts[0], noughts, noughts[0, :, 0], 1, *self.acts, 0) for _ in asked]
+
+
+@pytest.fixture(scope="module")
+def policy_server():
+    policy = Policy()
+    policy.acting, policy.batcher = policy, Batcher(policy.answer, 2, 0.0)
+    stopping, server = threading.Event(), grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((ActService(policy, SPEC, lambda: 7, stopping, 8).handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with policy.batcher, Dialer().open(f"127.0.0.1:{port}") as channel:
+        yield channel.unary_unary(f"/{act.SERVICE}/{act.ACT}")
+        stopping.set()
+        server.stop(0.2).wait()
+
+
+@FUZZ
+@given(almost_a_question())
+def test_the_policy_server_has_an_answer_to_everything(policy_server, sent):
+    call = policy_server.future(sent, timeout=20)
+    assert call.code() in ANSWERS, call.details()
+    if call.code() is grpc.StatusCode.OK:
+        answer, _ = act.decode_answer(call.result(), LATENTS)
+        assert (answer.run, answer.version) == Policy.acts
+
+
+def test_and_then_still_answers_an_honest_question(policy_server):
+    policy_server(act.encode_question(QUESTION, observation(), TOKENS), timeout=20)
