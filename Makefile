@@ -7,7 +7,7 @@ SEED ?= 0
 OUT ?= outputs/demo
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-chaos test-ray test-aot test-libero test-browser style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
+.PHONY: demo test test-slow test-chaos test-ray test-aot test-libero test-browser docs docs-serve style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -34,6 +34,14 @@ test-aot: install $(GPU_COMPILER)/.installed
 # Needs LIBERO's assets (pirl-libero-setup); skips without. The slow ones too.
 test-libero: install
 	$(PY) -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/libero
+
+# The documentation as a site, in build/site/; whatever a link, an anchor or a docstring lacks is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@echo "built: build/site/index.html"
+
+docs-serve: install
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve --strict --config-file docs/site/mkdocs.yml
 
 # The run page in a real Chromium; writes the pictures of docs/watching.md.
 test-browser: install browser-packages $(SELENIUM)/.installed
@@ -125,4 +133,4 @@ system-packages browser-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) $(GPU_COMPILER) $(SELENIUM) outputs
+	rm -rf $(VENV) $(GPU_COMPILER) $(SELENIUM) outputs build

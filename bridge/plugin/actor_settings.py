@@ -24,8 +24,11 @@ class ActorSettings:
     tokenizer_name: str | None = None
     """Folder or hub id; None, like the next three, takes the policy's."""
     tokenizer_max_length: int | None = None
+    """Tokens of an instruction; must be the policy's."""
     tokenizer_padding: str | None = None
+    """``max_length`` or ``longest``; must be the policy's ``pad_language_to``."""
     tokenizer_padding_side: str | None = None
+    """``right`` or ``left``; must be the policy's."""
 
     own_fields = (  # no annotation, hence no field
         *("type", "actor_id", "seed", "tokenizer_name", "features", "features_map", "max_parallel_tasks"),

@@ -37,13 +37,17 @@ class ChunkedGymConfig(ActorSettings, HILSerlRobotEnvConfig):
     max_episode_steps: int | None = None
     """Inner steps after which an episode is truncated; None keeps the environment's own limit."""
     instruction: str = panda.INSTRUCTION
+    """What the policy is told to do, in every episode."""
     domain_id: int = 0
+    """Which of X-VLA's soft prompts; at least 0 and below ``policy.num_domains``."""
     image_keys: dict[str, str] = field(default_factory=lambda: {"front": "observation.images.front"})
     """Name of an image in ``pixels`` → the policy's input feature; "" names a bare ``pixels`` array."""
     image_shape: tuple[int, int, int] = (3, 64, 64)
     """(c, h, w) of each image."""
     state_dim: int = 5
+    """Numbers in ``agent_pos``; 0: the environment has none."""
     action_dim: int = 4
+    """Channels of an executed action; at least 1."""
     fps: int = -1
     """Negative: simulated time does not wait for the clock."""
 

@@ -21,7 +21,7 @@ from bridge.wire.protocol import OBS_DOMAIN_ID
 from pirl_jax.likelihood import gripper, modes
 from pirl_jax.recipe import LaunchConfig, Recipe, SecurityConfig
 from pirl_jax.recipe.idle import refuse_idle
-from pirl_jax.recipe.ranges import check_address
+from pirl_jax.recipe.ranges import RANGES, check_address
 from pirl_jax.run_folder.retention import Retention
 from pirl_jax.xvla.channels import xvla_gripper_logits
 
@@ -52,9 +52,12 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
     """The recipe's numbers (``pirl_jax.recipe.Recipe``) and the run's settings."""
 
     actor_learner_config: ActorLearnerConfig = field(default_factory=_quick_actor_learner_config)
-    """Where the learner listens; the push frequency is not used."""
+    """LeRobot's section: ``learner_host`` and ``learner_port`` (127.0.0.1, 50051), where the learner listens
+    and everybody else finds it; ``queue_get_timeout`` (0.2), seconds after which an actor's threads look
+    whether the run has ended. The push frequency is not used."""
     concurrency: ConcurrencyConfig = field(default_factory=ConcurrencyConfig)
-    """``threads`` on both sides; LeRobot's actor delivers nothing in ``processes`` mode."""
+    """LeRobot's section: ``actor`` and ``learner``, ``threads`` both; LeRobot's actor delivers nothing in
+    ``processes`` mode."""
     max_actors: int = 64
     """Actors that the learner serves at once."""
     memory_gb: float | None = None
@@ -133,19 +136,13 @@ class PiRLConfig(RLAlgorithmConfig, Recipe):
                 f"algorithm.concurrency.actor must be threads; got {self.concurrency.actor}. LeRobot's actor "
                 "sends nothing in processes mode."
             )
-        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
-            raise ValueError(
-                f"algorithm.memory_gb must be above 0, or null for what there is; got {self.memory_gb}."
-            )
-        for name, count in (
-            ("policy.n_action_steps", policy.n_action_steps),
-            ("algorithm.max_actors", self.max_actors),
-            ("algorithm.online_steps", self.online_steps),
-        ):
-            if count < 1:
-                raise ValueError(f"{name} must be ≥ 1; got {count}.")
-        if self.rows_gb is not None and not 0 <= self.rows_gb < math.inf:
-            raise ValueError(f"algorithm.rows_gb must be at least 0, or null; got {self.rows_gb}.")
+        if policy.n_action_steps < 1:
+            raise ValueError(f"policy.n_action_steps must be ≥ 1; got {policy.n_action_steps}.")
+        for name, allowed in RANGES["run"].items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                null = ", or null" if getattr(type(self), name) is None else ""
+                raise ValueError(f"algorithm.{name} must be {allowed}{null}; got {value}.")
         for kind in ("VISUAL", "STATE"):
             mode = policy.normalization_mapping.get(kind, NormalizationMode.IDENTITY)
             if mode is not NormalizationMode.IDENTITY:

@@ -19,7 +19,7 @@ class CriticConfig:
     hidden_dims: tuple[int, ...] = (1024, 512, 256)
     """Widths of the MLP's hidden layers."""
     lr: float = 1e-4
-    """AdamW's learning rate of the critic, constant; its other numbers are ``OptimizerConfig``'s."""
+    """AdamW's learning rate of the critic, constant; its other numbers are ``optimizer``'s."""
     extra_steps: int = 0
     """Value-only minibatch steps after each update, on the same rollouts."""
     warmup_updates: int = 0

@@ -25,9 +25,9 @@ class LaunchConfig:
     threads: int = 1
     """CPU threads of an actor's numerical libraries."""
     learner_devices: tuple[int, ...] = ()
-    """GPUs that the learner sees (``CUDA_VISIBLE_DEVICES``). (): all there are."""
+    """GPUs that the learner sees (``CUDA_VISIBLE_DEVICES``). []: all there are."""
     devices: tuple[int, ...] = ()
-    """GPUs, dealt out to the actors in turn: each sees its own alone. (): all see what there is."""
+    """GPUs, dealt out to the actors in turn: each sees its own alone. []: all see what there is."""
     server_devices: tuple[int, ...] = ()
     """The same for the policy servers of ``algorithm.serve.mode=process``."""
     egl_devices: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class LaunchConfig:
     max_restarts: int = 5
     """Times that one process is started again within ``restart_window_s``; the next end of it is the last."""
     restart_window_s: float = 3600.0
-    """Seconds."""
+    """Seconds over which restarts are counted."""
     backoff_s: float = 5.0
     """Seconds before a process is started again; twice as many for each start within the window before it."""
     listen_within_s: float = 1800.0

@@ -21,7 +21,7 @@ class OptimizerConfig:
     gradients are added up; a step, its clipping, its KL and its metrics are of the minibatch. So many
     observations are valued at a time, too."""
     lr: float = 5e-6
-    """The policy's; the critic's is ``CriticConfig.lr``."""
+    """The policy's; the critic's is ``critic.lr``."""
     lr_warmup_steps: int = 0
     """Policy steps over which lr rises from 0. Adam's first step has the full length in every parameter,
     whatever the gradient: unwarmed, it alone may pass ``target_kl``."""

@@ -125,8 +125,16 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "listen_within_s": POSITIVE,
         "hang_after_s": POSITIVE,
     },
+    "checkpoint": {"keep_last": NOT_NEGATIVE, "keep_every": NOT_NEGATIVE},
+    "run": {
+        "max_actors": COUNT,
+        "memory_gb": POSITIVE,
+        "rows_gb": NOT_NEGATIVE,
+        "online_steps": COUNT,
+    },
 }
-"""Section → field → what each of its numbers must be, where it is a number: neither None nor a word."""
+"""Section → field → what each of its numbers must be, where it is a number: neither None nor a word. ``run``:
+what stands in no section, and is no part of the method."""
 
 ASCENDING = frozenset(
     {("noise", "std_range"), ("rollout", "group_return_range"), ("rollout", "task_success_range")}

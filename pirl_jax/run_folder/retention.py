@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pirl_jax.recipe.ranges import RANGES
 from pirl_jax.run_folder import manifest
 from pirl_jax.run_folder.layout import (
     BEST,
@@ -40,9 +41,9 @@ class Retention:
     The others hold what has changed, of which ``pirl-convert --step`` makes the same."""
 
     def __post_init__(self) -> None:
-        for name in ("keep_last", "keep_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"checkpoint.{name} must be at least 0; got {getattr(self, name)}.")
+        for name, allowed in RANGES["checkpoint"].items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"checkpoint.{name} must be {allowed}; got {value}.")
         if self.export not in ("last", "every"):
             raise ValueError(f"checkpoint.export must be last or every; got {self.export!r}.")
 

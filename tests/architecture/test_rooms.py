@@ -7,7 +7,7 @@ LEARNER = {
     "typing": set(),
     "files": set(),
     "trees": set(),
-    "run_folder": {"files"},
+    "run_folder": {"files", "recipe"},
     "rows": {"typing"},
     "linear": {"typing"},
     "optim": {"typing"},

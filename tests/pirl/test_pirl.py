@@ -1,11 +1,13 @@
 """``pirl``, the one name for every command."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import commands as page
 import pytest
 
 from bridge.command.__main__ import command_line, overview, unknown
@@ -16,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def pirl(*arguments):
     command = [sys.executable, "-m", "bridge.command", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    environment = os.environ | page.WIDTH
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("help",)])
@@ -28,6 +31,15 @@ def test_alone_it_lists_every_command_with_a_line_and_an_example(arguments):
         at = next(index for index, line in enumerate(lines) if line.split()[:1] == [name])
         assert lines[at].removeprefix(name).strip() == entry.what
         assert lines[at + 1] == f"pirl {name} {entry.example}".strip()
+
+
+def test_the_page_of_commands_has_todays_list_and_each_with_options_of_its_own():
+    text = page.PAGE.read_text()
+    assert f"```text\n{overview()}\n```" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## pirl",
+        *(f"## pirl {name}" for name in page.OWN_OPTIONS),
+    ]
 
 
 def test_it_loads_nothing_before_it_knows_the_command():
@@ -90,3 +102,5 @@ def test_each_commands_help_works(name):
     done = pirl(name, "--help")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 3
+    if name in page.OWN_OPTIONS:
+        assert page.part(name, done.stdout) in page.PAGE.read_text(), "run: python docs/commands.py --write"
