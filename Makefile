@@ -35,7 +35,7 @@ test-aot: install $(GPU_COMPILER)/.installed
 test-libero: install
 	$(PY) -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/libero
 
-# The run page in a real Chromium; writes the pictures of docs/watching.md.
+# The pages of a run and of an evaluation in a real Chromium; writes the pictures of the docs.
 test-browser: install browser-packages $(SELENIUM)/.installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(SELENIUM) $(PY) -m pytest tests/browser
 
