@@ -43,7 +43,7 @@ docs: install
 docs-serve: install
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve --strict --config-file docs/site/mkdocs.yml
 
-# The run page in a real Chromium; writes the pictures of docs/watching.md.
+# The pages of a run and of an evaluation in a real Chromium; writes the pictures of the docs.
 test-browser: install browser-packages $(SELENIUM)/.installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(SELENIUM) $(PY) -m pytest tests/browser
 

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial-"
+"""Begins the name of a file that is not complete yet."""
+
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, flush it to disk and put it in place; makes folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")  # keeps the suffix, from which writers tell the format
+    partial = path.with_name(f"{PARTIAL}{path.name}")  # keeps the suffix, from which writers tell the format
     write(partial)
     flush(partial)
     os.replace(partial, path)

@@ -48,6 +48,11 @@ logger = logging.getLogger(__name__)
 SAVE_UPDATES, SAVE_MINUTES = 10, 15.0
 """A run is saved so often, whichever comes first, unless ``save_freq`` says otherwise."""
 
+_WAITING = (
+    "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
+    "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
+)
+
 
 class Run(NamedTuple):
     """What a config stands for, loaded and checked."""
@@ -269,13 +274,15 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     from bridge.actors import Port, assignments_of
     from bridge.card.hub import push_at_end
     from bridge.settings.evaluation import of_run
+    from bridge.videos.recorder import Recorder
     from bridge.weights.export import export_pretrained
 
     give_back_what_is_freed()
     run, trainable, frozen = load(cfg)
     recipe = run.recipe
-    served = recipe.serve.mode == "learner"
-    service, beside = policy_service(run, lambda: assignments.playing) if served else (None, {})
+    service, beside = (
+        policy_service(run, lambda: assignments.playing) if recipe.serve.mode == "learner" else (None, {})
+    )
     parts, shelf = fitted(run, cfg, beside)
     encoder = run.placement.whole(frozen)
     if service:
@@ -295,6 +302,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     port = Port(recipe, run.spec, run.agreement, service, output_dir / STATUS)
     with (
         service or nullcontext(),
+        Recorder(recipe.videos, output_dir) as recorder,
         port.open(assignments, cfg.steps, recipe.rollout.episodes_per_update) as server,
     ):
         stop = Stop(what)
@@ -305,17 +313,14 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
             ) as writer,
             MetricsWriter(output_dir, done, trackers(cfg, output_dir, done)) as log,
         ):
-            logger.info(
-                "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
-                "--env.discover_packages_path=bridge.plugin and an --output_dir of its own"
-            )
+            logger.info(_WAITING)
             recorded = next(reversed(evaluated(read(log.path))), None)
-            evaluations = Evaluations(**of_run(cfg), recorded=recorded["step"] if recorded else None)
+            ways = recorder.passing(server.get), partial(port.publish, server), assignments, report
             turns = loop.run(
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(server.get, partial(port.publish, server), assignments, report, evaluations),
+                loop.Actors(*ways, Evaluations(**of_run(cfg), recorded=recorded and recorded["step"])),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
@@ -336,7 +341,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                         continue
                     done = turn.number
                     more = {"train/save_s": writer.seconds} | (service.metrics() if service else {})
-                    log.write(done, turn.metrics | more | service_metrics(server.stats()))
+                    log.write(done, turn.metrics | more | server.metrics())
                     saves.after(done, turn.state, turn.metrics["train/success_rate"])
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
@@ -366,13 +371,6 @@ def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) 
         write_file(picture, lambda path: learning_curve(rows, path, str(output_dir)))
     except OSError as error:  # it costs the run nothing
         logger.warning("%s could not be drawn: %s", picture, error)
-
-
-def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
-    """Flatten the service's counters, totals since this process began, under ``actor/``."""
-    dropped = stats.pop("dropped")
-    totals = stats | {f"dropped/{why}": n for why, n in dropped.items()}
-    return {f"actor/{name}": n for name, n in totals.items()}
 
 
 def command(run: Callable[[Any], None], only_looks: bool = False) -> None:

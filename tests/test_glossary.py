@@ -18,7 +18,6 @@ import pirl_jax.sft
 import pirl_jax.supervised.step
 from bridge.wire.server import LearnerServer
 from pirl_jax.glossary import GLOSSARY, entry_of
-from pirl_jax.learner import service_metrics
 from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, NoiseConfig, ServeConfig
 from pirl_jax.rollout.assignments import Assignments
 from pirl_jax.rollout.encoded import Encoded
@@ -78,7 +77,7 @@ def of_the_service():
         agreement={},
     )
     server._counts.drop("nan", "of a test")
-    return service_metrics(server.stats())
+    return server.metrics()
 
 
 def of_the_policy_server():

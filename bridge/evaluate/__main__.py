@@ -16,6 +16,7 @@ from bridge.evaluate import report as reporting
 from bridge.evaluate.aggregate import files as aggregate_files
 from bridge.evaluate.aggregate.content import aggregate
 from bridge.evaluate.benchmark import MATRIX, check_configured
+from bridge.evaluate.page.films import GRID, write_grid
 from bridge.evaluate.run import TasksFailedError, evaluate
 from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, fingerprint, group_tasks
 from bridge.evaluate.trained import unlike_training
@@ -124,11 +125,16 @@ def _say_how_to_continue(output_dir: Path, again: Sequence[str]) -> None:
 
 
 def _report(report: dict[str, Any], output_dir: Path) -> None:
+    try:
+        write_grid(report, output_dir)
+    except (ValueError, OSError) as error:  # the report is complete without it
+        print(f"pirl-eval: no film of all episodes: {error}", file=sys.stderr)
     reporting.write_report(report, output_dir)
     print(f"\n{reporting.summary(report)}\n")
     if report["notice"]:
         print(f"{report['notice']}\n")
-    files = (reporting.JSON, reporting.MARKDOWN, reporting.PICTURE)
+    files = [reporting.JSON, reporting.MARKDOWN, reporting.PICTURE, reporting.PAGE]
+    files += [GRID] * (output_dir / GRID).is_file()
     print(f"report: {output_dir}/", *files, sep="\n  ")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from bridge.evaluate.comparable import differences, outcomes
 from bridge.evaluate.grid import Key, Outcomes, shared
 from bridge.evaluate.holm import adjusted, verdict
+from bridge.evaluate.page.page import comparison_page
 from bridge.evaluate.report import read_report
 from bridge.evaluate.statistics import mcnemar_exact, paired_difference
 from pirl_jax.files import write_file, write_json, write_text
@@ -16,7 +17,7 @@ from pirl_jax.run_folder.layout import CURVE
 
 _P = "p_mcnemar"
 
-JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
+JSON, MARKDOWN, PICTURE, PAGE = "compare.json", "compare.md", "compare.png", "compare.html"
 
 METHOD = (
     "Pairs are episodes of the same suite, task, initial state and seed. Differences are B − A; their 95 % "
@@ -46,6 +47,11 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     by_suite = adjusted([_pairs(*played, [key for key in keys if key[0] == name]) for name in names], _P)
     by_task = adjusted([_pairs(*played, [key for key in keys if key[:2] == task]) for task in tasks], _P)
     unlike = [f"B is not evaluated as it was trained: {one}" for one in reports[1].get("unlike_training", [])]
+    said = {
+        (name, task["task_id"]): task["instruction"]
+        for name, suite in reports[1]["suites"].items()
+        for task in suite["tasks"]
+    }
     notices = dict.fromkeys(report["notice"] for report in reports if report["notice"])
     return {
         "format": 1,
@@ -56,9 +62,16 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "b": _side(reports[1], b, len(played[1]) - len(keys)),
         "overall": _pairs(*played, keys),
         "verdict": verdict(by_task),
+        "episodes": _episodes(reports, played, keys),
         "suites": {
             name: suite
-            | {"tasks": [{"task_id": task[1], **row} for task, row in zip(tasks, by_task) if task[0] == name]}
+            | {
+                "tasks": [
+                    {"task_id": task[1], "instruction": said.get(task), **row}
+                    for task, row in zip(tasks, by_task)
+                    if task[0] == name
+                ]
+            }
             for name, suite in zip(names, by_suite)
         },
     }
@@ -67,7 +80,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
 def write_comparison(
     comparison: Mapping[str, Any], folder: Path, updates: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
-    """Write ``compare.json``, ``compare.md`` and ``compare.png``; return the names of all that was written.
+    """Write ``compare.json``, ``.md``, ``.png`` and ``.html``; return the names of all that was written.
 
     Args:
         comparison: of the policies before (A) and after (B).
@@ -80,17 +93,19 @@ def write_comparison(
     write_json(folder / JSON, comparison)
     write_text(folder / MARKDOWN, markdown(comparison))
     write_file(folder / PICTURE, lambda path: draw_comparison(comparison, path))
+    write_text(folder / PAGE, comparison_page(comparison, folder))
     if not updates:
-        return [JSON, MARKDOWN, PICTURE]
+        return [JSON, MARKDOWN, PICTURE, PAGE]
     before, after = (comparison[side]["overall"] for side in "ab")
     unlike = comparison["b"]["unlike_training"]
     notes = [comparison["notice"], *(differs.partition(": --")[0] for differs in unlike)]
     suites = list(comparison["suites"])
     where = " and ".join(suites) if len(suites) < 3 else f"{len(suites)} suites"
-    # What the run was trained on, these reports do not know.
-    title = "\n".join([f"{comparison['b']['label']}, evaluated on {where}", *filter(None, notes)])
+    trained = comparison["b"]["trained_on"]
+    title = f"{comparison['b']['label']}, evaluated on {where}{f', trained on {trained}' if trained else ''}"
+    title = "\n".join([title, *filter(None, notes)])
     write_file(folder / CURVE, lambda path: learning_curve(updates, path, title, before, after))
-    return [JSON, MARKDOWN, PICTURE, CURVE]
+    return [JSON, MARKDOWN, PICTURE, PAGE, CURVE]
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
@@ -158,4 +173,26 @@ def _side(report: Mapping[str, Any], folder: Path, unpaired: int) -> dict[str, A
         "unpaired": unpaired,
         "overall": report["overall"],
         "unlike_training": report.get("unlike_training", []),
+        "trained_on": report.get("trained_on"),
     }
+
+
+def _episodes(
+    reports: Sequence[Mapping[str, Any]], played: Sequence[Outcomes], keys: Sequence[Key]
+) -> list[dict[str, Any]]:
+    """Return each pair: how its two episodes ended, and which of their evaluations' films are theirs."""
+    numbers = [
+        {
+            (one["suite"], one["task_id"], one["init_state"], one["seed"]): one["episode"]
+            for one in report["episodes"]
+        }
+        for report in reports
+    ]
+    return [
+        {
+            **dict(zip(("suite", "task_id", "init_state", "seed"), key)),
+            **{side: of_one[key] for side, of_one in zip("ab", played)},
+            **{f"episode_{side}": of_one.get(key) for side, of_one in zip("ab", numbers)},
+        }
+        for key in keys
+    ]

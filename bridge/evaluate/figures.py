@@ -50,10 +50,11 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
         average = report["suite_average"]
         low, high = average["ci95"]
         of = "" if len(suites) == 1 else f", average of {len(suites)} suites"
+        trained = f"\ntrained on {report['trained_on']}" if report.get("trained_on") else ""
         heading(
             figure,
             f"{report['label']}\n{average['success']:.1%}{of}, "  # labels may be long
-            f"95 % interval on these tasks {low:.1%} – {high:.1%}, n = {average['n']}",
+            f"95 % interval on these tasks {low:.1%} – {high:.1%}, n = {average['n']}{trained}",
             report["notice"],
         )
         figure.savefig(path, dpi=130)

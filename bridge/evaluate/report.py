@@ -1,4 +1,4 @@
-"""One report of an evaluation: ``report.json``, ``report.md``, ``report.png``."""
+"""One report of an evaluation: ``report.json``, ``report.md``, ``report.png``, ``report.html``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from bridge.evaluate.assets import NOTICE
 from bridge.evaluate.benchmark import instructions
 from bridge.evaluate.claims import NEW, THESE, claims
 from bridge.evaluate.grid import Grid
+from bridge.evaluate.page.page import report_page, where
 from bridge.evaluate.run import Finished
 from bridge.evaluate.settings import Settings
 from bridge.evaluate.spread import rate
-from bridge.evaluate.trained import unlike_training
+from bridge.evaluate.trained import trained_on, unlike_training
 from bridge.libero.suites import INIT_STATES
 from pirl_jax.files import read_json, write_file, write_json, write_text
 
 FORMAT = 2
 _READABLE = (1, FORMAT)
 """Episodes and settings are the same in both; the first has no intervals for new tasks."""
-JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
+JSON, MARKDOWN, PICTURE, PAGE = "report.json", "report.md", "report.png", "report.html"
 
 _METHOD = (
     "A task's interval is Wilson's. Those of several tasks are Wilson's of as many independent episodes as "
@@ -67,6 +68,7 @@ def make_report(
         "label": settings.checkpoint.label,
         "failed": dict(failed),
         "unlike_training": unlike_training(settings, suites),
+        "trained_on": trained_on(settings.checkpoint.path),
         "overall": _rate(grid, pooled=True),
         "suite_average": _rate(grid),
         "suites": suites,
@@ -115,12 +117,13 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Write the three files."""
+    """Write the four files; the page shows films that lie in the folder, with those of ``write_grid``."""
     from bridge.evaluate.figures import draw_report  # matplotlib takes a second to load
 
     write_json(folder / JSON, report)
     write_text(folder / MARKDOWN, markdown(report))
     write_file(folder / PICTURE, lambda path: draw_report(report, path))
+    write_text(folder / PAGE, report_page(report, folder))
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -142,7 +145,7 @@ def summary(report: Mapping[str, Any]) -> str:
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the content of ``report.md``."""
     settings, assets = report["settings"], report["assets"]
-    lines = [f"# LIBERO: {report['label']}", ""]
+    lines = [f"# LIBERO: {report['label']}", "", where(list(report["suites"]), report.get("trained_on")), ""]
     if report["notice"]:
         lines += [f"> **{report['notice']}**", ""]
     lines += [f"> **{group} failed** and is not counted: {why}" for group, why in report["failed"].items()]

@@ -40,3 +40,17 @@ def unlike_training(settings: Settings, suites: Iterable[str]) -> list[str]:
                 f"--episode_length={there}"
             )
     return said
+
+
+def trained_on(checkpoint: Path) -> str | None:
+    """Return the suites, and tasks of them, that a policy's RL run played; None where that is not known."""
+    try:
+        config = read_json(checkpoint / TRAIN_CONFIG)
+        env = config["env"]
+        if env["type"] != "libero" or not config.get("algorithm"):
+            return None
+        suites, tasks = [name.strip() for name in env["task"].split(",")], env.get("task_ids")
+        numbers = f" (tasks {', '.join(map(str, tasks))})" if tasks else ""
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return " and ".join(suites) + numbers

@@ -8,7 +8,7 @@
     standing.py  how the run stands, in words
     run.py       all of it together: what the page is told
     server.py    to a browser on this machine
-    export.py    or into one file
+    export.py    or into one file (html_file.py)
     page/        what the browser shows
 
 It imports neither JAX nor torch nor LeRobot, and changes nothing.

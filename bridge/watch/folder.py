@@ -95,7 +95,7 @@ def listing(folder: Path) -> Listing:
         except OSError:
             continue
         name = path.relative_to(folder).as_posix()
-        failed = any(word in name.lower() for word in _FAILED)
+        failed = any(word in name.lower() for word in _FAILED) and not path.stem.endswith("_success")
         kind.append(Found(name, round(about.st_mtime, 1), about.st_size, failed))
     videos.sort(key=lambda file: (not file.failed, -file.time, file.path))
     reports.sort(key=lambda file: (-file.time, file.path))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from bridge.watch.html_file import PAGE
 from bridge.watch.run import Run
 
 LOOPBACK = "127.0.0.1"
-PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("uplot/uPlot.iife.min.js", "dom.js", "format.js", "charts.js", "sections.js", "page.js")
 STYLES = ("uplot/uPlot.min.css", "page.css")
 

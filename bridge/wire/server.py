@@ -191,6 +191,13 @@ class LearnerServer:
             "version": self._broadcast.version,
         }
 
+    def metrics(self) -> dict[str, float]:
+        """Return the same, by the names of ``metrics.jsonl``: ``actor/episodes``, ``actor/dropped/gap``."""
+        stats = self.stats()
+        dropped = stats.pop("dropped")
+        totals = stats | {f"dropped/{why}": n for why, n in dropped.items()}
+        return {f"actor/{name}": n for name, n in totals.items()}
+
     def _add(self, server: grpc.Server) -> None:
         services_pb2_grpc.add_LearnerServiceServicer_to_server(self._servicer, server)
         server.add_generic_rpc_handlers(self._handlers)

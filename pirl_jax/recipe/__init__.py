@@ -18,6 +18,7 @@ from pirl_jax.recipe.recipe import Recipe
 from pirl_jax.recipe.rollout import RolloutConfig
 from pirl_jax.recipe.security import SecurityConfig
 from pirl_jax.recipe.serve import ServeConfig
+from pirl_jax.recipe.videos import VideosConfig
 from pirl_jax.recipe.watchdog import WatchdogConfig
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "RolloutConfig",
     "SecurityConfig",
     "ServeConfig",
+    "VideosConfig",
     "WatchdogConfig",
 ]

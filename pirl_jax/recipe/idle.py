@@ -79,6 +79,11 @@ IDLE = (
         lambda recipe: not recipe.demonstrations.coef,
         "with demonstrations.coef=0 there are no demonstrations",
     ),
+    Idle(
+        {"videos": ("episodes", "keep")},
+        lambda recipe: not recipe.videos.every_episodes,
+        "with videos.every_episodes=0 nothing is filmed",
+    ),
 )
 
 

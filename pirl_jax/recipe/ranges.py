@@ -97,6 +97,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     },
     "push": {},
     "mesh": {"data": COUNT, "fsdp": COUNT},
+    "videos": {"every_episodes": NOT_NEGATIVE, "episodes": COUNT, "keep": COUNT},
     "watchdog": {"max_kl": POSITIVE, "patience": COUNT},
     "serve": {
         "replicas": COUNT,

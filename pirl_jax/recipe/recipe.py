@@ -16,6 +16,7 @@ from pirl_jax.recipe.optimizer import OptimizerConfig
 from pirl_jax.recipe.push import PushConfig
 from pirl_jax.recipe.rollout import RolloutConfig
 from pirl_jax.recipe.serve import ServeConfig
+from pirl_jax.recipe.videos import VideosConfig
 from pirl_jax.recipe.watchdog import WatchdogConfig
 
 HeadPrecision = Literal["highest", "bf16_x6", "bf16_x3", "tf32_x3", "tf32", "bf16"]
@@ -49,6 +50,7 @@ class Recipe:
     serve: ServeConfig = field(default_factory=ServeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    videos: VideosConfig = field(default_factory=VideosConfig)
 
     def __post_init__(self) -> None:
         """Check what the sections ask of each other.

@@ -81,6 +81,7 @@ BRIDGE = {
         *(f"bridge/{room}" for room in ("plugin", "processes", "trust", "weights", "wire")),
         *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
     },
+    "videos": {f"pirl_jax/{room}" for room in ("files", "recipe", "rollout", "typing")},
     "figures": set(),
     "command": set(),
     "card": {
@@ -95,7 +96,7 @@ BRIDGE = {
         ),
     },
     "evaluate": {
-        *("bridge/figures", "bridge/libero"),
+        *("bridge/figures", "bridge/libero", "bridge/videos", "bridge/watch"),
         *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
     },
     "demo": {

@@ -18,7 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-PICTURES = Path(__file__).resolve().parents[2] / "docs" / "results" / "watch"
+PICTURES = Path(__file__).resolve().parents[2] / "docs" / "results"
 LARGEST = 150_000
 """Bytes of a picture: it lies in the repository."""
 
@@ -103,8 +103,8 @@ class Page:
             """
         )
 
-    def picture(self, name: str, height: int | None = None) -> Path:
-        """Write a picture of the whole page, of few colours and small."""
+    def picture(self, name: str, height: int | None = None, of: str = "watch") -> Path:
+        """Write a picture of the whole page, of few colours and small, into a folder of the docs' results."""
         full = self.run("document.documentElement.scrollHeight")
         width = self.run("innerWidth")
         assert isinstance(full, int)
@@ -112,8 +112,8 @@ class Page:
         self.resize(width, height or full)
         time.sleep(0.3)  # charts follow the window
         image = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        path = PICTURES / f"{name}.png"
+        path = PICTURES / of / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         _of_few_colours(image).save(path, optimize=True)
         assert path.stat().st_size <= LARGEST, f"{path} has {path.stat().st_size} bytes"
         return path

@@ -60,11 +60,6 @@ def test_a_setting_that_is_new_or_gone_is_a_change(tmp_path):
     assert changes(cfg)["algorithm.noise.group_scale.rot6d"] == ("unset", 8.0)
 
 
-def test_counters_since_the_start_are_not_taken_for_those_of_an_update():
-    stats = {"messages": 3, "dropped": {"gap": 1}}
-    assert learner.service_metrics(stats) == {"actor/messages": 3, "actor/dropped/gap": 1}
-
-
 @pytest.mark.parametrize("seed", [None, -1, 2**32])
 def test_a_seed_from_which_nothing_can_be_drawn_is_refused(seed):
     with pytest.raises(ValueError, match=f"seed must be a number from 0 to .*; got {seed}"):

@@ -65,9 +65,10 @@ def test_tasks_have_their_instructions(report):
     assert report["suites"]["libero_10"]["tasks"][0]["instruction"].startswith("put both the alphabet soup")
 
 
-def test_the_three_files_are_written_and_read_back(report, tmp_path):
+def test_the_four_files_are_written_and_read_back(report, tmp_path):
     write_report(report, tmp_path / "out")
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.json", "report.md", "report.png"}
+    names = {"report.json", "report.md", "report.png", "report.html"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
     assert read_report(tmp_path / "out") == json.loads(json.dumps(report))
     image = imageio.imread(tmp_path / "out" / "report.png")
     assert image.shape[0] > 200

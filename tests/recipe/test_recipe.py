@@ -12,7 +12,15 @@ import pytest
 from by_recipe import make_recipe
 
 from pirl_jax.likelihood import modes
-from pirl_jax.recipe import CriticConfig, DemonstrationsConfig, LaunchConfig, NoiseConfig, Recipe, ranges
+from pirl_jax.recipe import (
+    CriticConfig,
+    DemonstrationsConfig,
+    LaunchConfig,
+    NoiseConfig,
+    Recipe,
+    VideosConfig,
+    ranges,
+)
 from pirl_jax.recipe.idle import IDLE, refuse_idle
 from pirl_jax.recipe.renamed import GONE, RENAMED, refuse_old_names
 
@@ -185,6 +193,11 @@ GROUP = {"estimator": "group", "group_size": 2}
             {"demonstrations": DemonstrationsConfig(batch_size=8, decay_updates=2)},
             "demonstrations.decay_updates=2, algorithm.demonstrations.batch_size=8",
             {"demonstrations": DemonstrationsConfig(coef=0.1, batch_size=8)},
+        ),
+        (
+            {"videos": VideosConfig(every_episodes=0, keep=8)},
+            "videos.keep=8",
+            {"videos": VideosConfig(every_episodes=8, keep=8)},
         ),
     ],
 )

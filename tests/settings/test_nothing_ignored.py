@@ -42,6 +42,7 @@ HELD = {
     "algorithm.launch": {"settings", "_settings"},
     "algorithm.security": {"_security"},
     "algorithm.serve": {"settings"},
+    "algorithm.videos": {"_settings"},
     "algorithm.watchdog": {"_settings"},
     "wandb": {"wandb_config"},
 }

@@ -42,6 +42,15 @@ def test_videos_come_failures_first_then_the_newest_and_links_lead_nowhere(tmp_p
     assert found.paths == {*(video.path for video in found.videos), "report.md"}
 
 
+def test_a_film_of_a_learner_says_how_its_episode_ended_whatever_its_task_is_called(tmp_path):
+    for name in ("failsafe_0/episode_000001_success", "failsafe_0/episode_000000_fail"):
+        path = tmp_path / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    found = {video.path[-16:-4]: video.failed for video in listing(tmp_path).videos}
+    assert found == {"0001_success": False, "_000000_fail": True}
+
+
 def test_a_checkpoint_says_what_it_scored_and_who_leads_to_it(tmp_path):
     write_checkpoint(tmp_path, 10, 0.25)
     write_checkpoint(tmp_path, 20, 0.5, 64.0)

@@ -1,0 +1,1 @@
+"""Episodes as films: of training, and many of an evaluation in one."""
