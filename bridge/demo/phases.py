@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,19 +104,13 @@ class Demo:
             logger.info("   %s", line)
 
 
-def clone(
-    folder: Path,
-    seed: int,
-    progress: Callable[[str], None] = lambda line: None,
-    arguments: Sequence[str] = (),
-) -> None:
+def clone(folder: Path, seed: int, progress: Callable[[str], None] = lambda line: None) -> None:
     """Clone ``folder/dataset`` with ``folder/tokenizer``; the run goes to ``folder/sft``.
 
     Args:
         folder: See above.
         seed: Of initial weights and order.
         progress: Told in words how far it is.
-        arguments: Further ones, as ``--steps=700``.
 
     Raises:
         RuntimeError: It failed; has the last lines of its log.
@@ -127,7 +121,6 @@ def clone(
         f"--policy.tokenizer_name={folder / 'tokenizer'}",
         f"--output_dir={folder / 'sft'}",
         f"--seed={seed}",
-        *arguments,
     ]
     with Command("pirl_jax.sft", arguments, folder / "logs" / "sft.log") as command:
         while command.running:

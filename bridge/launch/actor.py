@@ -15,7 +15,7 @@ class Actor(Worker):
     kind, module = "actor", "lerobot.rl.actor"
 
     waits = True
-    """It is started once the learner listens; else at once, and LeRobot's actor knocks for a minute."""
+    """It is started once the learner listens; else at once, and asks for it until it does."""
     heard = 0.0
     """When the learner has last heard of it, on the caller's clock, or when it was started."""
     version: int | None = None

@@ -50,8 +50,8 @@ class Supervisor:
         start: Starts a process.
         line: To the learner; None: to the plan's address.
         poll_s: Seconds between two looks.
-        in_turn: The actors are started once the learner listens. Else with it: a run then begins some
-            seconds earlier, if the learner listens within a minute.
+        in_turn: The actors are started once the learner listens. Else with it, and ask for it until it does
+            (``bridge.plugin.transport``): they load while it compiles.
 
     Attributes:
         status: The learner's last word; None while it does not listen.

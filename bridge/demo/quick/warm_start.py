@@ -18,7 +18,7 @@ SIZE_LIMIT = 5_000_000
 NOWHERE = "/nowhere/tokenizer"
 """What the clone calls its tokenizer, so that ours look beside its weights (``bridge.plugin.tokenizer``)."""
 
-_SPEED, _DEMONSTRATIONS, _STEPS, _SEED = 0.5, 120, 700, 0
+_SPEED, _DEMONSTRATIONS, _SEED = 0.5, 250, 0
 _FIRST_SEED = 1_900_000  # among the demonstrations' (`record.TRAIN_SEEDS`), and none of the demo's
 _CARRIED = ("model.safetensors", "config.json", "policy_preprocessor.json", "policy_postprocessor.json")
 
@@ -39,21 +39,29 @@ def make(work: Path) -> Path:
     from bridge.demo.phases import clone
     from bridge.demo.record import record
     from bridge.plugin.panda import INSTRUCTION
-    from bridge.weights.beside import name_tokenizer
     from pirl_jax.run_folder.layout import last_policy
-    from pirl_jax.run_folder.manifest import seal
 
     if work.exists():
         raise ValueError(f"{work} already exists. Remove it, or give another --output_dir.")
     build_tokenizer(work / "tokenizer", [INSTRUCTION])
     record(work / "dataset", episodes=_DEMONSTRATIONS, first_seed=_FIRST_SEED, speed=_SPEED)
-    steps = (f"--steps={_STEPS}", f"--save_freq={_STEPS}", f"--policy.scheduler_decay_steps={_STEPS}")
-    clone(work, _SEED, arguments=steps)
-    folder = work / "policy"
+    clone(work, _SEED)
+    return pack(last_policy(work / "sft"), work / "policy")
+
+
+def pack(export: Path, folder: Path) -> Path:
+    """Write what of an export is committed to a new folder, without where it was made; return the folder.
+
+    Raises:
+        ValueError: It is too large to be committed.
+    """
+    from bridge.weights.beside import name_tokenizer
+    from pirl_jax.run_folder.manifest import seal
+
     folder.mkdir()
     for name in _CARRIED:
-        shutil.copyfile(last_policy(work / "sft") / name, folder / name)
-    shutil.copytree(last_policy(work / "sft") / "tokenizer", folder / "tokenizer")
+        shutil.copyfile(export / name, folder / name)
+    shutil.copytree(export / "tokenizer", folder / "tokenizer")
     name_tokenizer(folder, NOWHERE)
     seal(folder)
     if (found := size(folder)) > SIZE_LIMIT:
