@@ -1,0 +1,1 @@
+"""``python -m bridge.demo --quick``: RL alone, from a clone that comes with the package, in some minutes."""
