@@ -66,7 +66,7 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
     recipe = fitted(run, cfg, beside | served, saves=False)[0].recipe
     encoder = run.placement.whole(frozen)
     if service:
-        service.begin(run.placement.first(encoder))
+        service.begin(encoder)
     del frozen  # one copy is enough, and what is free can be taken by the next
     state = run.start(trainable)
     del trainable

@@ -315,12 +315,15 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
         ):
             logger.info(_WAITING)
             recorded = next(reversed(evaluated(read(log.path))), None)
-            ways = recorder.passing(server.get), partial(port.publish, server), assignments, report
+            evaluations = Evaluations(**of_run(cfg), recorded=recorded["step"] if recorded else None)
             turns = loop.run(
                 parts,
                 encoder,
                 train_state,
-                loop.Actors(*ways, Evaluations(**of_run(cfg), recorded=recorded and recorded["step"])),
+                loop.Actors(
+                    *(recorder.passing(server.get), partial(port.publish, server)),
+                    *(assignments, report, evaluations),
+                ),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from bridge.evaluate.settings import Settings
 from bridge.libero.suites import SUITES

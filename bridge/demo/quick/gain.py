@@ -51,7 +51,8 @@ class Gain:
         from scipy.stats import fisher_exact  # takes seconds to import, for which nobody has to wait before
 
         counts = [[each.successes, each.episodes - each.successes] for each in (self.last, self.first)]
-        return float(fisher_exact(counts, alternative="greater").pvalue)
+        test: Any = fisher_exact(counts, alternative="greater")
+        return float(test.pvalue)
 
 
 def gain(rows: Sequence[Mapping[str, Any]]) -> Gain:
