@@ -29,11 +29,16 @@ def write_film(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: in
     Raises:
         OSError: It cannot be written.
     """
-    write_file(path, lambda partial: _encode(partial, frames, fps))
+    import av  # a tenth of a second, which most commands do not need
+
+    try:
+        write_file(path, lambda partial: _encode(partial, frames, fps))
+    except av.FFmpegError as error:
+        raise OSError(f"{path} cannot be written ({error}).") from error
 
 
 def _encode(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
-    import av  # a tenth of a second, which most commands do not need
+    import av
 
     with av.open(str(path), "w", format="mp4") as container:
         stream: Any = None

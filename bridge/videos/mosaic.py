@@ -55,6 +55,8 @@ def write_mosaic(path: Path, clips: Sequence[Clip], columns: int) -> None:
             longest, rate = max(stream.frames for stream in streams), float(streams[0].average_rate or 0)
         except (av.FFmpegError, IndexError) as error:
             raise ValueError(f"a film of the grid cannot be read ({error}).") from error
+        for stream in streams:
+            stream.thread_count = 1  # there are many of them
         if not longest or not rate:
             raise ValueError("a film of the grid has no pictures.")
         stride = -(-longest // _FRAMES)

@@ -51,7 +51,7 @@ class Recorder:
         self._settings, self._folder = settings, run / VIDEOS
         self._episodes: queue.Queue[Episode | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="videos", daemon=True)
-        self._over = not settings.every_episodes
+        self._over = not self._settings.every_episodes
         self._left_out = 0
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class Recorder:
         return received
 
     def _offer(self, episode: Episode) -> None:
-        if self._over or not self._settings.films(episode.number):
+        if self._over or episode.number % self._settings.every_episodes >= self._settings.episodes:
             return
         if not episode.observations.images.size:
             self._end("the episodes have no pictures")

@@ -30,7 +30,3 @@ class VideosConfig:
                 f"algorithm.videos.episodes must be at most videos.every_episodes={self.every_episodes}; "
                 f"got {self.episodes}."
             )
-
-    def films(self, number: int) -> bool:
-        """Tell whether the episode of this number is filmed."""
-        return self.every_episodes > 0 and number % self.every_episodes < self.episodes

@@ -168,3 +168,26 @@ def test_a_killed_learner_leaves_no_broken_film_and_the_next_clears_up(tmp_path)
     assert names(tmp_path) == ["videos/task/.partial-episode_000007_fail.mp4"]
     record(tmp_path, [])
     assert names(tmp_path) == []
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from bridge.videos.film import write_film
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+noise = [np.random.default_rng(i).integers(0, 255, (224, 224, 3), dtype=np.uint8) for i in range(4)]
+try:
+    write_film(Path(sys.argv[1]) / "film.mp4", noise, 4)
+except OSError as error:
+    print("refused", error)
+"""
+
+
+def test_a_film_that_has_no_room_is_an_error_and_no_film(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, cwd=root
+    )
+    assert done.stdout.startswith("refused"), done.stderr
+    assert not (tmp_path / "film.mp4").exists()
