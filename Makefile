@@ -5,9 +5,10 @@ GPU_COMPILER := .gpu_compiler
 SELENIUM := .selenium
 SEED ?= 0
 OUT ?= outputs/demo
+SOAK ?= outputs/soak
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-chaos test-ray test-aot test-libero test-browser docs docs-serve style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
+.PHONY: demo test test-slow test-chaos test-ray test-aot test-libero test-browser docs docs-serve soak style lint bench bench-gpu bench-algorithms install system-packages browser-packages clean
 
 demo: install
 	$(PY) -m bridge.demo --seed=$(SEED) --output_dir=$(OUT)
@@ -46,6 +47,18 @@ docs-serve: install
 # The pages of a run and of an evaluation in a real Chromium; writes the pictures of the docs.
 test-browser: install browser-packages $(SELENIUM)/.installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(SELENIUM) $(PY) -m pytest tests/browser
+
+# Hours: a million made-up messages, a learner restarted again and again, 64 actors, 20 rounds of trouble, 200
+# crash points. Each part writes a JSON into $(SOAK); the first two go on there if they were stopped.
+soak: install
+	nice $(PY) tests/soak/fuzz.py --output=$(SOAK)/fuzz.json
+	nice $(PY) tests/soak/restarts.py --folder=$(SOAK)/restarts --output=$(SOAK)/restarts.json
+	nice $(PY) tests/soak/many_actors.py --output=$(SOAK)/many_actors.json
+	JAX_PLATFORMS=cpu nice $(PY) -m pytest tests/chaos/test_rounds.py --rounds=20 --hang_after_s=60 --result=$(SOAK)/rounds.json
+	JAX_PLATFORMS=cpu nice $(PY) -m pytest tests/chaos/test_rounds.py --rounds=20 --served \
+		--hang_after_s=60 --result=$(SOAK)/served_rounds.json
+	JAX_PLATFORMS=cpu nice $(PY) -m pytest tests/chaos/test_saving.py --crash_points=200 \
+		--result=$(SOAK)/crash_points.json
 
 style: install
 	$(VENV)/bin/ruff check .

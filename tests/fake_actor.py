@@ -68,9 +68,11 @@ class FakeActor:
 
     Args:
         config: Of the run, whose policy has a base checkpoint.
+        patience_s: Seconds after which a message that is not acknowledged is a failure.
     """
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, patience_s: float = 60.0) -> None:
+        self._patience_s = patience_s
         cfg = parse(config)
         address = cfg.algorithm.actor_learner_config
         self._stop = threading.Event()
@@ -133,7 +135,7 @@ class FakeActor:
         """Deliver an episode and wait for the acknowledgement."""
         held = len(self.channel.episodes._held)
         self._messages.put(message)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self._patience_s
         while len(self.channel.episodes._held) >= held:
             assert time.monotonic() < deadline, "no acknowledgement"
             time.sleep(0.005)

@@ -17,7 +17,6 @@ from pirl_jax.training import checkpoint
 from pirl_jax.trees import store
 
 HERE = Path(__file__).parent
-CRASH_POINTS = 50
 CONFIG = Path("checkpoints/last/pretrained_model/train_config.json")
 
 
@@ -35,11 +34,13 @@ def changes(tmp_path_factory):
     return int(text.splitlines()[-1])
 
 
-@pytest.mark.parametrize("point", range(CRASH_POINTS))
-def test_killed_at_any_step_of_a_save_a_run_goes_on_from_a_whole_checkpoint(tmp_path, changes, point):
+def test_killed_at_any_step_of_a_save_a_run_goes_on_from_a_whole_checkpoint(
+    tmp_path, changes, point, pytestconfig, record_property
+):
     """Which holds what was saved under its step, and is the last but one at worst."""
     # Threads that make the same folder need now and then a change less.
-    fatal = 1 + point * (changes - 3) // (CRASH_POINTS - 1)
+    fatal = 1 + point * (changes - 3) // max(1, pytestconfig.getoption("crash_points") - 1)
+    record_property("changes_of_names_and_flushes", changes)
     status, text = save(tmp_path / "run", fatal)
     assert status == 9, text
     config = whole(tmp_path / "run" / CONFIG)

@@ -7,6 +7,8 @@ from certificates import TOKEN, Authority, token_file
 from forked import Command
 from real_launch import Launch
 from test_learner import free_port, write_config
+from test_sac import offline_dataset, sac_config
+from test_sac import start as start_stock
 
 from bridge.wire.server import LearnerServer
 from pirl_jax.recipe import SecurityConfig
@@ -75,6 +77,32 @@ def test_an_actor_that_is_not_let_in_ends_with_one_line(tmp_path):
             last = (folder / "log").read_text().splitlines()[-1]
             assert last.startswith("error: the learner ")
             assert words.format(port=server.port) in last
+
+
+@pytest.mark.slow  # LeRobot's actor asks for a minute
+def test_a_stock_sac_actor_knows_neither_token_nor_tls_and_is_not_let_in(tmp_path):
+    security = SecurityConfig(
+        **Authority(tmp_path / "secrets").server, token_file=token_file(tmp_path / "secrets")
+    )
+    server = LearnerServer(
+        "127.0.0.1",
+        0,
+        decode=lambda _: None,
+        assignments=Assignments(4, seed=3),
+        agreement={},
+        security=security,
+    )
+    with server:
+        dataset = offline_dataset(tmp_path / "dataset")
+        config = sac_config(tmp_path / "actor", server.port, dataset, control_time_s=0.5)
+        actor, log = start_stock("actor", config, tmp_path)
+        with actor:
+            actor.wait(240)
+        said = log.read_text()
+        assert "Traceback" not in said
+        assert "Failed to establish connection with Learner" in said, said[-2000:]
+        stats = server.stats()
+        assert (stats["messages"], stats["bytes_received"], stats["bytes_sent"]) == (0, 0, 0)
 
 
 @pytest.mark.slow
