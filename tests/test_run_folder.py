@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_not_there_is_said_with_those_that_are(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"keep_last": -1}, "keep_last must be at least 0"), ({"export": "best"}, "must be last or every")],
+    [({"keep_last": -1}, "keep_last must be ≥ 0"), ({"export": "best"}, "must be last or every")],
 )
 def test_a_retention_that_cannot_be_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
