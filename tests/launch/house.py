@@ -96,16 +96,13 @@ class House(Stage):
     Args:
         folder: Everything goes there.
         behaviours: See ``Stage``.
-        in_turn: See ``Supervisor``.
         settings: Of the launch.
 
     Attributes:
         said: What the supervisor has said.
     """
 
-    def __init__(
-        self, folder: Path, behaviours: Mapping[str, Sequence[str]], in_turn: bool = True, **settings
-    ) -> None:
+    def __init__(self, folder: Path, behaviours: Mapping[str, Sequence[str]], **settings) -> None:
         super().__init__(folder, behaviours)
         self.output_dir = folder / "run"
         defaults = {"backoff_s": 0.05, "max_restarts": 2, "hang_after_s": 5.0}
@@ -122,8 +119,7 @@ class House(Stage):
         )
         self.said: list[str] = []
         self.outcome: Outcome | None = None
-        own = self.plan, self.said.append, self.start, self
-        self.supervisor = Supervisor(*own, poll_s=0.02, in_turn=in_turn)
+        self.supervisor = Supervisor(self.plan, self.said.append, self.start, self, poll_s=0.02)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Supervise until a condition holds, or fail."""

@@ -49,13 +49,6 @@ def test_actors_are_started_once_the_learner_listens_each_in_a_folder_of_its_own
     assert not any(process.running for process in launch.processes.values())
 
 
-def test_actors_may_be_started_with_a_learner_that_does_not_listen_yet(house):
-    launch = house({"learner": ["silent compiling"], "0": ["run"], "1": ["run"]}, in_turn=False)
-    launch.until(lambda: launch.beats("0", "1"))
-    assert launch.supervisor.status is None
-    assert (launch.starts("learner"), launch.starts("0"), launch.starts("1")) == (1, 1, 1)
-
-
 def test_an_actor_that_ends_with_0_is_started_again_up_to_the_limit_and_the_others_go_on(house):
     launch = house({"0": ["exit 0 no connection"], "1": ["run"]}, max_restarts=2)
     launch.until(lambda: launch.supervisor.actors[0].slot.lost)
