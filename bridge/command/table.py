@@ -66,6 +66,6 @@ COMMANDS = {
         "--suites=libero_object --episodes=10 --output_dir=demos",
     ),
     "setup": Entry("bridge.libero.setup", "LIBERO made ready: config, assets, renderers", ""),
-    "demo": Entry("bridge.demo", "all of it on one small task, from nothing; --quick: RL alone", "--quick"),
+    "demo": Entry("bridge.demo", "all of it on one small task, from nothing", "--output_dir=outputs/demo"),
 }
 """Name → command, in the order in which people need them."""

@@ -3,8 +3,7 @@
 Memoryless, because a policy that sees one image and the tool's position can then copy it: nothing that
 decides the action is hidden from the pupil but the cube's position, which is in the image.
 
-It can be told to aim beside the cube, as with a camera that was mounted askew: it then misses some. And it
-can be told to move slowly, as who teaches by hand often does: it then takes longer than it would have to.
+It can be told to aim beside the cube, as with a camera that was mounted askew: it then misses some.
 """
 
 from __future__ import annotations
@@ -54,14 +53,11 @@ def expert_action(tcp: np.ndarray, gripper: float, cube: np.ndarray) -> np.ndarr
     return np.clip(action, -1.0, 1.0)
 
 
-def act(env: PandaPickCube, aim_offset: Sequence[float] = (0.0, 0.0), speed: float = 1.0) -> np.ndarray:
+def act(env: PandaPickCube, aim_offset: Sequence[float] = (0.0, 0.0)) -> np.ndarray:
     """Return the expert's action in the environment's present state, [4].
 
     Args:
         env: Where it acts.
         aim_offset: How far beside the cube it takes it to be, [2], metres along x and y.
-        speed: Largest size of its first three channels, in (0, 1]; the gripper's speed stays.
     """
-    action = expert_action(env.tcp_pos, env.gripper_command, env.block_pos + np.array([*aim_offset, 0.0]))
-    action[:3] = np.clip(action[:3], -speed, speed)
-    return action
+    return expert_action(env.tcp_pos, env.gripper_command, env.block_pos + np.array([*aim_offset, 0.0]))

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +53,7 @@ class Demo:
                 aim_offset=AIM_OFFSET,
             )
         with self._phase("warm_start", "behaviour cloning in JAX"):
-            clone(self.output_dir, self.seed, self._progress)
+            self._warm_start()
         start = last_policy(self.output_dir / "sft")
         seeds = range(TEST_SEEDS, TEST_SEEDS + self.episodes)
         with self._phase("evaluation_before", f"{len(seeds)} held-out episodes, zero noise"):
@@ -74,6 +73,23 @@ class Demo:
             record_video(start, seeds[:6], self.output_dir / "before.mp4")
             record_video(training.policy, seeds[:6], self.output_dir / "after.mp4")
         return self._summary(before, after, training)
+
+    def _warm_start(self) -> None:
+        arguments = [
+            f"--config_path={CONFIGS / 'panda_pick_cube_sft.json'}",
+            f"--dataset.root={self.output_dir / 'dataset'}",
+            f"--policy.tokenizer_name={self.output_dir / 'tokenizer'}",
+            f"--output_dir={self.output_dir / 'sft'}",
+            f"--seed={self.seed}",
+        ]
+        with Command("pirl_jax.sft", arguments, self.output_dir / "logs" / "sft.log") as command:
+            metrics = self.output_dir / "sft" / "metrics.jsonl"
+            while command.running:
+                time.sleep(2)
+                rows = read(metrics)
+                if rows:
+                    self._progress(f"step {rows[-1]['step']}, loss {rows[-1]['train/loss']:.4f}")
+            command.check()
 
     def _summary(self, before: Evaluation, after: Evaluation, training: Training) -> dict:
         metrics = updates(training.metrics)
@@ -102,32 +118,6 @@ class Demo:
         if line != getattr(self, "_line", None):
             self._line = line
             logger.info("   %s", line)
-
-
-def clone(folder: Path, seed: int, progress: Callable[[str], None] = lambda line: None) -> None:
-    """Clone ``folder/dataset`` with ``folder/tokenizer``; the run goes to ``folder/sft``.
-
-    Args:
-        folder: See above.
-        seed: Of initial weights and order.
-        progress: Told in words how far it is.
-
-    Raises:
-        RuntimeError: It failed; has the last lines of its log.
-    """
-    arguments = [
-        f"--config_path={CONFIGS / 'panda_pick_cube_sft.json'}",
-        f"--dataset.root={folder / 'dataset'}",
-        f"--policy.tokenizer_name={folder / 'tokenizer'}",
-        f"--output_dir={folder / 'sft'}",
-        f"--seed={seed}",
-    ]
-    with Command("pirl_jax.sft", arguments, folder / "logs" / "sft.log") as command:
-        while command.running:
-            time.sleep(2)
-            if rows := read(folder / "sft" / "metrics.jsonl"):
-                progress(f"step {rows[-1]['step']}, loss {rows[-1]['train/loss']:.4f}")
-        command.check()
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -56,16 +56,14 @@ def environment(image_size: int) -> PandaPickCube:
     return PandaPickCube(image_size=image_size)
 
 
-def demonstrate(
-    seed: int, image_size: int = 64, aim_offset: Sequence[float] = (0.0, 0.0), speed: float = 1.0
-) -> Demonstration:
-    """Let the expert act once in this process's environment, with the flaws of ``expert.act``."""
+def demonstrate(seed: int, image_size: int = 64, aim_offset: Sequence[float] = (0.0, 0.0)) -> Demonstration:
+    """Let the expert act once in this process's environment, aiming beside the cube by ``aim_offset``."""
     env = environment(image_size)
     env.set_rendering(True)
     observation, info = env.reset(seed=seed)
     images, states, actions, over = [], [], [], False
     while not over:
-        actions.append(expert.act(env, aim_offset, speed))
+        actions.append(expert.act(env, aim_offset))
         images.append(observation["pixels"]["front"])
         states.append(observation["agent_pos"])
         observation, _, terminated, truncated, info = env.step(actions[-1])
@@ -81,7 +79,6 @@ def record(
     workers: int = 2,
     first_seed: int = TRAIN_SEEDS,
     aim_offset: Sequence[float] = (0.0, 0.0),
-    speed: float = 1.0,
 ) -> LeRobotDataset:
     """Write ``episodes`` successful demonstrations to a new LeRobotDataset, and return it.
 
@@ -95,7 +92,6 @@ def record(
         workers: Processes; 0 simulates in this one.
         first_seed: Seed of the first attempt; each takes the next.
         aim_offset: The expert's systematic error (``expert.act``).
-        speed: The expert's, of 1.
 
     Raises:
         ValueError: ``root`` exists.
@@ -109,7 +105,7 @@ def record(
     )
     start = reported = time.monotonic()
     saved = 0
-    play = partial(demonstrate, image_size=image_size, aim_offset=aim_offset, speed=speed)
+    play = partial(demonstrate, image_size=image_size, aim_offset=aim_offset)
     for attempts, demonstration in enumerate(_demonstrations(play, first_seed, workers), 1):
         if demonstration.success:
             _save(dataset, demonstration, INSTRUCTION)

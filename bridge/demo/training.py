@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bridge.launch.actor import Actor
-from bridge.launch.facts import Facts
 from bridge.launch.plan import prepare
 from bridge.launch.supervisor import Supervisor
 from bridge.processes import free_port
@@ -37,7 +36,6 @@ def train(
     seed: int,
     arguments: Sequence[str] = (),
     progress: Callable[[str], None] = lambda line: None,
-    at_once: Facts | None = None,
 ) -> Training:
     """Run until the learner has done its updates; the run goes to ``folder/train``, logs to
     ``folder/train.launch``.
@@ -49,25 +47,21 @@ def train(
         seed: Of learner and actors.
         arguments: Further ones, as ``--algorithm.noise.mode=flow_sde``.
         progress: Told in words of every update and of what happens to the processes.
-        at_once: What the config says, but for folder and port: nobody then reads it before the processes do,
-            and the actors start with the learner.
 
     Raises:
         RuntimeError: The run failed.
     """
-    port = free_port()
     arguments = [
         f"--config_path={config}",
         f"--policy.path={start}",
-        f"--algorithm.actor_learner_config.learner_port={port}",
+        f"--algorithm.actor_learner_config.learner_port={free_port()}",
         f"--seed={seed}",
         f"--output_dir={folder / 'train'}",
         f"--actors={ACTORS}",
         *arguments,
     ]
-    facts = at_once and replace(at_once, output_dir=str(folder / "train"), port=port)
     try:
-        plan = prepare(arguments, facts)
+        plan = prepare(arguments)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
     metrics = plan.output_dir / METRICS
@@ -81,7 +75,7 @@ def train(
                 f"explained variance {row['train/explained_variance']:.2f}"
             )
 
-    outcome = Supervisor(plan, progress, poll_s=2.0, in_turn=at_once is None).run(show)
+    outcome = Supervisor(plan, progress, poll_s=2.0).run(show)
     if outcome.end != "finished":
         raise RuntimeError(outcome.line)
     actor = [*plan.actor, "--env.actor_id=0", f"--output_dir={plan.folder / 'actor0' / '01'}"]

@@ -14,8 +14,6 @@ class Actor(Worker):
 
     kind, module = "actor", "lerobot.rl.actor"
 
-    waits = True
-    """It is started once the learner listens; else at once, and asks for it until it does."""
     heard = 0.0
     """When the learner has last heard of it, on the caller's clock, or when it was started."""
     version: int | None = None
@@ -40,7 +38,7 @@ class Actor(Worker):
         return self._earlier + self._of_this
 
     def _may_begin(self, status: Status | None) -> bool:
-        return status is not None or not self.waits  # no actor can be heard of before
+        return status is not None  # else no actor can be heard of
 
     def _begin(self, now: float) -> None:
         folder = self.slot.fresh()

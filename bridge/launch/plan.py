@@ -70,19 +70,17 @@ class Plan:
         return self.learner if config is None else _resumed(self.given, config, self.output_dir)
 
 
-def prepare(arguments: Sequence[str], facts: Facts | None = None) -> Plan:
+def prepare(arguments: Sequence[str]) -> Plan:
     """Read a command line of ``pirl-launch`` and make sure that the run can be started.
 
     Args:
         arguments: LeRobot's, and the launch's own ``--actors=N``, ``--backend=…`` and ``--resume=auto``.
-        facts: What the learner would be told by them, where that is known; None: LeRobot's parser is asked,
-            which takes it some ten seconds.
 
     Raises:
         ValueError: It cannot; says why and what to do.
     """
     given, learner = _read(arguments)
-    facts = facts or read_facts(learner)
+    facts = read_facts(learner)
     _check(facts)
     output_dir = Path(facts.output_dir)
     _check_room(_launch_folder(output_dir))

@@ -50,8 +50,6 @@ class Supervisor:
         start: Starts a process.
         line: To the learner; None: to the plan's address.
         poll_s: Seconds between two looks.
-        in_turn: The actors are started once the learner listens. Else with it, and ask for it until it does
-            (``bridge.plugin.transport``): they load while it compiles.
 
     Attributes:
         status: The learner's last word; None while it does not listen.
@@ -65,7 +63,6 @@ class Supervisor:
         start: Start = start_command,
         line: Line | None = None,
         poll_s: float = 0.5,
-        in_turn: bool = True,
     ) -> None:
         self.plan, self._say, self._poll_s = plan, say, poll_s
         devices = ",".join(map(str, plan.settings.learner_devices))
@@ -76,8 +73,6 @@ class Supervisor:
             Actor(number, plan.actor, plan.folder / f"actor{number}", *rest)
             for number in range(plan.settings.actors)
         ]
-        for actor in self.actors:
-            actor.waits = in_turn
         self.policy_servers = [
             PolicyServer(number, plan.policy_server, plan.folder / f"server{number}", *rest, address)
             for number, address in enumerate(plan.policy_servers)

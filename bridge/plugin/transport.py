@@ -175,24 +175,15 @@ class LearnerChannel:
         threading.Thread(target=self._cancel_on_stop, name="pirl-stop", daemon=True).start()
 
     def unary_unary(self, method: str, **kwargs: Any) -> Callable[..., Any]:
-        """Return a call with a deadline (LeRobot's ``Ready`` has none); it ends an actor that is refused.
-
-        A learner that is not there is asked again until the deadline. LeRobot asks thirty times: an actor
-        that was started together with its learner waits six minutes for it to have loaded and compiled.
-        """
+        """Return a call with a deadline (LeRobot's ``Ready`` has none); it ends an actor that is refused."""
         call = self.plain.unary_unary(method, **kwargs)
 
         def ask(request: Any, timeout: float = _READY_TIMEOUT, **rest: Any) -> Any:
-            deadline, outage = time.monotonic() + timeout, Outage(method.rsplit("/", 1)[-1], self.stop)
-            while True:
-                left = max(deadline - time.monotonic(), _FIRST_DELAY)
-                try:
-                    return call(request, timeout=left, **rest)
-                except grpc.RpcError as error:
-                    self._end_if_refused(error)
-                    over = left == _FIRST_DELAY or error.code() is not grpc.StatusCode.UNAVAILABLE
-                    if over or not outage.wait(f"UNAVAILABLE {error.details()}"):
-                        raise
+            try:
+                return call(request, timeout=timeout, **rest)
+            except grpc.RpcError as error:
+                self._end_if_refused(error)
+                raise
 
         return ask
 

@@ -101,8 +101,7 @@ BRIDGE = {
     },
     "demo": {
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
-        *("bridge/watch", "bridge/weights"),
-        *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "ending", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""

@@ -61,17 +61,6 @@ def test_an_expert_that_aims_beside_the_cube_goes_there_and_succeeds_less_often(
     assert not any(tried)
 
 
-def test_a_slow_expert_moves_no_faster_and_closes_its_fingers_as_fast():
-    env = environment(32)
-    env.reset(seed=TRAIN_SEEDS)
-    fast, slow = expert.act(env), expert.act(env, speed=0.5)
-    assert np.abs(fast[:3]).max() > 0.5
-    np.testing.assert_array_equal(slow[:3], np.clip(fast[:3], -0.5, 0.5))
-    assert slow[3] == fast[3]
-    lengths = [len(demonstrate(TRAIN_SEEDS, 32, speed=speed).actions) for speed in (0.5, 1.0)]
-    assert lengths[0] > 1.3 * lengths[1]
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_recording_writes_a_dataset_that_lerobot_opens(tmp_path, demonstrations, workers):
     record(tmp_path / "demos", episodes=2, image_size=32, workers=workers)

@@ -1,1 +1,0 @@
-"""``python -m bridge.demo --quick``: RL alone, from a clone that comes with the package, in some minutes."""
