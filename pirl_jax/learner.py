@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from pirl_jax.command import run_command
+from pirl_jax.console.progress import working
 from pirl_jax.ending import Stop, end
 from pirl_jax.files import write_file, write_json
 from pirl_jax.linear import check_precision
@@ -30,7 +31,7 @@ from pirl_jax.training.budget import budget, check_device, give_back_what_is_fre
 from pirl_jax.training.evaluations import Evaluated, Evaluations
 from pirl_jax.training.fit import fit
 from pirl_jax.training.kept import Kept, keeps
-from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, updates
+from pirl_jax.training.metrics import PC_SUCCESS, MetricsWriter, evaluated, read, service_metrics, updates
 from pirl_jax.training.needs import product_rate, table
 from pirl_jax.training.parts import Parts, assemble, first_state, trained_group
 from pirl_jax.training.plan import Observation, Plan, size_of
@@ -159,8 +160,8 @@ def fitted(
     shared = on_cpu and recipe.memory_gb is None
     if shared:  # it is the same memory
         beside = {**beside, **stored.memory}
-    logger.info("compiling what the run will do, to see what it takes")
-    plan, needs = fit(plan, memory, beside)
+    with working("compiling what the run will do, to see what it takes", plan.known_as):
+        plan, needs = fit(plan, memory, beside)
     parts, device = plan.parts, 0
     if on_cpu:
         device = devices * needs.device - sum(beside.values())
@@ -241,9 +242,10 @@ def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService 
     if run.recipe.inference == "local":
         return None, {}
     service, seen = PolicyService(run.policy, run.recipe.noise, run.recipe.serve, playing), run.observation
-    logger.info("compiling what the policy server will do")
     sizes = seen.images, seen.num_tokens, seen.dim_proprio
-    return service, {"the policy server": service.compile(run.frozen, run.shapes.params, *sizes)}
+    with working("compiling what the policy server will do"):
+        taken = service.compile(run.frozen, run.shapes.params, *sizes)
+    return service, {"the policy server": taken}
 
 
 def learn(cfg: Any) -> None:
@@ -367,13 +369,6 @@ def _note(found: Evaluated, log: MetricsWriter, saves: Saves, output_dir: Path) 
         logger.warning("%s could not be drawn: %s", picture, error)
 
 
-def service_metrics(stats: dict[str, Any]) -> dict[str, float]:
-    """Flatten the service's counters, totals since this process began, under ``actor/``."""
-    dropped = stats.pop("dropped")
-    totals = stats | {f"dropped/{why}": n for why, n in dropped.items()}
-    return {f"actor/{name}": n for name, n in totals.items()}
-
-
 def command(run: Callable[[Any], None], only_looks: bool = False) -> None:
     """Parse the command line as an RL run with this plugin and ``run`` it; see ``run_command``."""
 
@@ -391,6 +386,9 @@ def command(run: Callable[[Any], None], only_looks: bool = False) -> None:
 
 def main() -> None:
     """Run the learner."""
+    from bridge.command.help import say_first
+
+    say_first("train", "All settings of a run follow, LeRobot's and the recipe's, after some seconds:")
     command(learn)
 
 

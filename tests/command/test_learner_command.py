@@ -15,6 +15,7 @@ from bridge.settings.resumed import changes, check_place
 from pirl_jax import learner
 from pirl_jax.training import checkpoint
 from pirl_jax.training.budget import check_device
+from pirl_jax.training.metrics import service_metrics
 
 
 @pytest.mark.parametrize(("size", "before", "begins"), [(1, 8, 30), (8, 1, 32), (15, 1, 30), (8, 8, 30)])
@@ -62,7 +63,7 @@ def test_a_setting_that_is_new_or_gone_is_a_change(tmp_path):
 
 def test_counters_since_the_start_are_not_taken_for_those_of_an_update():
     stats = {"messages": 3, "dropped": {"gap": 1}}
-    assert learner.service_metrics(stats) == {"actor/messages": 3, "actor/dropped/gap": 1}
+    assert service_metrics(stats) == {"actor/messages": 3, "actor/dropped/gap": 1}
 
 
 @pytest.mark.parametrize("seed", [None, -1, 2**32])
