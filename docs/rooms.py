@@ -28,6 +28,8 @@ GROUND = (
         "pirl_jax/linear",
         "pirl_jax/optim",
         "pirl_jax/command",
+        "pirl_jax/console",
+        "bridge/command",
         "pirl_jax/ending",
     ),
 )

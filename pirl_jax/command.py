@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pirl_jax.console.log import log_to_console
 from pirl_jax.ending import end_on_signal, end_quickly, fail, write_traceback
 from pirl_jax.recipe.renamed import refuse_old_names
 from pirl_jax.run_folder.lock import set_aside, was_ours
 from pirl_jax.run_folder.manifest import whole
 from pirl_jax.run_folder.resuming import RESUMES, plainly
-
-QUIET = {
-    "absl": logging.CRITICAL,  # Orbax: a dozen lines a checkpoint, a hundred on an error that it raises too
-    "jax._src.xla_bridge": logging.WARNING,  # which kinds of device this machine does not have
-    "httpx": logging.WARNING,  # each request to the hub
-    "OpenGL.acceleratesupport": logging.WARNING,  # that a package is not there which nobody needs
-}
-"""Loggers whose lines look like trouble and are none → the level from which they are heard."""
 
 
 def run_command(
@@ -38,10 +32,12 @@ def run_command(
             reads no weights of a checkpoint to go on from, so that those are not verified.
     """
     end_quickly()
+    log_to_console()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, which no file can show
     shorten_import_warnings()
     from draccus.utils import DraccusException
     from lerobot.configs import parser
-    from lerobot.utils.utils import init_logging
 
     folder: Path | None = None  # once it is this run's
 
@@ -50,9 +46,6 @@ def run_command(
         if cfg.output_dir and not cfg.resume:
             set_aside(Path(cfg.output_dir))
         cfg.validate()
-        init_logging()
-        for name, level in QUIET.items():
-            logging.getLogger(name).setLevel(level)
         folder = None if only_looks else Path(cfg.output_dir)
         run(cfg)
 

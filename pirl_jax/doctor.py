@@ -1,12 +1,7 @@
-"""``python -m pirl_jax.doctor --config_path=cfg.json``: is this run set up to learn?
-
-Starts one stock LeRobot actor on the config, lets it play a few episodes with the policy the run would start
-from, and says in words what is wrong and what to change. Trains nothing and writes nothing.
-"""
+"""``python -m pirl_jax.doctor --config_path=cfg.json``: is this run set up to learn?"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import sys
@@ -19,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pirl_jax.console.progress import Progress, working
 from pirl_jax.diagnosis.episodes import agreement, noise_in_actions, signal
 from pirl_jax.diagnosis.finding import Finding, verdict
 from pirl_jax.diagnosis.serving import actors_served, between_chunks, supply
@@ -40,11 +36,13 @@ from pirl_jax.typing import Params
 from pirl_jax.update.critic import ValueFunction, value_function
 from pirl_jax.update.state import TrainState
 
-logger = logging.getLogger("doctor")
+logger = logging.getLogger(__name__)
 
+_MORE = """Starts one stock LeRobot actor on the config, lets it play a few episodes with the policy that the
+run would start from, and says in words what is wrong and what to change. Trains nothing and writes
+nothing. All other settings are a run's: pirl train --help lists them."""
 _VERSION = 1
 """Of the parameters that are looked at, which are never updated."""
-_TELL_EVERY_S = 60.0
 
 
 def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, patience: float) -> bool:
@@ -89,25 +87,24 @@ def examine(cfg: Any, episodes: int, actor_arguments: list[str], folder: Path, p
         with Command("lerobot.rl.actor", arguments, folder / "actor.log") as actor, first_is_noted() as asked:
             for episode in played(server.get, actor, episodes, patience, asked):
                 received.append(episode)
-                logger.info("episode %d of %d: %d chunks", len(received), episodes, len(episode))
     if len(received) < episodes:
         logger.warning(
             "looking at %d episodes instead of %d, in which rare outcomes may lack", len(received), episodes
         )
-    logger.info("looking at them, and at a trial update")
     unnormalize = action_unnormalizer(cfg.policy, run.recipe)
     channels = policy_config(cfg.policy).real_action_dim
-    findings = diagnose(
-        run.policy,
-        value_function(run.recipe.critic.hidden_dims),
-        encoder,
-        recipe,
-        state,
-        received,
-        behaviour,
-        lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
-        run.placement,
-    )
+    with working("looking at them, and at a trial update"):
+        findings = diagnose(
+            run.policy,
+            value_function(run.recipe.critic.hidden_dims),
+            encoder,
+            recipe,
+            state,
+            received,
+            behaviour,
+            lambda action: unnormalize(torch.from_numpy(action[:, :channels])).numpy(),
+            run.placement,
+        )
     if service:
         findings.append(_actors_served(service, received[0]))
     print(*findings, sep="\n")
@@ -144,30 +141,30 @@ def played(
         ValueError: The actor failed, or time is up before the first episode.
         SystemExit: The user asked before the first.
     """
-    started = told = time.monotonic()
+    started = time.monotonic()
     count = 0
-    while count < episodes:
-        episode, now = receive(1.0), time.monotonic()
-        try:
-            actor.check(must_run=True)
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
-        if episode is not None and (episode.version == _VERSION).all():
-            count, told = count + 1, now
-            yield episode
-        elif asked:
-            if not count:
-                logger.info("asked to stop before there was an episode to look at")
-                sys.exit(128 + asked[0])
-            return
-        elif now - started > patience:
-            if count:
-                logger.warning("%.0f s are over (--patience)", patience)
+    with Progress("playing", episodes, "episodes") as progress:
+        while count < episodes:
+            episode, now = receive(1.0), time.monotonic()
+            try:
+                actor.check(must_run=True)
+            except RuntimeError as error:
+                raise ValueError(str(error)) from error
+            progress.at(count)
+            if episode is not None and (episode.version == _VERSION).all():
+                count += 1
+                progress.at(count)
+                yield episode
+            elif asked:
+                if not count:
+                    logger.info("asked to stop before there was an episode to look at")
+                    sys.exit(128 + asked[0])
                 return
-            raise ValueError(f"no episode within {patience:.0f} s; {actor.log} ends:\n{tail(actor.log)}")
-        elif now - told > _TELL_EVERY_S:
-            told = now
-            logger.info("%d of %d episodes after %.0f s", count, episodes, now - started)
+            elif now - started > patience:
+                if count:
+                    logger.warning("%.0f s are over (--patience)", patience)
+                    return
+                raise ValueError(f"no episode within {patience:.0f} s; {actor.log} ends:\n{tail(actor.log)}")
 
 
 def diagnose(
@@ -243,11 +240,10 @@ def _trial_parts(
 
 def main() -> None:
     """Parse the command line: the doctor's own options, the rest in LeRobot's dialect."""
+    from bridge.command.help import Parser
     from bridge.processes import free_port
 
-    parser = argparse.ArgumentParser(
-        prog="python -m pirl_jax.doctor", description=__doc__, add_help=False, allow_abbrev=False
-    )
+    parser = Parser("doctor", prog="python -m pirl_jax.doctor", description=_MORE, allow_abbrev=False)
     parser.add_argument("--config_path", help="the run's, as for the learner; so are --policy.path, --a.b=c")
     parser.add_argument("--episodes", type=int, default=16, help="to look at (default: 16)")
     parser.add_argument(
@@ -256,9 +252,8 @@ def main() -> None:
         default=600.0,
         help="seconds after which it looks at those that are there (default: 600)",
     )
-    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+    if not sys.argv[1:]:
         parser.print_help()
-        print("\nAll other settings are a run's: python -m pirl_jax.learner --help lists LeRobot's.")
         return
     options, rest = parser.parse_known_args()
     rest += [] if options.config_path is None else [f"--config_path={options.config_path}"]

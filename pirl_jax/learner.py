@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from pirl_jax.command import run_command
+from pirl_jax.console.progress import working
 from pirl_jax.ending import Stop, end
 from pirl_jax.files import write_file, write_json
 from pirl_jax.linear import check_precision
@@ -164,8 +165,8 @@ def fitted(
     shared = on_cpu and recipe.memory_gb is None
     if shared:  # it is the same memory
         beside = {**beside, **stored.memory}
-    logger.info("compiling what the run will do, to see what it takes")
-    plan, needs = fit(plan, memory, beside)
+    with working("compiling what the run will do, to see what it takes", plan.known_as):
+        plan, needs = fit(plan, memory, beside)
     parts, device = plan.parts, 0
     if on_cpu:
         device = devices * needs.device - sum(beside.values())
@@ -247,9 +248,10 @@ def policy_service(run: Run, playing: Callable[[], int]) -> tuple[PolicyService 
         return None, {}
     recipe, seen = run.recipe, run.observation
     service = PolicyService(run.policy, recipe.noise, recipe.serve, playing, placement=run.placement)
-    logger.info("compiling what the policy server will do")
     sizes = seen.images, seen.num_tokens, seen.dim_proprio
-    return service, {"the policy server": service.compile(run.frozen, run.shapes.params, *sizes)}
+    with working("compiling what the policy server will do"):
+        taken = service.compile(run.frozen, run.shapes.params, *sizes)
+    return service, {"the policy server": taken}
 
 
 def learn(cfg: Any) -> None:
@@ -393,6 +395,9 @@ def command(run: Callable[[Any], None], only_looks: bool = False) -> None:
 
 def main() -> None:
     """Run the learner."""
+    from bridge.command.help import say_first
+
+    say_first("train", "All settings of a run follow, LeRobot's and the recipe's, after some seconds:")
     command(learn)
 
 

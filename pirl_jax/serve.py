@@ -1,13 +1,7 @@
-"""A policy server as a process of its own: ``python -m pirl_jax.serve --config_path=cfg.json --replica=0``.
-
-Acts for actors with ``algorithm.inference=served`` and ``algorithm.serve.mode=process``: the config is the
-learner's, the policy what the run began with. It gets the newest parameters from the learner, and may be
-started before it, or again.
-"""
+"""A policy server as a process of its own: ``python -m pirl_jax.serve --config_path=cfg.json``."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import tempfile
@@ -15,6 +9,7 @@ from typing import Any
 
 import jax
 
+from pirl_jax.console.progress import working
 from pirl_jax.ending import Stop
 from pirl_jax.learner import command, load
 from pirl_jax.serving.service import PolicyService
@@ -22,6 +17,9 @@ from pirl_jax.training import compilations
 from pirl_jax.training.budget import check_device, give_back_what_is_freed
 
 logger = logging.getLogger(__name__)
+_MORE = """Acts for actors with algorithm.inference=served and algorithm.serve.mode=process: the config is the
+learner's, the policy what the run began with. It gets the newest parameters from the learner, and may
+be started before it, or again. All other settings are the run's: pirl train --help lists them."""
 
 
 def serve(cfg: Any, number: int) -> None:
@@ -53,8 +51,8 @@ def serve(cfg: Any, number: int) -> None:
     del trainable  # the learner sends it
     compilations.keep_on_disk()
     service, seen = PolicyService(run.policy, recipe.noise, recipe.serve, keeps=False), run.observation
-    logger.info("compiling what the policy server will do")
-    service.compile(run.frozen, run.shapes.params, seen.images, seen.num_tokens, seen.dim_proprio)
+    with working("compiling what the policy server will do"):
+        service.compile(run.frozen, run.shapes.params, seen.images, seen.num_tokens, seen.dim_proprio)
     service.begin(jax.device_put(frozen))
     del frozen
     stop = Stop("the policy server ends")
@@ -71,7 +69,9 @@ def serve(cfg: Any, number: int) -> None:
 
 def main() -> None:
     """Parse the command line: the number of the server, the rest in LeRobot's dialect."""
-    parser = argparse.ArgumentParser(prog="python -m pirl_jax.serve", description=__doc__, add_help=False)
+    from bridge.command.help import Parser
+
+    parser = Parser("serve", prog="python -m pirl_jax.serve", description=_MORE, allow_abbrev=False)
     parser.add_argument("--replica", type=int, default=0, help="number of this server among the run's")
     options, rest = parser.parse_known_args()
     if options.replica < 0:

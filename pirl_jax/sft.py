@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from pirl_jax.command import run_command
+from pirl_jax.console.progress import working
 from pirl_jax.ending import Stop, end
 from pirl_jax.files import write_file
 from pirl_jax.run_folder.layout import CURVE, METRICS
@@ -166,7 +167,7 @@ def fitted(
         ValueError: It cannot fit; says what is needed and what to change.
     """
     compilations.keep_on_disk()
-    logger.info("compiling the step, to see what it takes")
+    taken = f"{readable(size_of((state, frozen)))} on {jax.devices()[0].device_kind}"
     memory = budget(cfg.memory_gb, "memory_gb")
     size = cfg.batch_size
     sizes = [n for n in range(size, 0, -1) if size % n == 0]
@@ -175,7 +176,8 @@ def fitted(
     needed = 0
     for at_a_time in sizes:
         step = Step(config, optimizer, size // at_a_time)
-        needed = memory_of_step(step, state, frozen, batch, at_a_time)
+        with working("compiling the step, to see what it takes", f"{at_a_time} frames of {taken}"):
+            needed = memory_of_step(step, state, frozen, batch, at_a_time)
         if needed <= allowed(memory):
             logger.info(
                 "device memory: %s of %s (%s), %d frames of a batch of %d at a time",
@@ -267,6 +269,7 @@ def resumed(cfg: Any, shapes: SupervisedState) -> SupervisedState:
 
 def main() -> None:
     """Parse the command line in LeRobot's dialect and train."""
+    from bridge.command.help import say_first
 
     def config_class() -> type:
         from bridge.plugin.command_line import prepare
@@ -275,6 +278,7 @@ def main() -> None:
         prepare()
         return SFTConfig
 
+    say_first("sft", "All settings follow, most of them LeRobot's, after some seconds:")
     run_command(train, config_class)
 
 

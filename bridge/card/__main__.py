@@ -1,26 +1,25 @@
-"""``pirl-card CHECKPOINT``: the model card of a policy, and with ``--push`` both on the Hugging Face Hub.
-
-The card is LeRobot's kind of README.md: task, recipe with what differs from its preset, what the policy began
-with, success with intervals, the run's learning curve. Figures are of a report of pirl-eval that is of just
-this policy: one that is given, or lies beside the run.
-"""
+"""``pirl-card CHECKPOINT``: the model card of a policy, and with ``--push`` both on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from bridge.command.help import Parser
+from pirl_jax.console.log import log_to_console
 from pirl_jax.ending import end_on_signal
+
+_MORE = """The card is LeRobot's kind of README.md: task, recipe with what differs from its preset, what the
+policy began with, success with intervals, the run's learning curve. Figures are of a report of
+pirl-eval that is of just this policy: one that is given, or lies beside the run."""
 
 
 def main() -> None:
     """Run the command line."""
     options = _parser().parse_args()
     end_on_signal("; the policy is as it was, the same command begins anew")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("bridge").setLevel(logging.INFO)
+    log_to_console()
     try:
         _run(options)
     except (ValueError, OSError) as error:
@@ -28,9 +27,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pirl-card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("card", prog="pirl-card", description=_MORE)
     parser.add_argument(
         "checkpoint", type=Path, help="a checkpoint, its pretrained_model, or a run's output_dir: its last"
     )
@@ -55,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.push and repo_id is None:
         raise ValueError("give --repo_id=<you>/<name of the policy>: its run was to push nothing.")
 
-    from bridge.card import evaluation  # loads torch and LeRobot
+    from bridge.card import evaluation  # loads SciPy
     from bridge.card.hub import push
     from bridge.card.written import README, write_card
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from bridge.command.help import say_first
 from bridge.command.table import ACTOR, COMMANDS, PLUGIN
 
 _DISCOVER = "discover_packages_path"
@@ -21,6 +22,8 @@ def main() -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"error: {unknown(name)}")
+    if COMMANDS[name].module == ACTOR:
+        say_first(name, "LeRobot's own settings follow, after some seconds:")
     os.execv(sys.executable, [sys.executable, *command_line(name, arguments)])
 
 
@@ -56,7 +59,8 @@ def overview() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = ["pirl COMMAND …: π-RL for X-VLA with LeRobot's own actor. COMMAND --help says what one takes."]
     for name, entry in COMMANDS.items():
-        lines += ["", f"  {name:{width}}{entry.what}", f"  {'':{width}}pirl {name} {entry.example}".rstrip()]
+        example = f"pirl {name} {entry.examples[0][1]}".rstrip()
+        lines += ["", f"  {name:{width}}{entry.what}", f"  {'':{width}}{example}"]
     return "\n".join(lines)
 
 

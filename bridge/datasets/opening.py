@@ -11,14 +11,10 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.factory import make_dataset
 
+from bridge.datasets.unfinished import recording
 from pirl_jax.files import read_json
 
 INFO = Path("meta") / "info.json"
-
-
-def recording(root: Path) -> Path:
-    """Return the file that lies beside a dataset while it is being recorded, and after that was stopped."""
-    return root.with_name(f"{root.name}.recording.json")
 
 
 def open_dataset(cfg: TrainPipelineConfig) -> LeRobotDataset:

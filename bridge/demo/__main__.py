@@ -1,8 +1,4 @@
-"""``python -m bridge.demo``: from nothing to a policy that reinforcement learning has made better.
-
-Scripted demonstrations → supervised warm start in JAX → PI-RL (the learner and stock LeRobot actors, as the
-separate processes that a user would start) → the policies before and after on the same held-out episodes.
-"""
+"""``python -m bridge.demo``: from nothing to a policy that reinforcement learning has made better."""
 
 from __future__ import annotations
 
@@ -13,24 +9,27 @@ import sys
 import time
 from pathlib import Path
 
+from bridge.command.help import Parser
 from pirl_jax.command import shorten_import_warnings
+from pirl_jax.console.log import log_to_console
 from pirl_jax.ending import end_on_signal, in_one_line
 
-logger = logging.getLogger("demo")
+logger = logging.getLogger(__name__)
+_MORE = """Scripted demonstrations → supervised warm start in JAX → π-RL (the learner and stock LeRobot
+actors, as the separate processes that a user would start) → the policies before and after on the same
+held-out episodes. Ctrl-C ends it with everything that it has started."""
 
 
 def main() -> None:
     """Parse the command line and run the demo."""
-    parser = argparse.ArgumentParser(prog="python -m bridge.demo", description=__doc__)
+    parser = Parser("demo", prog="python -m bridge.demo", description=_MORE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
     parser.add_argument("--demonstrations", type=int, default=250)
     parser.add_argument("--episodes", type=int, default=300, help="held-out episodes before and after")
     arguments = parser.parse_args()
     end_on_signal(f"; what was done is in {arguments.output_dir}, and the next demo begins anew")
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    for name in ("demo", "bridge"):  # what libraries do step by step is of no interest here
-        logging.getLogger(name).setLevel(logging.INFO)
+    log_to_console()
     shorten_import_warnings()
     output_dir: Path = arguments.output_dir
     if output_dir.exists():

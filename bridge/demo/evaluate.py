@@ -6,7 +6,6 @@ Stock ``XVLAPolicy``, stock zero-noise sampler, the processors of the export its
 from __future__ import annotations
 
 import atexit
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ import numpy as np
 
 from bridge.demo.record import IMAGE_KEY, environment
 from bridge.processes import pool
+from pirl_jax.console.progress import Progress
 from pirl_jax.training.interval import wilson
 
-logger = logging.getLogger(__name__)
-
-_REPORT_SECONDS = 10.0
 _SHARE = 5  # episodes a worker plays before it reports
 _FRAMES_PER_SECOND = 10  # of simulated time, hence real time
 _STILL_FRAMES = 10  # of each episode's end
@@ -95,19 +92,18 @@ class Evaluator:
         """
         if not seeds:
             raise ValueError("an evaluation needs at least one seed.")
-        start = reported = time.monotonic()
+        start = time.monotonic()
         shares = [list(seeds[i : i + _SHARE]) for i in range(0, len(seeds), _SHARE)]
         play = partial(_play_share, str(pretrained), _stamp(pretrained), noise_seed)
         results: Iterator[list[PlayedEpisode]] = (
             self._pool.imap(play, shares) if self._pool else map(play, shares)
         )
         episodes: list[PlayedEpisode] = []
-        for share in results:
-            episodes += share
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                reported = time.monotonic()
+        with Progress("evaluating", len(seeds), "episodes") as progress:
+            for share in results:
+                episodes += share
                 won = sum(episode.success for episode in episodes)
-                logger.info("evaluated %d of %d episodes, %d successful", len(episodes), len(seeds), won)
+                progress.at(len(episodes), f"{won} successful")
         return Evaluation(tuple(episodes), time.monotonic() - start)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from bridge.processes import Command
 from pirl_jax.run_folder.layout import last_policy
 from pirl_jax.training.metrics import read, updates
 
-logger = logging.getLogger("demo")
+logger = logging.getLogger(__name__)
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "configs"))
 AIM_OFFSET = (0.0, -0.02)

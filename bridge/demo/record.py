@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,8 +16,6 @@ from bridge.demo import expert
 from bridge.plugin.panda import INSTRUCTION, PandaPickCube
 from bridge.processes import pool
 
-logger = logging.getLogger(__name__)
-
 IMAGE_KEY = f"{OBS_IMAGES}.front"
 
 TEST_SEEDS = 0
@@ -27,7 +23,6 @@ TEST_SEEDS = 0
 TRAIN_SEEDS = 1_000_000
 """First seed of the demonstrations; online training draws above them."""
 
-_REPORT_SECONDS = 5.0
 _SHARE = 5  # demonstrations a worker makes before it hands them over
 _STATE_NAMES = ["x", "y", "z", "gripper", "closure"]
 _ACTION_NAMES = ["dx", "dy", "dz", "gripper"]
@@ -103,27 +98,21 @@ def record(
     dataset = LeRobotDataset.create(
         repo_id, fps=10, features=_features(image_size), root=root, use_videos=False, image_writer_threads=2
     )
-    start = reported = time.monotonic()
     saved = 0
     play = partial(demonstrate, image_size=image_size, aim_offset=aim_offset)
-    for attempts, demonstration in enumerate(_demonstrations(play, first_seed, workers), 1):
-        if demonstration.success:
-            _save(dataset, demonstration, INSTRUCTION)
-            saved += 1
-        now = time.monotonic()
-        if saved == episodes or now - reported > _REPORT_SECONDS:
-            reported = now
-            logger.info(
-                "recorded %d of %d demonstrations, in %d attempts, %.0f s",
-                *(saved, episodes, attempts, now - start),
-            )
-        if saved == episodes:
-            break
-        if attempts >= 20 and saved < attempts / 4:  # far from chance, for one that takes two thirds
-            raise RuntimeError(
-                f"the expert succeeded in {saved} of {attempts} attempts; it aims too far beside the cube, "
-                "or the environment has changed."
-            )
+    with Progress("recording", episodes, "demonstrations") as progress:
+        for attempts, demonstration in enumerate(_demonstrations(play, first_seed, workers), 1):
+            if demonstration.success:
+                _save(dataset, demonstration, INSTRUCTION)
+                saved += 1
+            progress.at(saved, f"{attempts} attempts")
+            if saved == episodes:
+                break
+            if attempts >= 20 and saved < attempts / 4:  # far from chance, for one that takes two thirds
+                raise RuntimeError(
+                    f"the expert succeeded in {saved} of {attempts} attempts; it aims too far beside the "
+                    "cube, or the environment has changed."
+                )
     dataset.finalize()
     return dataset
 

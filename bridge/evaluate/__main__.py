@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import signal
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bridge.command.help import Parser
 from bridge.evaluate import compare as comparing
 from bridge.evaluate import report as reporting
 from bridge.evaluate.aggregate import files as aggregate_files
@@ -22,6 +22,7 @@ from bridge.evaluate.settings import CONTROL_MODES, Checkpoint, Settings, finger
 from bridge.evaluate.trained import unlike_training
 from bridge.libero.installation import package_root
 from bridge.libero.suites import SUITES
+from pirl_jax.console.log import log_to_console
 from pirl_jax.ending import in_one_line
 from pirl_jax.training.metrics import read as read_metrics
 
@@ -30,6 +31,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "matrix": {"suites": MATRIX, "n_episodes": 50},
 }
 
+_MORE = """Evaluates a LeRobot checkpoint with lerobot-eval, or puts evaluations together. Arguments after --
+go to lerobot-eval as they are. The same command continues an evaluation that was interrupted."""
 _FORESEEN = (ValueError, OSError, RuntimeError)
 
 
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = argv.index("--") if "--" in argv else len(argv)
     arguments, passed_on = argv[:split], argv[split + 1 :]
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    log_to_console()
     for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells ignore it in background jobs
         signal.signal(ending, _interrupt)
     try:
@@ -182,12 +185,7 @@ def _aggregate(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pirl-eval",
-        description="Evaluate a LeRobot checkpoint on LIBERO with lerobot-eval, or put evaluations together.",
-        epilog="Arguments after -- go to lerobot-eval as they are. The same command continues an evaluation "
-        "that was interrupted.",
-    )
+    parser = Parser("eval", prog="pirl-eval", description=_MORE)
     parser.add_argument("checkpoint", nargs="?", help="folder, as …/checkpoints/000010/pretrained_model")
     parser.add_argument(
         "--preset",

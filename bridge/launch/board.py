@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.wire.reminder import doing
-from pirl_jax.training.metrics import PC_SUCCESS, duration
+from pirl_jax.console.duration import duration
+from pirl_jax.training.metrics import PC_SUCCESS
 
 if TYPE_CHECKING:
     from bridge.launch.actor import Actor

@@ -1,15 +1,4 @@
-"""``pirl-launch --config_path=cfg.json``: a run's learner and actors, started and looked after.
-
-  --actors=N      how many actors (short for --algorithm.launch.actors=N)
-  --backend=ray   on the nodes of a Ray cluster (short for --algorithm.launch.backend=ray)
-  --resume=auto   go on from <output_dir>/checkpoints/last if it is there, else begin
-  --a.b=c         any setting of LeRobot's or of the recipe's, for learner and actors alike
-
-Ctrl-C or SIGTERM once: the learner saves, and everything ends. Twice: everything ends at once. A terminal
-that is closed, or a pipe whose reader ends, counts as once.
-Ends with status 0 when the run is done, 1 when it has failed, and 128 and the signal's number (130, 143; 129
-and 141 for the last two) when it was stopped and can go on.
-"""
+"""``pirl-launch --config_path=cfg.json``: a run's learner and actors, started and looked after."""
 
 from __future__ import annotations
 
@@ -17,6 +6,7 @@ import signal
 import sys
 import time
 
+from bridge.command.help import ASKS, head
 from bridge.launch.board import Lines, Screen, board, while_someone_reads
 from bridge.launch.cluster import processes_of
 from bridge.launch.farewell import all_done
@@ -26,12 +16,23 @@ from bridge.launch.supervisor import Outcome, Supervisor
 from pirl_jax.ending import SIGNALS, end_on_signal, in_one_line
 from pirl_jax.run_folder.lock import occupied
 
+_MORE = """\
+  --actors=N      how many actors (short for --algorithm.launch.actors=N)
+  --backend=ray   on the nodes of a Ray cluster (short for --algorithm.launch.backend=ray)
+  --resume=auto   go on from <output_dir>/checkpoints/last if it is there, else begin
+  --a.b=c         any setting of LeRobot's or of the recipe's, for learner and actors alike
+
+Ctrl-C or SIGTERM once: the learner saves, and everything ends. Twice: everything ends at once. A terminal
+that is closed, or a pipe whose reader ends, counts as once.
+Ends with status 0 when the run is done, 1 when it has failed, and 128 and the signal's number (130, 143; 129
+and 141 for the last two) when it was stopped and can go on."""
+
 
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
+    if not arguments or set(ASKS) & set(arguments):
+        print(f"{head('launch')}\n{_MORE}")
         return
     end_on_signal(": nothing was started, the same command begins")
     try:

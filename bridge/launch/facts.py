@@ -7,6 +7,7 @@ LeRobot, 0.9 GB, which go with this process; the one that stays beside the run n
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,9 +54,7 @@ def read_facts(arguments: Sequence[str]) -> Facts:
         if not line.startswith("error: "):  # not foreseen, and told by Python
             sys.stderr.write(done.stderr)
         raise ValueError(line.removeprefix("error: "))
-    for line in done.stderr.splitlines():
-        if not line.startswith("WARNING:lerobot."):  # what was set aside, or warned of
-            print(line, file=sys.stderr)
+    sys.stderr.write(done.stderr)  # what was set aside, or warned of
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     values = json.loads(line.removeprefix(_MARK))
     settings: dict[str, Any] = values["launch"]
@@ -105,6 +104,7 @@ def _print(cfg: Any) -> None:
 
 
 def _config_class() -> type:
+    logging.getLogger("lerobot").setLevel(logging.ERROR)  # the learner and the actors have the same to say
     from lerobot.rl.train_rl import TrainRLServerPipelineConfig
 
     from bridge import plugin

@@ -18,9 +18,9 @@ from bridge.launch.policy_server import PolicyServer
 from bridge.launch.slot import Process, Slot, Start, how, start_command
 from bridge.launch.status import Line, StatusLine
 from bridge.wire.protocol import Status
+from pirl_jax.console.duration import duration
 from pirl_jax.files import tail
 from pirl_jax.run_folder.layout import read_step
-from pirl_jax.training.metrics import duration
 
 LEARNER = "pirl_jax.learner"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)

@@ -8,7 +8,6 @@ predicts. In absolute control they drive the robot along the same trajectory. Ob
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 from bridge.libero.experts.choice import Choice
 from bridge.libero.schedule import Schedule
 from bridge.libero.suites import TaskId
-from pirl_jax.command import QUIET, shorten_import_warnings
+from pirl_jax.command import shorten_import_warnings
 
 CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
 ACTION_DIM = 20
@@ -113,17 +112,10 @@ def _aimed_at(simulator: Any, closing: bool) -> np.ndarray:
     return action
 
 
-def quiet() -> None:
-    """Leave of what imports report what means something, in a worker as in the command itself."""
-    shorten_import_warnings()
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(level)
-
-
 @lru_cache(maxsize=1)
 def environment(task: TaskId, image_size: int) -> Any:
     """Return this process's environment of a task; it is kept for the next episode of the same task."""
-    quiet()
+    shorten_import_warnings()
     # Slow to import, and in the workers only.
     from lerobot.envs.configs import LiberoEnv
 

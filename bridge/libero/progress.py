@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.datasets.opening import recording
+from bridge.datasets.unfinished import recording
+from bridge.libero.experts.choice import Choice
+from bridge.libero.suites import TaskId
 from pirl_jax.files import read_json, write_json
+
+
+def asked_for(
+    tasks: list[TaskId], episodes: int, expert: Choice, states: range, image_size: int, seed: int
+) -> dict[str, Any]:
+    """Return what a recording is of, as it is written down."""
+    return {
+        "tasks": [task.label for task in tasks],
+        **{"episodes": episodes, "expert": repr(expert), "states": [states.start, states.stop]},
+        **{"image_size": image_size, "seed": seed},
+    }
 
 
 @dataclass

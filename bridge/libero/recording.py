@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from bridge.libero.demonstrate import ACTION_DIM, CAMERAS, Attempt, Demonstration, demonstrated
 from bridge.libero.experts.choice import Choice
-from bridge.libero.progress import Progress
+from bridge.libero.progress import Progress, asked_for
 from bridge.libero.suites import INIT_STATES, TaskId
 from bridge.processes import pool
+from pirl_jax.console.progress import Progress as Shown
 from pirl_jax.ending import first_is_noted
 
-logger = logging.getLogger("record")
+logger = logging.getLogger(__name__)
 
 STATE_DIM = 20
 FPS = 20
@@ -53,13 +53,8 @@ def record(
     from bridge.libero.tasks import instruction
 
     expert.check(tasks)
-    asked = {
-        "tasks": [task.label for task in tasks],
-        **{"episodes": episodes, "expert": repr(expert), "states": [states.start, states.stop]},
-        **{"image_size": image_size, "seed": seed},
-    }
     datasets.disable_progress_bars()
-    progress = Progress.of(root, asked)
+    progress = Progress.of(root, asked_for(tasks, episodes, expert, states, image_size, seed))
     if progress.episodes:
         dataset = LeRobotDataset.resume(repo_id, root=root, image_writer_threads=2)
         logger.info("going on after %d episodes", progress.episodes)
@@ -73,7 +68,9 @@ def record(
             image_writer_threads=2,
         )
     try:
-        with pool(processes) as workers:
+        total = episodes * len(tasks)
+        shown = Shown("recording", total, "episodes", progress.episodes)
+        with pool(processes) as workers, shown:
             for place, task in enumerate(tasks, 1):
                 logger.info("task %d of %d, %s: %d processes play", place, len(tasks), task.label, processes)
                 seeds = range(seed, seed + 2 * episodes)
@@ -82,7 +79,7 @@ def record(
                     for index in range(progress.attempts.get(task.label, 0), 2 * episodes)
                 )
                 played = demonstrated(workers, attempts, 2 * processes)
-                _record_task(dataset, task.label, instruction(task), played, episodes, progress)
+                _record_task(dataset, task.label, instruction(task), played, episodes, progress, shown)
                 if (saved := progress.saved.get(task.label, 0)) < episodes:
                     raise RuntimeError(
                         f"{expert} succeeded in {saved} of {2 * episodes} episodes of {task.label}, and half "
@@ -102,9 +99,9 @@ def _record_task(
     played: Iterator[Demonstration],
     episodes: int,
     progress: Progress,
+    shown: Shown,
 ) -> None:
     """Write successes to the dataset until the task has its episodes; a signal leaves whole ones."""
-    started = time.monotonic()
     while progress.saved.get(label, 0) < episodes and (demonstration := next(played, None)) is not None:
         with first_is_noted() as told:
             if demonstration.success:
@@ -112,11 +109,8 @@ def _record_task(
             progress.note(label, demonstration.success)
         if told:
             signal.raise_signal(told[0])
-        logger.info(
-            "%s: %d of %d, attempt %d, %.0f s",
-            *(label, progress.saved[label], episodes, progress.attempts[label]),
-            time.monotonic() - started,
-        )
+        of_task = f"{label}: {progress.saved[label]} of {episodes} in {progress.attempts[label]} attempts"
+        shown.at(progress.episodes, of_task)
 
 
 def _features(image_size: int) -> dict[str, dict]:

@@ -1,22 +1,21 @@
-"""``pirl-libero-setup``: make LIBERO ready without questions, and say what is still missing.
-
-Writes LIBERO's config file, finds or downloads the assets, tries the off-screen renderers and draws one
-frame. Each line of the output is one thing checked; where one failed, the command that fixes it follows.
-"""
+"""``pirl-libero-setup``: make LIBERO ready without questions, and say what is still missing."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bridge.command.help import Parser
 from bridge.libero import installation
 from bridge.libero.installation import LiberoError
 from pirl_jax.ending import end_on_signal
 
+_MORE = """Writes LIBERO's config file, finds or downloads the assets, tries the off-screen renderers and
+draws one frame; asks nothing. Each line is one thing checked; where one failed, the command that fixes it
+follows."""
 RENDERERS = ("egl", "osmesa")
 _TIMEOUT = 300.0  # seconds for a frame; the first import of LIBERO compiles for a while
 
@@ -113,9 +112,7 @@ def _run(program: str, renderer: str, *arguments: str) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog=installation.SETUP, description="Make LIBERO ready without questions, and say what is missing."
-    )
+    parser = Parser("setup", prog=installation.SETUP, description=_MORE)
     parser.add_argument(
         "--assets", type=Path, help="a local folder of LIBERO's assets; without it they are downloaded once"
     )

@@ -81,7 +81,8 @@ SIGNAL_HANDLER = Seam(
             _OPEN_CHANNEL,
         ),
     },
-    instead="LeRobot's own constructor, after which the channel knows the event that stops the actor",
+    instead="LeRobot's own constructor, after which the channel knows the event that stops the actor, "
+    "and lines look like ours",
     without="an actor that is told to stop goes on waiting for the learner",
     attribute="__init__",
 )

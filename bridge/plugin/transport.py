@@ -34,6 +34,7 @@ from bridge.plugin.assigned import AssignedEpisodes, Newest, refuse
 from bridge.trust.address import is_near
 from bridge.trust.dialer import Dialer
 from bridge.wire.protocol import ACTOR_KEY, MESSAGE_ID_KEY, NOTICES_KEY
+from pirl_jax.console.log import log_to_console
 
 services_pb2: Any = _services_pb2  # protobuf makes its attributes at run time
 
@@ -366,6 +367,7 @@ def install(address: str, notices: bool = False, dialer: Dialer | None = None) -
         global _stop
         _init_signal_handler(handler, *args, **kwargs)
         _stop = handler.shutdown_event
+        log_to_console(also=("root",))  # LeRobot has just set up its own; its log file stays as it is
 
     seams.install(seams.CHANNEL, grpc, insecure_channel)
     seams.install(seams.SIGNAL_HANDLER, ProcessSignalHandler, init_signal_handler)

@@ -67,11 +67,12 @@ def read_film(path: Path, most: int) -> tuple[np.ndarray, float]:
     """
     import av
 
+    frames: list[np.ndarray] = []
+    rate = 0.0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             rate = float(cast(Any, stream).average_rate or 0)
-            frames = []
             for frame in container.decode(stream):
                 frames.append(frame.to_ndarray(format="rgb24"))
                 if len(frames) == most:

@@ -1,9 +1,4 @@
-"""``pirl-watch outputs/train``: a run that learns, or has learned, as a page in a browser on this machine.
-
-It reads the run's files, changes nothing, and needs neither the run's processes nor a network. The page
-follows a run that goes on. From another machine: ssh -L 8765:127.0.0.1:8765 <this
-one>, then the same address.
-"""
+"""``pirl-watch outputs/train``: a run that learns, or has learned, as a page in a browser on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +8,14 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from bridge.command.help import Parser
 from pirl_jax.files import write_text
 from pirl_jax.run_folder.layout import METRICS
 
 PORT = 8765
+_MORE = f"""It reads the run's files, changes nothing, and needs neither the run's processes nor a network.
+The page follows a run that goes on. From another machine:
+ssh -L {PORT}:127.0.0.1:{PORT} <this one>, then the same address."""
 _LOOKED_FOR = 3
 """Folders that are named where a run lies deeper."""
 
@@ -38,9 +37,7 @@ def main() -> None:
 
 
 def _parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="pirl-watch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("watch", prog="pirl-watch", description=_MORE)
     parser.add_argument("folder", help="the run's output_dir: where its metrics.jsonl is, or will be")
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"on 127.0.0.1; 0 takes a free one (default: {PORT})"

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from bridge.watch.history import History, number
 from bridge.wire.reminder import doing
 from bridge.wire.status_file import Standing
-from pirl_jax.training.metrics import PC_SUCCESS, duration
+from pirl_jax.console.duration import duration
+from pirl_jax.training.metrics import PC_SUCCESS
 
 State = Literal["starting", "running", "finished", "stopped", "unknown"]
 

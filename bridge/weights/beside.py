@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from bridge.plugin.tokenizer import TOKENIZER, is_path
 from bridge.weights.formats import CONFIG
 from pirl_jax.files import read_json, write_json
@@ -102,4 +100,8 @@ def _local_tokenizer(name: str) -> Any:
 
     Read once: it may lie in an earlier checkpoint of the run that exports it, which goes.
     """
-    return AutoTokenizer.from_pretrained(name) if Path(name).is_dir() else None
+    if not Path(name).is_dir():
+        return None
+    from transformers import AutoTokenizer  # takes seconds to import
+
+    return AutoTokenizer.from_pretrained(name)

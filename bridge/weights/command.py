@@ -6,18 +6,24 @@ What can be refused at a glance is refused before torch, JAX and LeRobot are imp
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bridge.command.help import Parser
 from bridge.weights.formats import CONSUMERS, FORMATS, check_destination, local_folder
+from pirl_jax.console.log import log_to_console
+
+_MORE = """Converts an X-VLA checkpoint from LeRobot to Orbax, or back; or makes it one for lerobot-train or
+lerobot-eval; or writes the policy of any checkpoint of a run. Every tensor is checked by name,
+shape and value; on any failure nothing is written."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``pirl-convert``; return its exit status."""
     args = _arguments(argv)
+    log_to_console()
     # A terminated conversion has to clean up after itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -48,7 +54,6 @@ def _convert(args: argparse.Namespace) -> int:
     from bridge.weights.convert import convert
     from pirl_jax.trees import leaves
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports through it
     jax.config.update("jax_platforms", "cpu")  # a conversion computes nothing: leave the GPU's memory alone
     to, params = convert(
         args.source,
@@ -56,7 +61,6 @@ def _convert(args: argparse.Namespace) -> int:
         to=args.to,
         overwrite=args.overwrite,
         revision=args.revision,
-        progress=_show_progress if sys.stderr.isatty() else None,
         step=args.step,
         base=args.base,
         consumer=args.consumer,
@@ -71,12 +75,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="pirl-convert",
-        description="Convert an X-VLA checkpoint from LeRobot to Orbax, or back; or make it one for "
-        "lerobot-train or lerobot-eval; or write the policy of any checkpoint of a run.",
-        epilog="Every tensor is checked by name, shape and value; on any failure nothing is written.",
-    )
+    parser = Parser("convert", prog="pirl-convert", description=_MORE)
     parser.add_argument(
         "source",
         metavar="SRC",
@@ -109,11 +108,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.moved != (args.out is None):
         parser.error("--moved changes SRC itself: no DST." if args.moved else "DST is missing.")
     return args
-
-
-def _show_progress(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rreading tensor {done}/{total}", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,14 @@ the name of a file for which, and becomes the other's by ``pirl-convert --for=tr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from lerobot.configs import NormalizationMode
-from lerobot.policies.xvla.processor_xvla import (
-    XVLAAddDomainIdProcessorStep,
-    XVLAImageNetNormalizeProcessorStep,
-    XVLAImageToFloatProcessorStep,
-)
-from lerobot.processor import ProcessorStep
+from typing import TYPE_CHECKING, Any
 
 from bridge.weights.beside import CONFIG, PREPROCESSOR, change_config
 from bridge.weights.formats import CONSUMERS, Consumer, WeightsError
 from pirl_jax.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from lerobot.processor import ProcessorStep
 
 _TO_FLOAT, _IMAGENET = "xvla_image_to_float", "xvla_imagenet_normalize"
 _DOMAIN, _NORMALIZER = "xvla_add_domain_id", "normalizer_processor"
@@ -99,6 +94,13 @@ def take_any_size(folder: Path, size: tuple[int, int] | None) -> None:
 
 def _for_train(steps: list[dict[str, Any]], config: dict[str, Any]) -> None:
     """Insert what is missing of LeRobot's own preprocessor, in its order."""
+    # Takes seconds to import, and whoever only looks at a folder needs none of it.
+    from lerobot.policies.xvla.processor_xvla import (
+        XVLAAddDomainIdProcessorStep,
+        XVLAImageNetNormalizeProcessorStep,
+        XVLAImageToFloatProcessorStep,
+    )
+
     features = {**(config.get("input_features") or {}), **(config.get("output_features") or {})}
     normalizer = {"eps": 1e-8, "features": features, "norm_map": config.get("normalization_mapping") or {}}
     here = 1 + next((i for i, step in enumerate(steps) if _name(step) == "tokenizer_processor"), -1)
@@ -118,6 +120,8 @@ def _for_train(steps: list[dict[str, Any]], config: dict[str, Any]) -> None:
 
 def _for_eval(steps: list[dict[str, Any]], config: dict[str, Any]) -> None:
     """Take out what LeRobot's LIBERO processors do: the images, and adding domain id 0."""
+    from lerobot.configs import NormalizationMode
+
     done = {_TO_FLOAT, _IMAGENET}
     identity = NormalizationMode.IDENTITY.value
     mapping = config.get("normalization_mapping") or {}

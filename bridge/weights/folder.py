@@ -20,7 +20,6 @@ from bridge.weights.beside import CONFIG, carry_along
 from bridge.weights.consumers import prepare_for
 from bridge.weights.formats import Consumer, WeightsError, check_destination, local_folder
 from bridge.weights.state_dict import (
-    Progress,
     SafetensorsFile,
     Tree,
     check_params,
@@ -37,16 +36,13 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]
 _HUB_IGNORED = ["checkpoints/*", "training_state/*"]
 
 
-def load_params(
-    source: Path | str, revision: str | None = None, progress: Progress | None = None
-) -> tuple[XVLAConfig, Tree]:
+def load_params(source: Path | str, revision: str | None = None) -> tuple[XVLAConfig, Tree]:
     """Read an X-VLA checkpoint.
 
     Args:
         source: A LeRobot or Orbax checkpoint folder, a training checkpoint holding ``pretrained_model/``, or
             a model id on the Hugging Face hub.
         revision: Hub revision.
-        progress: Told after each tensor.
 
     Returns:
         The architecture and the parameter tree (NumPy, dtypes as stored).
@@ -57,13 +53,13 @@ def load_params(
     folder = resolve(source, revision)
     config = read_config(folder)
     if format_of(folder) == "lerobot":
-        return config, params_from_state(SafetensorsFile(folder / MODEL), config, progress)
+        return config, params_from_state(SafetensorsFile(folder / MODEL), config)
     try:
         stored = store.load(folder / PARAMS)
     except Exception as error:  # tensorstore raises what it likes on damaged files
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder / PARAMS} is damaged ({reason}). Copy or convert it again.") from error
-    return config, check_params(stored, config, progress)
+    return config, check_params(stored, config)
 
 
 def save_params(

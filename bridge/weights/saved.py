@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge.weights.folder import load_params
 from bridge.weights.formats import WeightsError
-from bridge.weights.state_dict import Progress, Tree
+from bridge.weights.state_dict import Tree
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.run_folder.layout import BEST, LAST, MODEL, ORBAX, PRETRAINED_MODEL, TRAINING_STATE, read_about
 from pirl_jax.trees import leaves, merge, nest, store
@@ -83,13 +83,12 @@ def base_of(checkpoint: Path) -> Path | str:
     )
 
 
-def saved_params(checkpoint: Path, base: Path | str | None = None, progress: Progress | None = None) -> Tree:
+def saved_params(checkpoint: Path, base: Path | str | None = None) -> Tree:
     """Return all parameters of a checkpoint: the base's, with those that were trained in their place.
 
     Args:
         checkpoint: ``…/checkpoints/000010``.
         base: what the run began with; None: found by ``base_of``.
-        progress: told after each of the base's tensors.
 
     Raises:
         WeightsError: The base is missing, or not the run's.
@@ -98,7 +97,7 @@ def saved_params(checkpoint: Path, base: Path | str | None = None, progress: Pro
     state = store.load(checkpoint / TRAINING_STATE / ORBAX, only=("params",))
     trained = {name: tree for name, tree in state["params"].items() if name != NOISE_HEAD}
     base = base_of(checkpoint) if base is None else base
-    params = load_params(base, progress=progress)[1]
+    params = load_params(base)[1]
     paths = {path for path, _ in leaves(trained)}
     frozen = nest((path, leaf) for path, leaf in leaves(params) if path not in paths)
     check_frozen(checkpoint, base, about(frozen, base))

@@ -6,7 +6,7 @@ the parameter tree and its largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ from safetensors.torch import save_file
 from bridge.weights import keymap
 from bridge.weights.formats import WeightsError
 from pirl_jax import trees
+from pirl_jax.console.progress import Progress
 from pirl_jax.likelihood.modes import NOISE_HEAD
 from pirl_jax.trees import leaves, nest
 from pirl_jax.xvla.config import XVLAConfig
 from pirl_jax.xvla.init import init_params
 
 Tree = dict[str, Any]
-Progress = Callable[[int, int], None]
-"""Called with the number of tensors done and their total."""
 
 _DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 _MUST_BE = "weights must be float32, bfloat16 or float16."
@@ -91,14 +90,13 @@ def to_torch(array: jax.Array | np.ndarray) -> torch.Tensor:
     return torch.from_dlpack(array)  # not from_numpy, which warns about arrays that JAX hands out
 
 
-def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Progress | None = None) -> Tree:
+def params_from_state(state: Mapping[str, Any], config: XVLAConfig) -> Tree:
     """Build the parameter tree from a torch state dict, native or vendored layout.
 
     Args:
         state: Torch key → tensor (``XVLAPolicy.state_dict()`` or :class:`SafetensorsFile`). Memory is
             shared with tensors that are in memory already.
         config: The architecture; decides which tensors there must be.
-        progress: Told after each tensor.
 
     Returns:
         Nested dicts of NumPy arrays in the tensors' own dtypes.
@@ -110,15 +108,15 @@ def params_from_state(state: Mapping[str, Any], config: XVLAConfig, progress: Pr
     sources = _sources(state, expected)
     _check_names(set(sources), set(expected), sources)
     params: list[tuple[trees.Path, np.ndarray]] = []
-    for done, (key, (path, shape)) in enumerate(expected.items(), start=1):
-        source = sources[key]
-        array = _readable(source, state[source])
-        if source in keymap.TRANSPOSED:
-            array = np.ascontiguousarray(array.T)
-        _check_tensor(source, array, shape)
-        params.append((path, array))
-        if progress:
-            progress(done, len(expected))
+    with Progress("reading weights", len(expected), "tensors") as progress:
+        for key, (path, shape) in expected.items():
+            source = sources[key]
+            array = _readable(source, state[source])
+            if source in keymap.TRANSPOSED:
+                array = np.ascontiguousarray(array.T)
+            _check_tensor(source, array, shape)
+            params.append((path, array))
+            progress.advance()
     return nest(params)
 
 
@@ -196,7 +194,7 @@ def write_safetensors(file: Path, params: Tree) -> None:
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, file, metadata or None)
 
 
-def check_params(params: Tree, config: XVLAConfig, progress: Progress | None = None) -> Tree:
+def check_params(params: Tree, config: XVLAConfig) -> Tree:
     """Return ``params`` after checking it against the tree that the config describes.
 
     Raises:
@@ -205,10 +203,10 @@ def check_params(params: Tree, config: XVLAConfig, progress: Progress | None = N
     expected = dict(expected_tensors(config).values())
     got = dict(leaves(params))
     _check_names(set(got), set(expected), {path: ".".join(path) for path in (*got, *expected)})
-    for done, (path, shape) in enumerate(expected.items(), start=1):
-        _check_tensor(".".join(path), got[path], shape)
-        if progress:
-            progress(done, len(expected))
+    with Progress("checking weights", len(expected), "tensors") as progress:
+        for path, shape in expected.items():
+            _check_tensor(".".join(path), got[path], shape)
+            progress.advance()
     return params
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from bridge.wire.protocol import Status
+from pirl_jax.console.duration import duration
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Reminder:
         self._status, self._stopping, self._show = status, stopping, show
         self._update = -1
         self._said = self._busy = time.monotonic()
+        self._since = self._said, 0
+        """When the update began to wait, as far as is known, and how many episodes were there then."""
 
     def start(self) -> None:
         """Begin."""
@@ -50,6 +53,7 @@ class Reminder:
         self._show(status)
         if status.update != self._update or status.version is None:
             self._update, self._said = status.update, now
+            self._since = now, status.arrived
         if status.actors or status.version is None:
             self._busy = now
         if now - self._busy >= LONELY_S:
@@ -61,7 +65,15 @@ class Reminder:
             )
         if now - self._said >= EVERY_S:
             self._said = now
-            logger.info("%s", status_in_words(status))
+            logger.info("%s%s", status_in_words(status), self._left(status, now))
+
+    def _left(self, status: Status, now: float) -> str:
+        """Say how long the episodes that are awaited will take, if they come as those before."""
+        since, before = self._since
+        new, missing = status.arrived - before, status.awaited - status.arrived
+        if new <= 0 or missing <= 0:
+            return ""
+        return f"; about {duration((now - since) / new * missing)} until all are there"
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pirl_jax.console.progress import LONG_S, working
 from pirl_jax.run_folder import manifest
 from pirl_jax.run_folder.layout import (
     BEST,
@@ -180,7 +181,10 @@ class CheckpointWriter:
             CheckpointError: It could not be written.
         """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(LONG_S)
+            if self._thread.is_alive():
+                with working(f"writing the checkpoint of {self.saved}"):
+                    self._thread.join()
             self._thread = None
         if self._error is not None:
             raise CheckpointError(

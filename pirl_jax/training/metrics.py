@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pirl_jax.console.duration import duration
 from pirl_jax.files import write_text
 from pirl_jax.run_folder.layout import METRICS
 
@@ -133,11 +134,3 @@ def console_line(
     if UPDATE_S in metrics and step < steps:
         parts.append(f"{duration((steps - step) * float(metrics[UPDATE_S]))} left")
     return " | ".join([f"step {step} of {steps}", *parts])
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

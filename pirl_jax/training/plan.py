@@ -13,6 +13,7 @@ from jax.sharding import Sharding
 
 from pirl_jax.likelihood.modes import num_latents
 from pirl_jax.likelihood.stochastic import Observed
+from pirl_jax.training.budget import readable
 from pirl_jax.training.parts import Parts
 from pirl_jax.typing import Params, PyTree
 from pirl_jax.update.batch import Batch
@@ -99,6 +100,12 @@ class Plan:
     def images(self, rows: int) -> PyTree:
         """Return the shape of so many observations' images, as they are sent."""
         return self._rows(jax.ShapeDtypeStruct((rows, *self._observation.images), jnp.uint8))
+
+    @property
+    def known_as(self) -> str:
+        """By what the time that its programs take to compile hangs together with, for people."""
+        devices = self.parts.placement.devices
+        return f"{readable(size_of(self.state))} of state on {devices} {jax.devices()[0].device_kind}"
 
     @property
     def pushed(self) -> int:

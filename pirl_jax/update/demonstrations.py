@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pirl_jax.console.progress import Progress
 from pirl_jax.placement import ONE_DEVICE, Placement
 from pirl_jax.policy import FlowPolicy, encoder
 from pirl_jax.recipe import DemonstrationsConfig
@@ -35,10 +36,12 @@ def encode(
     run = encoder(policy)
     count = len(frames.action)
     blocks = []
-    for start in range(0, count, _ENCODED_AT_ONCE):
-        # The last block starts over at the first frame, so that one compilation serves all.
-        rows = np.arange(start, start + _ENCODED_AT_ONCE) % count
-        blocks.append(jax.device_get(run(frozen, frames.images[rows], frames.tokens[rows])))
+    with Progress("encoding demonstrations", count, "frames") as progress:
+        for start in range(0, count, _ENCODED_AT_ONCE):
+            # The last block starts over at the first frame, so that one compilation serves all.
+            rows = np.arange(start, start + _ENCODED_AT_ONCE) % count
+            blocks.append(jax.device_get(run(frozen, frames.images[rows], frames.tokens[rows])))
+            progress.at(min(start + _ENCODED_AT_ONCE, count))
     features = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
     arrays = placement.whole((features, frames.proprio, frames.domain_id, frames.action))
     return Demonstrations(*arrays)

@@ -2,10 +2,11 @@
 
 import rooms
 
-GROUND = {"typing", "files", "trees", "run_folder", "rows", "linear", "optim", "placement"}
+GROUND = {"console", "typing", "files", "trees", "run_folder", "rows", "linear", "optim", "placement"}
 LEARNER = {
     "typing": set(),
     "files": set(),
+    "console": {"files"},
     "trees": set(),
     "recipe": set(),
     "run_folder": {"files", "recipe"},
@@ -15,7 +16,7 @@ LEARNER = {
     "placement": {"recipe", "typing"},
     "glossary": set(),
     "ending": {"run_folder"},
-    "command": {"ending", "recipe", "run_folder"},
+    "command": {"console", "ending", "recipe", "run_folder"},
     "policy": {"linear", "typing"},
     "xvla": GROUND,
     "likelihood": {*GROUND, "policy", "recipe"},
@@ -42,7 +43,7 @@ BRIDGE = {
     "trust": {"pirl_jax/recipe"},
     "wire": {
         "bridge/trust",
-        *(f"pirl_jax/{room}" for room in ("likelihood", "recipe", "rollout", "serving")),
+        *(f"pirl_jax/{room}" for room in ("console", "likelihood", "recipe", "rollout", "serving")),
     },
     "actors": {
         *(f"bridge/{room}" for room in ("libero", "plugin", "weights", "wire")),
@@ -54,17 +55,19 @@ BRIDGE = {
     },
     "datasets": {"bridge/wire", "pirl_jax/files", "pirl_jax/supervised", "pirl_jax/xvla"},
     "libero": {
+        "bridge/command",
         *("bridge/datasets", "bridge/processes"),
-        *(f"pirl_jax/{room}" for room in ("command", "ending", "files")),
+        *(f"pirl_jax/{room}" for room in ("command", "console", "ending", "files")),
     },
     "plugin": {
         *("bridge/libero", "bridge/trust", "bridge/wire"),
         *("pirl_jax/likelihood", "pirl_jax/recipe", "pirl_jax/rollout", "pirl_jax/run_folder"),
-        *("pirl_jax/command", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
+        *("pirl_jax/command", "pirl_jax/console", "pirl_jax/ending", "pirl_jax/trees", "pirl_jax/xvla"),
     },
     "weights": {
+        "bridge/command",
         "bridge/plugin",
-        *(f"pirl_jax/{room}" for room in ("files", "likelihood", "run_folder", "trees", "xvla")),
+        *(f"pirl_jax/{room}" for room in ("console", "files", "likelihood", "run_folder", "trees", "xvla")),
     },
     "settings": {
         "bridge/plugin",
@@ -78,30 +81,36 @@ BRIDGE = {
         "pirl_jax/xvla",
     },
     "launch": {
+        "bridge/command",
         *(f"bridge/{room}" for room in ("plugin", "processes", "trust", "weights", "wire")),
-        *(f"pirl_jax/{room}" for room in ("command", "ending", "files", "recipe", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "console", "ending", "files")),
+        *(f"pirl_jax/{room}" for room in ("recipe", "run_folder", "training")),
     },
     "videos": {f"pirl_jax/{room}" for room in ("files", "recipe", "rollout", "typing")},
     "figures": set(),
     "command": set(),
     "card": {
+        "bridge/command",
         *(f"bridge/{room}" for room in ("evaluate", "figures", "plugin", "watch", "weights")),
-        *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("console", "ending", "files", "run_folder", "training")),
     },
     "watch": {
+        "bridge/command",
         "bridge/wire",
         *(
             f"pirl_jax/{room}"
-            for room in ("diagnosis", "files", "glossary", "recipe", "run_folder", "training")
+            for room in ("console", "diagnosis", "files", "glossary", "recipe", "run_folder", "training")
         ),
     },
     "evaluate": {
+        "bridge/command",
         *("bridge/figures", "bridge/libero", "bridge/videos", "bridge/watch"),
-        *(f"pirl_jax/{room}" for room in ("ending", "files", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("console", "ending", "files", "run_folder", "training")),
     },
     "demo": {
+        "bridge/command",
         *(f"bridge/{room}" for room in ("datasets", "evaluate", "figures", "launch", "plugin", "processes")),
-        *(f"pirl_jax/{room}" for room in ("command", "ending", "run_folder", "training")),
+        *(f"pirl_jax/{room}" for room in ("command", "console", "ending", "run_folder", "training")),
     },
 }
 """Rooms of ``bridge`` → what they may import."""

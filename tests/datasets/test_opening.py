@@ -10,7 +10,8 @@ from tiny import IMAGE_KEY, build_tokenizer, tiny_policy_config, write_dataset
 
 from bridge.datasets import dataset as loader
 from bridge.datasets.dataset import batches
-from bridge.datasets.opening import open_dataset, recording
+from bridge.datasets.opening import open_dataset
+from bridge.datasets.unfinished import recording
 from bridge.settings.sft_config import SFTConfig
 
 

@@ -13,7 +13,7 @@ from bridge.launch.board import Lines, Screen, run_line
 from bridge.launch.pace import pace_of
 from bridge.wire.protocol import ActorStatus, Status
 from bridge.wire.reminder import status_in_words
-from pirl_jax.training.metrics import duration
+from pirl_jax.console.duration import duration
 
 
 @pytest.fixture

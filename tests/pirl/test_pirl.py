@@ -30,7 +30,7 @@ def test_alone_it_lists_every_command_with_a_line_and_an_example(arguments):
     for name, entry in COMMANDS.items():
         at = next(index for index, line in enumerate(lines) if line.split()[:1] == [name])
         assert lines[at].removeprefix(name).strip() == entry.what
-        assert lines[at + 1] == f"pirl {name} {entry.example}".strip()
+        assert lines[at + 1] == f"pirl {name} {entry.examples[0][1]}".strip()
 
 
 def test_the_page_of_commands_has_todays_list_and_each_with_options_of_its_own():

@@ -51,6 +51,15 @@ def test_each_minute_without_an_update_what_is_awaited_is_said(heard):
     assert heard(STANDING, 120) == [WAITS]
 
 
+def test_how_long_it_will_take_is_said_once_some_have_come(heard):
+    """30 in a minute, and 24 are missing."""
+    heard(with_(arrived=10), 0)
+    ((_, line),) = heard(with_(arrived=40), 60)
+    assert line.endswith("6 actors, 12 being played; about 48 s until all are there")
+    ((_, line),) = heard(with_(arrived=64), 120)
+    assert line.endswith("learns from its 64 episodes")
+
+
 def test_an_update_a_minute_needs_no_words(heard):
     for update in range(5):
         assert heard(with_(update=update), 50 * update, 50 * update + 40) == []
