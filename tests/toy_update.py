@@ -6,6 +6,7 @@ import by_recipe
 import jax
 import jax.numpy as jnp
 import numpy as np
+from by_config import jit_by_config
 from by_recipe import create, make_recipe, make_update
 
 from pirl_jax.likelihood import flow
@@ -64,27 +65,19 @@ def collect(params, config, n, seed, levels=(1.0, 1.0)):
     ``levels``: between which factors on the config's noise level the rows' own lie.
     """
     rng = np.random.default_rng(seed)
-    keys = jax.random.split(jax.random.PRNGKey(seed), 2)
     proprio = jnp.asarray(rng.normal(size=(n, P)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(n, 4)), jnp.float32)
-    domain_id = jnp.zeros(n, jnp.int32)
-    k = jnp.full(n, MODES[config.noise.mode].first_steps(K)[0], jnp.int32)
-    level = jnp.linspace(*levels, n, dtype=jnp.float32) * config.noise.level
-
-    def head(x_t, t):
-        return predict(params, features, x_t, t, proprio, domain_id)
-
-    bound, chain = partial(spread, params, features, proprio), flow.Chain(config.noise, K, SCALE)
-    eps0 = jax.random.normal(keys[0], (n, H, A))
-    chunk = flow.sample(chain, head, eps0, jax.random.split(keys[1], n), k, level, bound)
+    domain_id = jnp.asarray(np.zeros(n, np.int32))
+    k = jnp.asarray(np.full(n, MODES[config.noise.mode].first_steps(K)[0], np.int32))
+    level = jnp.asarray(np.linspace(*levels, n) * config.noise.level, jnp.float32)
     step_mask = np.arange(H) < rng.integers(1, H + 1, size=n)[:, None]
-    per_step = flow.log_prob(chain, head, chunk.latents, k, level, bound)
+    latents, per_step = drawn(config.noise, params, seed, features, proprio, domain_id, k, level)
     advantages = jnp.asarray(rng.normal(size=n), jnp.float32)
     return Batch(
         features=features,
         proprio=proprio,
         domain_id=domain_id,
-        latents=chunk.latents,
+        latents=latents,
         denoise_step=k,
         level=level,
         step_mask=jnp.asarray(step_mask),
@@ -94,6 +87,20 @@ def collect(params, config, n, seed, levels=(1.0, 1.0)):
         old_values=jnp.asarray(rng.normal(size=n), jnp.float32),
         critic_input=features,
     )
+
+
+@jit_by_config
+def drawn(noise, params, seed, features, proprio, domain_id, k, level):
+    """Latents and log-probabilities of chunks that are sampled under ``params``."""
+    n, keys = len(proprio), jax.random.split(jax.random.PRNGKey(seed), 2)
+
+    def head(x_t, t):
+        return predict(params, features, x_t, t, proprio, domain_id)
+
+    bound, chain = partial(spread, params, features, proprio), flow.Chain(noise, K, SCALE)
+    eps0 = jax.random.normal(keys[0], (n, H, A), jnp.float32)
+    chunk = flow.sample(chain, head, eps0, jax.random.split(keys[1], n), k, level, bound)
+    return chunk.latents, flow.log_prob(chain, head, chunk.latents, k, level, bound)
 
 
 def padded(batch, capacity=CAPACITY):

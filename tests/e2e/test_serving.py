@@ -1,15 +1,15 @@
 """A policy server in the learner's process, and stock actors without a network: a whole run of them."""
 
 import json
-from contextlib import closing
+import re
 
 import pytest
 from dense_reward import ENV_ID
 from forked import Command
+from held_env import ENV_ID as HELD_ENV_ID
 from quick import quick
 from test_learner import free_port, start, wait_for, write_config
 
-from bridge.launch.status import StatusLine
 from pirl_jax.likelihood.modes import MODES
 from pirl_jax.trees import store
 
@@ -66,23 +66,27 @@ def test_what_the_server_draws_is_what_the_learner_scores(tmp_path, mode):
 
 def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_path):
     """They wait in the middle of an episode, play it to its end for nothing, and go on."""
-    port = free_port()
+    hold = tmp_path / "hold"
     config = write_config(
-        tmp_path, port, algorithm=served(rollout={"episodes_per_update": 4, "max_staleness": 1})
+        tmp_path,
+        free_port(),
+        algorithm=served(rollout={"episodes_per_update": 4, "max_staleness": 1}),
+        env={"gym_id": HELD_ENV_ID, "gym_kwargs": {"hold": str(hold)}},
     )
     last = tmp_path / "output/checkpoints/last"
 
-    def both_play():
-        with closing(StatusLine(f"127.0.0.1:{port}")) as line:
-            status = line.ask()
-        return status is not None and status.playing == 2
+    def logs():
+        return [(tmp_path / f"actor{i}.log").read_text() for i in range(2)]
 
     with actor(tmp_path, "actor0", config), actor(tmp_path, "actor1", config):
         with start(tmp_path / "log", f"--config_path={config}", "--steps=4", "--save_freq=1") as learner:
             wait_for(lambda: last.is_symlink(), 120)
-            wait_for(both_play)
+            hold.touch()
+            wait_for(lambda: len(list(tmp_path.glob("hold.*"))) == 2)  # each in its first chunk of several
             learner.kill()
             learner.wait()
+        hold.unlink()
+        wait_for(lambda: all(re.search("Policy server: .* Trying again", log) for log in logs()))
         resume = [
             f"--config_path={last / 'pretrained_model/train_config.json'}",
             "--resume=true",
@@ -93,8 +97,7 @@ def test_a_learner_that_is_killed_and_resumed_finds_its_light_actors_again(tmp_p
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert max(row["train/actor_learner_logprob_gap"] for row in rows) < GAP
-    logs = [(tmp_path / f"actor{i}.log").read_text() for i in range(2)]
-    assert any("Policy server: answered again after" in log for log in logs)
+    assert all("Policy server: answered again after" in log for log in logs())
 
 
 @pytest.mark.slow

@@ -102,19 +102,24 @@ def test_the_learners_arithmetic_is_the_actors():
     assert np.abs(actual - expected).max() < 2e-3
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-6, 30.0, 1e3])
-def test_no_pattern_is_impossible_and_every_gradient_finite(size):
-    """Also where the shared draw cannot give it, where logits tie, and where float32's sigmoid is 0 or 1."""
-    rng = np.random.default_rng(2)
-    logits, outcome, other = jnp.asarray(rng.normal(size=(3, 64, 8, 2)), jnp.float32)
-    logits, other = size * logits, size * other
+@jax.jit
+def values_and_gradients(logits, other, outcome):
+    """Of density, divergence and entropy."""
     functions = (
         lambda x: gripper.log_prob(x, outcome, BERNOULLI).sum(),
         lambda x: gripper.kl(x, other, outcome, BERNOULLI).sum(),
         lambda x: gripper.entropy(x, outcome, BERNOULLI).sum(),
     )
-    for function in functions:
-        value, gradient = jax.value_and_grad(function)(logits)
+    return [jax.value_and_grad(function)(logits) for function in functions]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 30.0, 1e3])
+def test_no_pattern_is_impossible_and_every_gradient_finite(size):
+    """Also where the shared draw cannot give it, where logits tie, and where float32's sigmoid is 0 or 1."""
+    rng = np.random.default_rng(2)
+    logits, outcome, other = rng.normal(size=(3, 64, 8, 2)).astype(np.float32)
+    logits, other = (np.float32(size) * x for x in (logits, other))
+    for value, gradient in values_and_gradients(logits, other, outcome):
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
@@ -126,7 +131,7 @@ def test_gradient_of_the_whole_density_equals_central_differences(replay):
     eps0 = jax.random.normal(jax.random.PRNGKey(0), (6, 4, A))
     keys = jax.random.split(jax.random.PRNGKey(1), 6)
     head = make_predict(to_jax(weights()), jnp)
-    chunk = flow.sample(chain, head, eps0, keys, k)
+    chunk = jax.jit(lambda eps0, keys: flow.sample(chain, head, eps0, keys, k))(eps0, keys)
     with jax.enable_x64(True):
         latents = jnp.asarray(np.asarray(chunk.latents), jnp.float64)
         params, direction = (to_jax(weights(seed), jnp.float64) for seed in (5, 6))
@@ -134,12 +139,17 @@ def test_gradient_of_the_whole_density_equals_central_differences(replay):
         def total(p):
             return flow.log_prob(chain, make_predict(p, jnp), latents, k).sum()
 
-        def moved(h):
+        @jax.jit
+        def moved(params, direction, h):
             return total(jax.tree.map(lambda p, d: p + h * d, params, direction))
 
-        gradient = jax.grad(total)(params)
-        slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
-        np.testing.assert_allclose(slope, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6)
+        @jax.jit
+        def slope(params, direction):
+            gradient = jax.grad(total)(params)
+            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+
+        before, after = (float(moved(params, direction, h)) for h in (-1e-6, 1e-6))
+        np.testing.assert_allclose(slope(params, direction), (after - before) / 2e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("H", [1, 3, 6])
@@ -153,8 +163,8 @@ def test_the_score_has_mean_zero(H):
         def densities(x):
             return gripper.log_prob(x, outcome, BERNOULLI).sum(1)
 
-        scores = jax.grad(lambda x: densities(x).sum())(rows)[..., 0]
-        weighted = np.exp(densities(rows))[:, None] * np.asarray(scores)
+        scores = np.asarray(jax.jit(jax.grad(lambda x: densities(x).sum()))(rows))[..., 0]
+        weighted = np.exp(jax.jit(densities)(rows))[:, None] * np.asarray(scores)
     assert np.abs(weighted).max() > 0.01
     np.testing.assert_allclose(weighted.sum(0), 0, atol=1e-14)
 

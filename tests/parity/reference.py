@@ -74,7 +74,7 @@ def to_jax(tensor: torch.Tensor) -> jax.Array:
     """Copy a tensor, keeping its dtype."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
-        return jnp.asarray(tensor.float().numpy()).astype(jnp.bfloat16)
+        return jnp.asarray(tensor.float().numpy().astype(jnp.bfloat16))
     return jnp.asarray(tensor.numpy())
 
 

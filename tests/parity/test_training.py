@@ -132,7 +132,8 @@ def test_bfloat16_computes_the_vlm_in_bfloat16_and_the_head_in_float32() -> None
     with torch.no_grad():
         clean = policy.model.transformer.float()(domain_id, *as_torch, x_t, proprio, t)
     inputs = (to_jax(x) for x in (x_t, t, proprio, domain_id))
-    got = model.apply({"params": params}, features, *inputs, method="predict")
+    head = jax.jit(partial(model.apply, method="predict"))
+    got = head({"params": params}, features, *inputs)
     assert got.dtype == jnp.float32
     assert_close("head output", got, clean, FLOAT32_TOLERANCE)
 
@@ -140,7 +141,7 @@ def test_bfloat16_computes_the_vlm_in_bfloat16_and_the_head_in_float32() -> None
 def test_float32_weights_serve_bfloat16_compute() -> None:
     _, model, params = network(dtype="bfloat16")
     images, tokens = (to_jax(x) for x in observations())
-    widened = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    widened = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float32)), params)
     for got, expected in zip(
         encode(model, widened, images, tokens),
         encode(model, params, images, tokens),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import Command
 from huggingface_hub import HfApi
 from lerobot.configs import parser
 from tiny import tiny_policy_config, write_run_config
@@ -252,19 +253,13 @@ def test_going_on_from_no_checkpoint_is_refused_with_what_to_give(config, parsed
         parsed(config(), "--resume=true")
 
 
-def test_lerobots_own_actor_obeys_an_option_beside_a_path_in_the_file(config):
+def test_lerobots_own_actor_obeys_an_option_beside_a_path_in_the_file(config, tmp_path):
     """The number is refused by the policy's config, which shows that it has arrived there."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "lerobot.rl.actor", f"--config_path={config()}"),
-            *(
-                "--env.discover_packages_path=bridge.plugin",
-                "--policy.chunk_size=1",
-                "--policy.n_action_steps=2",
-            ),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode
-    assert "`n_action_steps` (2) must be <= `chunk_size` (1)" in done.stderr
+    flags = [
+        "--env.discover_packages_path=bridge.plugin",
+        "--policy.chunk_size=1",
+        "--policy.n_action_steps=2",
+    ]
+    log = tmp_path / "log"
+    assert Command("lerobot.rl.actor", [f"--config_path={config()}", *flags], log).wait(300)
+    assert "`n_action_steps` (2) must be <= `chunk_size` (1)" in log.read_text()

@@ -190,18 +190,23 @@ def test_x_vlas_loss_on_encoded_frames_is_its_supervised_loss():
     demos = encode(policy, frozen, frames)
     assert demos.domain_id.shape == (FRAMES,)
     key = jax.random.PRNGKey(5)
-    actual = policy.supervised_loss(
+    actual = jax.jit(policy.supervised_loss)(
         trainable, demos.features, demos.proprio, demos.domain_id, demos.action, key
     )
-    time_key, noise_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (FRAMES, XVLA_CONFIG.chunk_size, XVLA_CONFIG.dim_action))
-    parts = XVLA(XVLA_CONFIG).apply(
-        {"params": params},
-        normalize_images(jnp.asarray(frames.images)),
-        *map(jnp.asarray, (frames.tokens, frames.proprio, frames.domain_id, frames.action)),
-        *(noise, sample_times(time_key, FRAMES)),
-        method="supervised_loss",
-    )
+
+    @jax.jit
+    def supervised(params, frames, key):
+        time_key, noise_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (FRAMES, XVLA_CONFIG.chunk_size, XVLA_CONFIG.dim_action))
+        return XVLA(XVLA_CONFIG).apply(
+            {"params": params},
+            normalize_images(frames.images),
+            *(frames.tokens, frames.proprio, frames.domain_id, frames.action),
+            *(noise, sample_times(time_key, FRAMES)),
+            method="supervised_loss",
+        )
+
+    parts = supervised(params, jax.tree.map(jnp.asarray, frames), key)
     assert float(actual) == pytest.approx(sum(map(float, parts.values())), rel=1e-5)
 
 

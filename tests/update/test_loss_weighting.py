@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_config import jit_by_config
 from by_recipe import make_critic_update, make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,21 @@ def batches(episodes, aggregation, advantage="gae", normalize=False):
     return made["chunk"], made["episode"], np.repeat(np.arange(len(episodes)), [len(e) for e in episodes])
 
 
+def filled_up(x):
+    """To the most points there are in a batch here: all batches are of one program."""
+    return np.pad(x, [(0, 4 * T - len(x)), *[(0, 0)] * (x.ndim - 1)])
+
+
+@jit_by_config
+def policy_loss(config, new, old, advantages, mask, weight):
+    return losses.policy_loss(new, old, old, advantages, mask, weight, config)
+
+
+@jax.jit
+def value_loss(values, old_values, targets, weight, share):
+    return losses.value_loss(values, old_values, targets, weight, 0.2, 1e9, share)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -75,9 +91,9 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
     mask = np.asarray(weighted.step_mask)
     old = np.asarray(weighted.old_log_prob, np.float64)
     new = np.where(mask, old + rng.normal(scale=0.3, size=old.shape), 0)
-    values = np.asarray(weighted.old_values[:n], np.float64) + rng.normal(size=size)
+    values = np.asarray(weighted.old_values, np.float64)[:n] + rng.normal(size=size)
     advantages, targets, old_values = (
-        np.asarray(x, np.float64) for x in (plain.advantages, plain.value_targets, plain.old_values[:n])
+        np.asarray(x, np.float64)[:size] for x in (plain.advantages, plain.value_targets, plain.old_values)
     )
     surrogates, costs = [[] for _ in lengths], [[] for _ in lengths]
     for i, episode in enumerate(owner):
@@ -88,22 +104,11 @@ def test_every_episode_counts_the_same_in_the_losses(seed, lengths, aggregation,
             surrogates[episode].append(-min(ratio * advantages[i], clipped * advantages[i]))
         near = old_values[i] + min(max(values[i] - old_values[i], -0.2), 0.2)
         costs[episode].append(max((values[i] - targets[i]) ** 2, (near - targets[i]) ** 2) / 2)
-    weight = jnp.arange(size) < n
-    config = ObjectiveConfig(aggregation=aggregation)
+    rows = [new, old, np.asarray(weighted.advantages, np.float64), mask, np.ones(n)]
+    points = [values, old_values, targets, np.ones(n), np.asarray(weighted.share, np.float64)]
     with jax.enable_x64(True):
-        points = jax.tree.map(
-            lambda x: jnp.asarray(np.asarray(x, np.float64)), (new, old, weighted.advantages)
-        )
-        policy, _ = losses.policy_loss(
-            points[0], points[1], points[1], points[2], jnp.asarray(mask), weight.astype(float), config
-        )
-        value = losses.value_loss(
-            *(jnp.asarray(x) for x in (values, old_values, targets)),
-            weight.astype(float),
-            0.2,
-            1e9,
-            jnp.asarray(weighted.share, float),
-        )
+        policy, _ = policy_loss(ObjectiveConfig(aggregation=aggregation), *map(filled_up, rows))
+        value = value_loss(*map(filled_up, points))
     assert float(policy) == pytest.approx(
         np.mean([np.mean(terms) for terms in surrogates]), rel=1e-5, abs=1e-6
     )

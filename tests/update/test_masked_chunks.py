@@ -66,13 +66,17 @@ def policy_gradient(batch, n, recipe):
     points = cut(batch, np.arange(n))
     with jax.enable_x64(True):
         points = jax.tree.map(jnp.asarray, double(points))
-        reference = objective.distribution(method, {"w": jnp.float64(REFERENCE)}, points)
-        rows = Minibatch(points, FixedPolicies(points.old_log_prob, reference), jnp.ones(n))
-        total = losses.total(rows.points.step_mask, rows.weight, recipe.objective.aggregation)
-        loss = jax.value_and_grad(
-            lambda w: objective.policy_objective(method, {"w": w}, rows, total), has_aux=True
-        )
-        (value, metrics), gradient = loss(jnp.float64(W))
+
+        @jax.jit
+        def loss(w, reference, points):
+            there = objective.distribution(method, {"w": reference}, points)
+            rows = Minibatch(points, FixedPolicies(points.old_log_prob, there), jnp.ones(n))
+            total = losses.total(rows.points.step_mask, rows.weight, recipe.objective.aggregation)
+            return jax.value_and_grad(
+                lambda w: objective.policy_objective(method, {"w": w}, rows, total), has_aux=True
+            )(w)
+
+        (value, metrics), gradient = loss(jnp.float64(W), jnp.float64(REFERENCE), points)
         return float(value), float(gradient), {name: float(x) for name, x in metrics.items()}
 
 
@@ -224,7 +228,8 @@ def test_loss_gradient_and_metrics_are_those_of_the_other_points_alone(aggregati
         params, batch = jax.tree.map(jnp.asarray, double((params, batch)))
         moved = jax.tree.map(lambda p: p + 0.03, params)
 
-        def outcome(points):
+        @jax.jit
+        def outcome(points, moved, params):
             proximal = points.old_log_prob
             if decoupled:
                 at = objective.distribution(method, moved, points)
@@ -236,7 +241,7 @@ def test_loss_gradient_and_metrics_are_those_of_the_other_points_alone(aggregati
                 lambda p: objective.policy_objective(method, p, rows, total), has_aux=True
             )(moved)
 
-        left = outcome(jax.tree.map(lambda leaf: leaf[~MASKED], batch))
+        left = outcome(jax.tree.map(lambda leaf: np.asarray(leaf)[~MASKED], batch), moved, params)
         spoilt = batch.replace(
             step_mask=batch.step_mask & ~MASKED[:, None],
             old_log_prob=jnp.where(MASKED[:, None], 3.0, batch.old_log_prob),
@@ -245,7 +250,7 @@ def test_loss_gradient_and_metrics_are_those_of_the_other_points_alone(aggregati
             level=jnp.where(MASKED, 0.01, batch.level),
             policy_share=jnp.where(MASKED, 7.0, batch.policy_share),
         )
-        got = outcome(spoilt)
+        got = outcome(spoilt, moved, params)
     for (path, expected), actual in zip(
         jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(got), strict=True
     ):
