@@ -38,16 +38,13 @@ from pirl_jax.training.plan import Observation, Plan, size_of
 from pirl_jax.training.saves import Cadence, Saves
 from pirl_jax.training.trackers import trackers
 from pirl_jax.training.trained import summary
+from pirl_jax.training.written import written
 from pirl_jax.typing import Params
 from pirl_jax.update import critic, state
 from pirl_jax.update.demonstrations import Demonstrations, encode
 from pirl_jax.xvla.policy import XVLAFlowPolicy
 
 logger = logging.getLogger(__name__)
-
-
-SAVE_UPDATES, SAVE_MINUTES = 10, 15.0
-"""A run is saved so often, whichever comes first, unless ``save_freq`` says otherwise."""
 
 _WAITING = (
     "waiting for actors: python -m lerobot.rl.actor, with this config and policy, "
@@ -145,6 +142,8 @@ def fitted(
     Raises:
         ValueError: Device, host or disk is too small; says what is needed and what to change.
     """
+    from bridge.settings.saving import cadence_of
+
     compilations.keep_on_disk()
     value = critic.value_function(run.recipe.critic.hidden_dims)
 
@@ -155,7 +154,7 @@ def fitted(
     memory = budget(recipe.memory_gb, "algorithm.memory_gb")
     if on_cpu and recipe.memory_gb is None:  # a CPU's devices share its memory
         memory = dataclasses.replace(memory, size=memory.size // devices)
-    cadence = cadence_of(cfg)
+    cadence = Cadence(**cadence_of(cfg))
     every = cadence.every or cfg.steps
     count = cfg.steps // every + 1 if saves and cadence.saves else 0
     export = size_of(run.frozen) + size_of(run.shapes.params)
@@ -204,18 +203,6 @@ def resumed(cfg: Any, shapes: state.TrainState) -> state.TrainState:
         size = cfg.algorithm.rollout.group_size
         restored = restored.replace(episodes=-(-restored.episodes // size) * size)
     return restored
-
-
-def cadence_of(cfg: Any) -> Cadence:
-    """Return when a run is saved: as ``save_freq`` says, or, where nobody has set it, often enough for RL.
-
-    LeRobot's own default is for the short steps of supervised training. What is evaluated is saved, too.
-    """
-    from bridge.settings.evaluation import evaluation_freq
-
-    if cfg.save_freq == type(cfg).save_freq:
-        return Cadence(SAVE_UPDATES, SAVE_MINUTES, cfg.save_checkpoint, evaluation_freq(cfg))
-    return Cadence(max(0, cfg.save_freq), 0, cfg.save_checkpoint)
 
 
 def demonstrations_of(cfg: Any, run: Run, encoder: Params) -> Demonstrations | None:
@@ -276,6 +263,7 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
     from bridge.actors import Port, assignments_of
     from bridge.card.hub import push_at_end
     from bridge.settings.evaluation import of_run
+    from bridge.settings.saving import cadence_of
     from bridge.videos.recorder import Recorder
     from bridge.weights.export import export_pretrained
 
@@ -318,14 +306,10 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
             logger.info(_WAITING)
             recorded = next(reversed(evaluated(read(log.path))), None)
             evaluations = Evaluations(**of_run(cfg), recorded=recorded["step"] if recorded else None)
+            received, publish = recorder.passing(server.get), partial(port.publish, server)
             turns = loop.run(
-                parts,
-                encoder,
-                train_state,
-                loop.Actors(
-                    *(recorder.passing(server.get), partial(port.publish, server)),
-                    *(assignments, report, evaluations),
-                ),
+                *(parts, encoder, train_state),
+                loop.Actors(received, publish, assignments, report, evaluations),
                 total_updates=cfg.steps,
                 stop=stop,
                 demonstrations=demonstrations,
@@ -334,20 +318,19 @@ def _learn(cfg: Any, output_dir: Path) -> tuple[Stop, int]:
                 kept=kept,
                 encoded=service and service.encoded,
             )
-            saves = Saves(writer, cadence_of(cfg), export, run.about, kept)
+            served = service.metrics if service else dict
+            saves = Saves(writer, Cadence(**cadence_of(cfg)), export, run.about, kept)
             if kept is not None:
                 saves.at_once(stop)
             if recorded and recorded["step"] == done and recorded.get(PC_SUCCESS) is not None:
                 saves.evaluated(done, recorded[PC_SUCCESS])  # its writer may have been killed before it did
             try:
-                for turn in turns:
-                    if isinstance(turn, Evaluated):
-                        _note(turn, log, saves, output_dir)
-                        continue
-                    done = turn.number
-                    more = {"train/save_s": writer.seconds} | (service.metrics() if service else {})
-                    log.write(done, turn.metrics | more | server.metrics())
-                    saves.after(done, turn.state, turn.metrics["train/success_rate"])
+                done = written(
+                    *(turns, log, saves),
+                    more=lambda: {"train/save_s": writer.seconds} | server.metrics() | served(),
+                    note=partial(_note, log=log, saves=saves, output_dir=output_dir),
+                    done=done,
+                )
             finally:
                 saves.last()  # the end of the run, a signal or a failure: what was learned is not lost
         push_at_end(cfg, output_dir, done)  # while a launch is still answered

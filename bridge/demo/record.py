@@ -15,6 +15,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from bridge.demo import expert
 from bridge.plugin.panda import INSTRUCTION, PandaPickCube
 from bridge.processes import pool
+from pirl_jax.console.progress import Progress
 
 IMAGE_KEY = f"{OBS_IMAGES}.front"
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 
 from pirl_jax.files import write_file
-from pirl_jax.typing import UInt8
 
 SUFFIX = ".mp4"
 SUCCESS, FAILURE = (60, 180, 75), (215, 60, 60)
@@ -18,12 +17,12 @@ SUCCESS, FAILURE = (60, 180, 75), (215, 60, 60)
 _CODEC, _QUALITY = "libx264", {"crf": "23", "preset": "veryfast"}
 
 
-def write_film(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: int) -> None:
+def write_film(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
     """Write pictures as H.264 in an MP4, which takes the place of ``path`` when it is complete.
 
     Args:
         path: Ends in ``.mp4``; its folder is made.
-        frames: One at least, all of one size.
+        frames: uint8 [h, w, 3], one at least, all of one size.
         fps: Pictures a second.
 
     Raises:
@@ -84,7 +83,7 @@ def read_film(path: Path, most: int) -> tuple[np.ndarray, float]:
     return np.stack(frames), rate
 
 
-def framed(picture: UInt8[np.ndarray, "h w 3"], success: bool, border: int = 6) -> UInt8[np.ndarray, "h w 3"]:
+def framed(picture: np.ndarray, success: bool, border: int = 6) -> np.ndarray:
     """Return the picture in a border that says how its episode has ended: green, or red."""
     result = np.empty_like(picture)
     result[:] = SUCCESS if success else FAILURE

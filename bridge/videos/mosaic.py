@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridge.videos.film import framed, write_film
-from pirl_jax.typing import UInt8
 
 MOST = 40
 """Tiles of a grid."""
@@ -71,7 +70,7 @@ def write_mosaic(path: Path, clips: Sequence[Clip], columns: int) -> None:
 
 def _grids(
     tiles: Sequence[Iterator[np.ndarray]], columns: int, size: int, length: int
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+) -> Iterator[np.ndarray]:
     rows = -(-len(tiles) // columns)
     grid = np.zeros((rows, columns, size, size, 3), np.uint8)
     for _ in range(length):

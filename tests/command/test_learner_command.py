@@ -12,9 +12,11 @@ from toy_run import RECIPE, fresh_state
 import bridge.settings.resumed
 from bridge.settings.learner_config import check_seed
 from bridge.settings.resumed import changes, check_place
+from bridge.settings.saving import cadence_of
 from pirl_jax import learner
 from pirl_jax.training import checkpoint
 from pirl_jax.training.budget import check_device
+from pirl_jax.training.saves import Cadence
 
 
 @pytest.mark.parametrize(("size", "before", "begins"), [(1, 8, 30), (8, 1, 32), (15, 1, 30), (8, 8, 30)])
@@ -73,12 +75,12 @@ def test_a_seed_from_which_nothing_can_be_drawn_is_refused(seed):
 def test_a_run_is_saved_often_enough_unless_it_says_how_often(save_freq, due):
     """LeRobot's own default, 20,000, means that nobody has said so."""
     cfg = TrainRLServerPipelineConfig(save_freq=save_freq)
-    cadence = learner.cadence_of(cfg)
+    cadence = Cadence(**cadence_of(cfg))
     for update in range(1, 25):
         assert cadence.due(update, 0) == (due.get(update) == 0 or (save_freq == 4 and update % 4 == 0))
         assert cadence.due(update, 900) == (cadence.due(update, 0) or save_freq == 20_000)
     cfg.save_checkpoint = False
-    assert not any(learner.cadence_of(cfg).due(update, 1e6) for update in range(1, 25))
+    assert not any(Cadence(**cadence_of(cfg)).due(update, 1e6) for update in range(1, 25))
 
 
 def test_gpus_that_are_not_there_are_not_replaced_by_the_cpu_without_a_word(monkeypatch):
