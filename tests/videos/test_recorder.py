@@ -149,9 +149,9 @@ from pathlib import Path
 import numpy as np
 from bridge.videos.film import write_film
 def frames():
-    for i in range(20):
+    for i in range(200):
         yield np.random.default_rng(i).integers(0, 255, (224, 224, 3), dtype=np.uint8)
-        if i == 8:
+        if i == 150:  # a coder keeps some back before it writes anything
             print("half", flush=True)
             time.sleep(60)
 write_film(Path(sys.argv[1]) / "videos/task/episode_000007_fail.mp4", frames(), 4)
