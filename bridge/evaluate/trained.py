@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from bridge.evaluate.settings import Settings
 from bridge.libero.suites import SUITES
 from pirl_jax.files import read_json
 from pirl_jax.run_folder.layout import TRAIN_CONFIG
+
+_NOT_KNOWN = (ValueError, KeyError, TypeError, AttributeError)
+"""What a checkpoint without such a run, or with another's config, leads to."""
 
 
 def unlike_training(settings: Settings, suites: Iterable[str]) -> list[str]:
@@ -21,12 +25,9 @@ def unlike_training(settings: Settings, suites: Iterable[str]) -> list[str]:
         suites: That it plays.
     """
     try:
-        config = read_json(settings.checkpoint.path / TRAIN_CONFIG)
-        env = config["env"]
-        if env["type"] != "libero" or not config.get("algorithm"):
-            return []
+        env = _played(settings.checkpoint.path)
         mode, length = env["control_mode"], env["episode_length"]
-    except (ValueError, KeyError, TypeError):
+    except _NOT_KNOWN:
         return []
     said = []
     if mode != settings.control_mode:
@@ -46,12 +47,17 @@ def unlike_training(settings: Settings, suites: Iterable[str]) -> list[str]:
 def trained_on(checkpoint: Path) -> str | None:
     """Return the suites, and tasks of them, that a policy's RL run played; None where that is not known."""
     try:
-        config = read_json(checkpoint / TRAIN_CONFIG)
-        env = config["env"]
-        if env["type"] != "libero" or not config.get("algorithm"):
-            return None
+        env = _played(checkpoint)
         suites, tasks = [name.strip() for name in env["task"].split(",")], env.get("task_ids")
         numbers = f" (tasks {', '.join(map(str, tasks))})" if tasks else ""
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _NOT_KNOWN:
         return None
     return " and ".join(suites) + numbers
+
+
+def _played(checkpoint: Path) -> dict[str, Any]:
+    """Return the ``env`` of the RL run on LIBERO that made a policy; one of ``_NOT_KNOWN`` if none has."""
+    config = read_json(checkpoint / TRAIN_CONFIG)
+    if config["env"]["type"] != "libero" or not config.get("algorithm"):
+        raise ValueError(f"{checkpoint} is of no RL run on LIBERO.")
+    return config["env"]

@@ -32,8 +32,8 @@ def _record(options: argparse.Namespace) -> None:
         "image_size": options.image_size,
         "seed": options.seed,
     }
+    # Refuses a dataset that is there, before what takes long to import.
     Progress.of(root, asked_for(asked.tasks, options.episodes, asked.expert, **settings))
-    # Slow to import, and not needed to refuse.
     from bridge.datasets.tokenizer import build_tokenizer
     from bridge.libero.recording import record
     from bridge.libero.tasks import instruction

@@ -67,7 +67,7 @@ def report_page(report: Mapping[str, Any], folder: Path) -> str:
             ["assets", report["assets"]["reason"]],
             ["control mode", settings["control_mode"]],
             ["seeds", f"{first} to {first + n - 1}, the same for every task"],
-            *([["intervals", " ".join(claims(1)).replace("*", "")]]),
+            ["intervals", " ".join(claims(1)).replace("*", "")],
             ["films", "lerobot-eval keeps those of a task's first ten episodes"],
             ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
         ],
