@@ -9,8 +9,8 @@ from typing import Any
 
 from bridge.command.help import Parser
 from bridge.libero.experts.command_line import add_options, read_options
-from bridge.libero.progress import Progress, asked_for
 from bridge.libero.suites import SUITES, select_tasks
+from bridge.libero.tally import Tally, asked_for
 from pirl_jax.command import shorten_import_warnings
 from pirl_jax.console.log import log_to_console
 from pirl_jax.ending import end_on_signal, in_one_line
@@ -33,7 +33,7 @@ def _record(options: argparse.Namespace) -> None:
         "seed": options.seed,
     }
     # Refuses a dataset that is there, before what takes long to import.
-    Progress.of(root, asked_for(asked.tasks, options.episodes, asked.expert, **settings))
+    Tally.of(root, asked_for(asked.tasks, options.episodes, asked.expert, **settings))
     from bridge.datasets.tokenizer import build_tokenizer
     from bridge.libero.recording import record
     from bridge.libero.tasks import instruction

@@ -13,10 +13,10 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from bridge.libero.demonstrate import ACTION_DIM, CAMERAS, Attempt, Demonstration, demonstrated
 from bridge.libero.experts.choice import Choice
-from bridge.libero.progress import Progress, asked_for
 from bridge.libero.suites import INIT_STATES, TaskId
+from bridge.libero.tally import Tally, asked_for
 from bridge.processes import pool
-from pirl_jax.console.progress import Progress as Shown
+from pirl_jax.console.progress import Progress
 from pirl_jax.ending import first_is_noted
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ def record(
 
     expert.check(tasks)
     datasets.disable_progress_bars()
-    progress = Progress.of(root, asked_for(tasks, episodes, expert, states, image_size, seed))
-    if progress.episodes:
+    tally = Tally.of(root, asked_for(tasks, episodes, expert, states, image_size, seed))
+    if tally.episodes:
         dataset = LeRobotDataset.resume(repo_id, root=root, image_writer_threads=2)
-        logger.info("going on after %d episodes", progress.episodes)
+        logger.info("going on after %d episodes", tally.episodes)
     else:
         dataset = LeRobotDataset.create(
             repo_id,
@@ -69,27 +69,27 @@ def record(
         )
     try:
         total = episodes * len(tasks)
-        shown = Shown("recording", total, "episodes", progress.episodes)
+        shown = Progress("recording", total, "episodes", tally.episodes)
         with pool(processes) as workers, shown:
             for place, task in enumerate(tasks, 1):
                 logger.info("task %d of %d, %s: %d processes play", place, len(tasks), task.label, processes)
                 seeds = range(seed, seed + 2 * episodes)
                 attempts = (
                     Attempt(task, states[index % len(states)], seeds[index], expert, image_size)
-                    for index in range(progress.attempts.get(task.label, 0), 2 * episodes)
+                    for index in range(tally.attempts.get(task.label, 0), 2 * episodes)
                 )
                 played = demonstrated(workers, attempts, 2 * processes)
-                _record_task(dataset, task.label, instruction(task), played, episodes, progress, shown)
-                if (saved := progress.saved.get(task.label, 0)) < episodes:
+                _record_task(dataset, task.label, instruction(task), played, episodes, tally, shown)
+                if (saved := tally.saved.get(task.label, 0)) < episodes:
                     raise RuntimeError(
                         f"{expert} succeeded in {saved} of {2 * episodes} episodes of {task.label}, and half "
                         "of them must. Lower --noise or --aim_offset_mm."
                     )
     finally:
         dataset.finalize()
-        progress.pause()
-    progress.over()
-    return progress.attempts
+        tally.pause()
+    tally.over()
+    return tally.attempts
 
 
 def _record_task(
@@ -98,19 +98,19 @@ def _record_task(
     words: str,
     played: Iterator[Demonstration],
     episodes: int,
-    progress: Progress,
-    shown: Shown,
+    tally: Tally,
+    shown: Progress,
 ) -> None:
     """Write successes to the dataset until the task has its episodes; a signal leaves whole ones."""
-    while progress.saved.get(label, 0) < episodes and (demonstration := next(played, None)) is not None:
+    while tally.saved.get(label, 0) < episodes and (demonstration := next(played, None)) is not None:
         with first_is_noted() as told:
             if demonstration.success:
                 _save(dataset, demonstration, words)
-            progress.note(label, demonstration.success)
+            tally.note(label, demonstration.success)
         if told:
             signal.raise_signal(told[0])
-        of_task = f"{label}: {progress.saved[label]} of {episodes} in {progress.attempts[label]} attempts"
-        shown.at(progress.episodes, of_task)
+        of_task = f"{label}: {tally.saved[label]} of {episodes} in {tally.attempts[label]} attempts"
+        shown.at(tally.episodes, of_task)
 
 
 def _features(image_size: int) -> dict[str, dict]:

@@ -25,7 +25,7 @@ def asked_for(
 
 
 @dataclass
-class Progress:
+class Tally:
     """How far a recording is; beside the dataset until that is whole."""
 
     path: Path
@@ -36,7 +36,7 @@ class Progress:
     attempts: dict[str, int]
 
     @classmethod
-    def of(cls, root: Path, asked: dict[str, Any]) -> Progress:
+    def of(cls, root: Path, asked: dict[str, Any]) -> Tally:
         """Return how far the recording of a dataset is.
 
         Raises:
@@ -56,10 +56,10 @@ class Progress:
             )
         if not there["closed"]:
             raise ValueError(f"{root} cannot be read: its recording was killed. {elsewhere}")
-        progress = cls(path, asked, there["saved"], there["attempts"])
-        if not progress.episodes:  # an empty dataset cannot be gone on with
+        tally = cls(path, asked, there["saved"], there["attempts"])
+        if not tally.episodes:  # an empty dataset cannot be gone on with
             shutil.rmtree(root)
-        return progress
+        return tally
 
     @property
     def episodes(self) -> int:
